@@ -1,0 +1,106 @@
+"""The record of one stage: what was timed, what was sampled, and what is known of the model. Pure data.
+
+The child emits windows and facts; the parent adds the samples. Metric collectors read the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from attrs import field, frozen
+from eflm_schemas import Metric
+
+
+@frozen(kw_only=True)
+class Window:
+    """A timed piece of work. Times are CLOCK_MONOTONIC nanoseconds, read after synchronising with the device.
+
+    `name`: "step" (a training step), "request" (a whole inference request), "prefill", "decode", or whatever a
+    workload's phases are called. `flops`: counted floating-point operations of this window, where known.
+    """
+
+    name: str
+    begin: int
+    end: int
+    tokens: int = 0
+    samples: int = 0
+    flops: float | None = None
+    warmup: bool = False
+
+    @property
+    def seconds(self) -> float:
+        return (self.end - self.begin) / 1e9
+
+
+@frozen(kw_only=True)
+class Sample:
+    """One reading by the parent. None where the machine does not tell.
+
+    Bytes for memory; W for `power`; J, ever growing, for `energy`; a ratio of 0 to 1 for `utilization`.
+    """
+
+    time: int  #: CLOCK_MONOTONIC nanoseconds
+    rss: int | None = None  #: resident memory of the worker process
+    device_used: int | None = None  #: device memory in use, all processes
+    device_process: int | None = None  #: device memory in use by the worker
+    power: float | None = None
+    energy: float | None = None
+    utilization: float | None = None  #: share of time in which a kernel ran (NVML), or CPU cores' share in use
+
+
+@frozen(kw_only=True)
+class ModelFacts:
+    """What the child counted of the model at the end of a stage's set-up.
+
+    Bytes hold every parameter and buffer at its stored width, quantization state included.
+    """
+
+    parameters: int
+    trainable_parameters: int
+    bytes: int
+    original_bytes: int  #: of the same model before quantization
+
+
+@frozen(kw_only=True)
+class Hardware:
+    """The peak that compute utilization is held against, and where energy comes from."""
+
+    device: str
+    peak_flops: float | None  #: FLOP/s at the dtype of the run
+    peak_source: str  #: "table: ...", "measured: ..." or why there is none
+    memory_bytes: int  #: of the device, or of the machine for a CPU run
+    energy_source: str | None  #: "NVML energy counter", "RAPL package", ...; None when there is none
+    energy_reason: str | None = None  #: why there is none
+
+
+@frozen(kw_only=True)
+class StageRecord:
+    """Everything known of one stage once it has ended."""
+
+    stage: str
+    windows: tuple[Window, ...]
+    samples: tuple[Sample, ...]
+    model: ModelFacts | None
+    hardware: Hardware
+    quality: Mapping[str, Metric] = field(factory=dict)  #: as the workload evaluated it after the stage
+    baseline_quality: Mapping[str, Metric] = field(factory=dict)  #: before quantization, where that was evaluated
+    facts: Mapping[str, Any] = field(factory=dict)
+
+    @property
+    def unit_of_work(self) -> str:
+        """The window that is one iteration of this stage: a request for inference, a step for training."""
+        return "request" if self.stage == "infer" else "step"
+
+    def measured(self, name: str | None = None) -> Iterator[Window]:
+        """The windows called `name` (default: the stage's unit of work), warm-up left out."""
+        name = name or self.unit_of_work
+        return (window for window in self.windows if window.name == name and not window.warmup)
+
+    def sampled(self) -> Iterator[Sample]:
+        """The samples taken while measured work was going on: from the first window's begin to the last one's end."""
+        windows = list(self.measured())
+        if not windows:
+            return iter(())
+        begin, end = min(w.begin for w in windows), max(w.end for w in windows)
+        return (sample for sample in self.samples if begin <= sample.time <= end)

@@ -1,0 +1,1 @@
+"""Hosts: where in a family of models the techniques go."""

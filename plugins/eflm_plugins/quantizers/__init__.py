@@ -1,0 +1,1 @@
+"""Bit widths: how weights are stored."""

@@ -1,0 +1,51 @@
+"""The data that every other part of eflm speaks: cards, options, run specs, results, geometries.
+
+Pure data on attrs: nothing here imports torch, or anything else of ours.
+"""
+
+from eflm_schemas.cards import (
+    KINDS,
+    AdapterCard,
+    AttentionCard,
+    Card,
+    Conflict,
+    MetricCard,
+    MetricInfo,
+    ModalityCard,
+    MoeRouterCard,
+    Preset,
+    QuantizerCard,
+    Ref,
+)
+from eflm_schemas.geometry import AttentionGeometry, MlpGeometry
+from eflm_schemas.options import OptionError, option
+from eflm_schemas.result import Environment, Flag, Metric, PluginOrigin, RunResult, StageResult
+from eflm_schemas.spec import STAGES, RunSpec, Techniques
+
+__all__ = [
+    "KINDS",
+    "STAGES",
+    "AdapterCard",
+    "AttentionCard",
+    "AttentionGeometry",
+    "Card",
+    "Conflict",
+    "Environment",
+    "Flag",
+    "Metric",
+    "MetricCard",
+    "MetricInfo",
+    "MlpGeometry",
+    "ModalityCard",
+    "MoeRouterCard",
+    "OptionError",
+    "PluginOrigin",
+    "Preset",
+    "QuantizerCard",
+    "Ref",
+    "RunResult",
+    "RunSpec",
+    "StageResult",
+    "Techniques",
+    "option",
+]

@@ -1,0 +1,40 @@
+"""What a user asks for: a model, the techniques to compose, the stages to run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen, validators
+
+#: The paper's three axes, in the order in which a run takes them.
+STAGES: tuple[str, ...] = ("pretrain", "finetune", "infer")
+
+
+@frozen(kw_only=True)
+class Techniques:
+    """One plugin name per kind of technique; None leaves that part as the model has it."""
+
+    attention: str | None = None
+    moe: str | None = None
+    peft: str | None = None
+    quant: str | None = None
+
+
+@frozen(kw_only=True)
+class RunSpec:
+    """One cell of a study: everything that decides what a run does, and nothing else.
+
+    `model` is a preset, a Hub id or a local folder. `stages` empty means the default for that model.
+    `settings` maps "plugin.option" and "stage.option" to values, as `--set` does. `timeout` is in seconds.
+    """
+
+    model: str = "nano"
+    modality: str = "llm"
+    techniques: Techniques = field(factory=Techniques)
+    stages: tuple[str, ...] = ()
+    settings: Mapping[str, Any] = field(factory=dict)
+    data: str | None = None
+    device: str = "auto"
+    seed: int = field(default=0, validator=validators.ge(0))
+    timeout: float | None = field(default=None, validator=validators.optional(validators.gt(0)))
