@@ -1,0 +1,58 @@
+"""The cards of the modalities, presets included. Read by the registry; imports no implementation."""
+
+from __future__ import annotations
+
+from eflm_schemas import ModalityCard, Preset, Ref
+
+#: Everything scaled down to a model of 2.4 million parameters, so that three stages fit in a minute on two cores.
+NANO_SETTINGS = {
+    "llm.eval_tokens": 16384,
+    "llm.eval_sequence_length": 256,
+    "llm.eval_pairs": 32,
+    "pretrain.steps": 50,
+    "pretrain.warmup_steps": 2,
+    "pretrain.batch_size": 8,
+    "pretrain.sequence_length": 256,
+    "pretrain.learning_rate": 3e-3,
+    "finetune.steps": 20,
+    "finetune.warmup_steps": 2,
+    "finetune.batch_size": 8,
+    "finetune.sequence_length": 128,
+    "finetune.learning_rate": 1e-3,
+    "infer.requests": 5,
+    "infer.warmup_requests": 1,
+    "infer.batch_size": 1,
+    "infer.prompt_tokens": 256,
+    "infer.new_tokens": 32,
+    "freeze.num_frozen_layers": 2,
+    "mla.kv_lora_rank": 64,
+    "mla.q_lora_rank": None,
+    "mla.qk_nope_head_dim": 32,
+    "mla.qk_rope_head_dim": 16,
+    "mla.v_head_dim": 32,
+    "nsa.compress_block_size": 8,
+    "nsa.compress_stride": 4,
+    "nsa.select_block_size": 16,
+    "nsa.num_selected_blocks": 4,
+    "nsa.window": 64,
+    "topk.num_experts": 8,
+    "topk.top_k": 2,
+}
+
+MODALITIES = (
+    ModalityCard(
+        name="llm",
+        summary="decoder language models: transformers' AutoModelForCausalLM, on text",
+        source="https://huggingface.co/docs/transformers/model_doc/auto",
+        factory=Ref("eflm_plugins.modalities.llm:LlmModality"),
+        config=Ref("eflm_plugins.modalities.options:LlmOptions"),
+        requires=("torch", "transformers", "tokenizers"),
+        presets=(
+            Preset(
+                name="nano",
+                summary="Qwen2 of 2.4 million parameters: 4 layers, 192 wide, 6 heads, 2 key-value heads",
+                settings=NANO_SETTINGS,
+            ),
+        ),
+    ),
+)

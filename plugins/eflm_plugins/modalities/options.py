@@ -1,0 +1,15 @@
+"""The options of the modalities, as `--set llm.eval_tokens=65536` takes them. Torch-free: the listing reads them."""
+
+from __future__ import annotations
+
+from attrs import frozen
+from eflm_schemas import option
+
+
+@frozen(kw_only=True)
+class LlmOptions:
+    """How held-out text is scored. The same for every technique, so that perplexities compare."""
+
+    eval_tokens: int = option(32768, "held-out tokens that perplexity is evaluated on, at most", ge=64)
+    eval_sequence_length: int = option(1024, "tokens of each held-out sequence", ge=8)
+    eval_pairs: int = option(64, "held-out pairs that fine-tuning is evaluated on, at most", ge=1)

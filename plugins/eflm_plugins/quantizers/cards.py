@@ -1,0 +1,46 @@
+"""The cards of the bit widths. Read by the registry; imports no implementation."""
+
+from __future__ import annotations
+
+from eflm_schemas import QuantizerCard, Ref
+
+QUANTIZERS = (
+    QuantizerCard(
+        name="fp32",
+        summary="weights in IEEE single precision",
+        source="IEEE 754-2019, binary32",
+        factory=Ref("eflm_plugins.quantizers.floating:fp32"),
+        bits=32,
+    ),
+    QuantizerCard(
+        name="bf16",
+        summary="weights in bfloat16: float32's range, 8 bits of precision",
+        source="Kalamkar et al. 2019, A Study of BFLOAT16 for Deep Learning Training, arXiv:1905.12322",
+        factory=Ref("eflm_plugins.quantizers.floating:bf16"),
+        bits=16,
+    ),
+    QuantizerCard(
+        name="fp16",
+        summary="weights in IEEE half precision",
+        source="IEEE 754-2019, binary16",
+        factory=Ref("eflm_plugins.quantizers.floating:fp16"),
+        bits=16,
+        trainable=False,
+        untrainable_reason=(
+            "updates of weights that are held in pure fp16 fall under its smallest step and are lost;"
+            " bf16 or fp32 weights can be trained"
+        ),
+    ),
+    QuantizerCard(
+        name="int4",
+        summary="4-bit NormalFloat weights (bitsandbytes), dequantized for each product",
+        source="Dettmers et al. 2023, QLoRA, arXiv:2305.14314, section 3",
+        factory=Ref("eflm_plugins.quantizers.int4:int4"),
+        config=Ref("eflm_plugins.quantizers.options:Int4Options"),
+        requires=("bitsandbytes",),
+        extra="quant",
+        bits=4,
+        trainable=False,
+        untrainable_reason="4-bit weights are stored packed and have no gradient",
+    ),
+)
