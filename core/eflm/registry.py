@@ -1,0 +1,396 @@
+"""Discovery: finds the installed plugins, keeps a broken one from harming the others, looks cards up by name.
+
+`load_plugins` is called by the command line, by `eflm.bench` and `eflm.build`, and by the worker's parent. It
+imports manifests only (see `eflm.hookspecs`), so it needs no torch and takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import redirect_stdout
+from difflib import get_close_matches
+from importlib import metadata
+from typing import Any, Literal
+
+import pluggy
+from attrs import evolve, frozen
+
+from eflm import hookspecs
+from eflm.errors import PluginError, UsageError
+from eflm_schemas import KINDS, Card, PluginOrigin
+
+GROUP = "eflm"
+OWN_DISTRIBUTION = "eflm"
+#: A manifest that takes longer than this to import is noted: it is on the way of every command.
+SLOW_IMPORT_SECONDS = 0.5
+#: What a manifest has no reason to import, and what makes it slow.
+HEAVY = ("torch", "transformers", "peft", "diffusers", "bitsandbytes", "tensorflow", "jax", "accelerate")
+#: Other words for a kind, as command lines and hook names say them.
+ALIASES = {
+    "peft": "adapter",
+    "quant": "quantizer",
+    "router": "moe",
+    "moe_router": "moe",
+    "modality_loader": "modality",
+    "metric_collector": "metric",
+}
+
+Status = Literal["ready", "needs", "broken"]
+
+
+@frozen(kw_only=True)
+class Entry:
+    """A card, where it came from, and whether it can be used here."""
+
+    card: Card
+    origin: PluginOrigin
+    status: Status
+    detail: str = ""  #: for "needs" and "broken": what is missing
+    notes: tuple[str, ...] = ()  #: what a reader of the list should know of a plugin that works
+
+    @property
+    def qualified(self) -> str:
+        """`distribution:name`, which stays unambiguous when another distribution offers the same name."""
+        return f"{self.origin.distribution}:{self.card.name}"
+
+
+@frozen(kw_only=True)
+class BrokenPlugin:
+    """A plugin that could not be loaded: none of its cards can be used."""
+
+    name: str  #: of the entry point
+    distribution: str
+    version: str
+    error: str
+
+
+@frozen(kw_only=True)
+class _Source:
+    """Where a manifest comes from."""
+
+    name: str
+    distribution: str
+    version: str
+
+    def broken(self, error: BaseException | str) -> BrokenPlugin:
+        return BrokenPlugin(
+            name=self.name,
+            distribution=self.distribution,
+            version=self.version,
+            error=error if isinstance(error, str) else _sentence(error),
+        )
+
+
+def kind_of(word: str) -> str:
+    """The kind that `word` names, aliases included; UsageError when it names none."""
+    kind = ALIASES.get(word, word)
+    if kind not in KINDS:
+        near = get_close_matches(word, [*KINDS, *ALIASES], n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(
+            f"there is no kind of plugin called {word!r}; {hint}the kinds are {', '.join(KINDS)}"
+        )
+    return kind
+
+
+class Registry:
+    """The plugins at hand, by kind and name. Filled by `load_plugins`, or by hand with `register`."""
+
+    def __init__(self) -> None:
+        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
+        self._manager.add_hookspecs(hookspecs)
+        self._entries: list[Entry] = []
+        self._broken: list[BrokenPlugin] = []
+        self._notes: list[str] = []
+
+    @property
+    def broken(self) -> tuple[BrokenPlugin, ...]:
+        """The plugins that could not be loaded."""
+        return tuple(self._broken)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader should know of the discovery as a whole."""
+        return tuple(self._notes)
+
+    def entries(self, kind: str | None = None) -> tuple[Entry, ...]:
+        """Every entry of a kind (default: of all kinds), in the order of the kinds, built-ins first."""
+        kinds = list(KINDS) if kind is None else [kind_of(kind)]
+        return tuple(
+            self._with_collision_note(entry) for k in kinds for entry in self._entries if entry.card.kind == k
+        )
+
+    def cards(self, kind: str) -> tuple[Card, ...]:
+        """Every card of a kind, usable or not."""
+        return tuple(entry.card for entry in self.entries(kind))
+
+    def find(self, kind: str, name: str) -> Entry:
+        """The entry called `name`, or `distribution:name`, usable or not.
+
+        Raises UsageError when there is none, or more than one.
+        """
+        kind = kind_of(kind)
+        distribution, _, plain = name.rpartition(":")
+        named = [entry for entry in self.entries(kind) if entry.card.name == plain]
+        if distribution:
+            named = [entry for entry in named if _same(entry.origin.distribution, distribution)]
+        if len(named) == 1:
+            return named[0]
+        if named:
+            owners = " and ".join(f"{e.origin.distribution} {e.origin.version}" for e in named)
+            choices = " or ".join(repr(e.qualified) for e in named)
+            raise UsageError(f"{kind}/{name} is offered by {owners}; say which one is meant: {choices}")
+        raise UsageError(self._unknown(kind, name))
+
+    def get(self, kind: str, name: str) -> Entry:
+        """The entry called `name`, ready to be used.
+
+        Raises UsageError when there is none (or more than one), PluginError when it cannot be used here.
+        """
+        entry = self.find(kind, name)
+        if entry.status != "ready":
+            raise PluginError(f"{entry.card.address} cannot be used here: it {entry.detail}")
+        return entry
+
+    def reference(self, entry: Entry) -> str:
+        """The shortest name under which `get` finds this entry."""
+        alone = sum(e.card.address == entry.card.address for e in self._entries) == 1
+        return entry.card.name if alone else entry.qualified
+
+    def register(
+        self, plugin: Any, *, name: str | None = None, distribution: str = "in-process", version: str = ""
+    ) -> tuple[Entry, ...]:
+        """Add a manifest (a module, class or object with hooks) that no entry point announces, as in a notebook.
+
+        Returns its entries; PluginError when it is not a valid plugin, which leaves the registry as it was.
+        """
+        source = _Source(
+            name=name or str(getattr(plugin, "__name__", type(plugin).__name__)),
+            distribution=distribution,
+            version=version,
+        )
+        try:
+            return self._add(plugin, source, notes=())
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise PluginError(f"{source.name} is not a usable plugin: {_sentence(error)}") from error
+
+    # --- filling --------------------------------------------------------------------------------------
+
+    def _load(self, entry_point: metadata.EntryPoint, source: _Source) -> None:
+        """Import a manifest and add its cards; whatever goes wrong is recorded and stays with this plugin."""
+        before = set(sys.modules)
+        began = time.perf_counter()
+        try:
+            # A manifest that prints would spoil the one document that --json promises on standard output.
+            with redirect_stdout(sys.stderr):
+                plugin = entry_point.load()
+                notes = _import_notes(time.perf_counter() - began, set(sys.modules) - before)
+                self._add(plugin, source, notes)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self._broken.append(source.broken(error))
+
+    def _add(self, plugin: Any, source: _Source, notes: tuple[str, ...]) -> tuple[Entry, ...]:
+        registered = f"{source.distribution}:{source.name}"
+        try:
+            self._manager.register(plugin, name=registered)
+            entries = tuple(
+                Entry(card=card, origin=_origin(card, source), status=status, detail=detail, notes=notes)
+                for card in self._cards_of(plugin, source)
+                for status, detail in [_status(card, source)]
+            )
+        except BaseException:
+            if self._manager.get_plugin(registered) is plugin:
+                self._manager.unregister(plugin)
+            raise
+        self._entries.extend(entries)
+        return entries
+
+    def _cards_of(self, plugin: Any, source: _Source) -> list[Card]:
+        """Call the plugin's own hooks, one by one, and check what they return."""
+        hooks = {card_class.hook: card_class for card_class in KINDS.values()}
+        callers = self._manager.get_hookcallers(plugin) or []
+        if not callers:
+            raise PluginError(
+                f"it implements no hook of eflm; mark functions named {', '.join(hooks)} with @eflm.hookimpl"
+            )
+        for name in sorted({caller.name for caller in callers} - set(hooks)):
+            near = get_close_matches(name, hooks, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"the hooks are {', '.join(hooks)}"
+            raise PluginError(f"there is no hook called {name}; {hint}")
+        others = self._manager.get_plugins() - {plugin}
+        cards: list[Card] = []
+        for hook, card_class in hooks.items():
+            # Only this plugin's own implementations: a failure in them is this plugin's, and so are the cards.
+            for offered in self._manager.subset_hook_caller(hook, others)():
+                cards.extend(_checked(offered, card_class, hook))
+        self._refuse_repeated(cards, source)
+        return cards
+
+    def _refuse_repeated(self, cards: list[Card], source: _Source) -> None:
+        """Within one distribution a name must be unique: `distribution:name` could not tell the two apart."""
+        seen = {e.card.address for e in self._entries if _same(e.origin.distribution, source.distribution)}
+        for card in cards:
+            if card.address in seen:
+                raise PluginError(f"{source.distribution} offers {card.address} twice")
+            seen.add(card.address)
+
+    # --- explaining -----------------------------------------------------------------------------------
+
+    def _with_collision_note(self, entry: Entry) -> Entry:
+        rivals = [
+            other.origin.distribution
+            for other in self._entries
+            if other.card.address == entry.card.address and other.origin != entry.origin
+        ]
+        if not rivals:
+            return entry
+        note = f"also offered by {', '.join(rivals)}: choose this one as {entry.qualified!r}"
+        return evolve(entry, notes=(*entry.notes, note))
+
+    def _unknown(self, kind: str, name: str) -> str:
+        entries = self.entries(kind)
+        names = list(dict.fromkeys(entry.card.name for entry in entries))
+        near = get_close_matches(name.rpartition(":")[2], names, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        choices = f"there are {', '.join(names)}" if names else f"no plugin offers any {kind}"
+        broken = ", ".join(plugin.distribution for plugin in self._broken)
+        more = f" (broken plugins may offer more: {broken}; see eflm list-plugins)" if broken else ""
+        return f"there is no {kind} called {name!r}; {hint}{choices}{more}"
+
+
+def load_plugins() -> Registry:
+    """Discover every installed plugin. Never fails for a plugin's fault: see `Registry.broken`.
+
+    EFLM_PLUGINS in the environment narrows the plugins that are not built in: unset is all of them, empty is
+    none, else a comma-separated list of distributions or entry-point names.
+    """
+    registry = Registry()
+    wanted = _wanted(os.environ.get("EFLM_PLUGINS"))
+    unmatched = set(wanted or ())
+    for entry_point, source in _entry_points(registry):
+        if not _same(source.distribution, OWN_DISTRIBUTION):
+            names = {_normal(source.distribution), _normal(source.name)}
+            unmatched -= names
+            if wanted is not None and not names & wanted:
+                continue
+        registry._load(entry_point, source)
+    for name in sorted(unmatched):
+        registry._notes.append(f"EFLM_PLUGINS names {name!r}, and no installed plugin is called that")
+    return registry
+
+
+def _entry_points(registry: Registry) -> Iterator[tuple[metadata.EntryPoint, _Source]]:
+    """Entry points of the group, built-ins first; metadata that cannot be read is recorded as broken."""
+    found: dict[str, list[tuple[metadata.EntryPoint, _Source]]] = {}
+    for distribution in metadata.distributions():
+        # One distribution's damaged metadata would make `metadata.entry_points()` fail for all of them.
+        try:
+            if GROUP not in (distribution.read_text("entry_points.txt") or ""):
+                continue
+            name = distribution.metadata["Name"]
+            if not name or _normal(name) in found:
+                continue
+            # The first of that name on the path is the one that Python imports from.
+            distribution = metadata.distribution(name)
+            points = [point for point in distribution.entry_points if point.group == GROUP]
+            version = distribution.version
+        except Exception as error:
+            where = str(getattr(distribution, "_path", "an installed distribution"))
+            source = _Source(name="entry_points.txt", distribution=where, version="")
+            registry._broken.append(source.broken(error))
+            continue
+        found[_normal(name)] = [
+            (point, _Source(name=point.name, distribution=name, version=version))
+            for point in sorted(points, key=lambda point: point.name)
+        ]
+    for name in sorted(found, key=lambda name: (name != OWN_DISTRIBUTION, name)):
+        yield from found[name]
+
+
+def _wanted(value: str | None) -> set[str] | None:
+    return None if value is None else {_normal(part) for part in value.split(",") if part.strip()}
+
+
+def _normal(name: str) -> str:
+    """A distribution's name as indexes compare it: case and the choice of separator do not matter."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()
+
+
+def _same(one: str, other: str) -> bool:
+    return _normal(one) == _normal(other)
+
+
+def _origin(card: Card, source: _Source) -> PluginOrigin:
+    return PluginOrigin(plugin=card.address, distribution=source.distribution, version=source.version)
+
+
+def _checked(offered: Any, card_class: type[Card], hook: str) -> list[Card]:
+    wanted = f"{hook} must return an iterable of {card_class.__name__}"
+    if isinstance(offered, str | bytes) or not isinstance(offered, Iterable):
+        raise PluginError(f"{wanted}, not {_described(offered)}")
+    cards = list(offered)
+    for card in cards:
+        if not isinstance(card, card_class):
+            raise PluginError(f"{wanted}; it returned {_described(card)}")
+    return cards
+
+
+def _described(thing: object) -> str:
+    return f"the {type(thing).__name__} {thing.name!r}" if isinstance(thing, Card) else f"{thing!r:.80}"
+
+
+def _status(card: Card, source: _Source) -> tuple[Status, str]:
+    missing = [name for name in card.requires if not _importable(name)]
+    if missing:
+        if card.extra:
+            return "needs", f"needs extra {card.extra}: pip install '{source.distribution}[{card.extra}]'"
+        return "needs", f"needs {', '.join(missing)}, which is not installed"
+    for ref in (card.factory, card.config):
+        module = ref.target.partition(":")[0] if ref else None
+        if module and not _importable(module):
+            return "broken", f"names {module}, and there is no such module"
+    return "ready", ""
+
+
+def _importable(module: str) -> bool:
+    """Whether `module` can be found, assumed where only importing its parent package would tell."""
+    parts = module.split(".")
+    for count in range(1, len(parts) + 1):
+        if count > 1 and ".".join(parts[: count - 1]) not in sys.modules:
+            return True
+        try:
+            if importlib.util.find_spec(".".join(parts[:count])) is None:
+                return False
+        except ValueError:  # loaded, but without a spec
+            continue
+        except ImportError:
+            return False
+    return True
+
+
+def _import_notes(seconds: float, imported: set[str]) -> tuple[str, ...]:
+    heavy = [name for name in HEAVY if name in imported]
+    because = f"imports {', '.join(heavy)}, which only its implementation should do" if heavy else ""
+    if seconds > SLOW_IMPORT_SECONDS:
+        slow = f"took {seconds:.1f} s to import"
+        return (f"{slow}: it {because}" if because else slow,)
+    return (because,) if because else ()
+
+
+def _sentence(error: BaseException) -> str:
+    """An error on one line, with its type unless it is one of ours."""
+    text = " ".join(str(error).split())
+    if isinstance(error, PluginError):
+        return text
+    if isinstance(error, SystemExit):
+        return f"it exits the program when it is loaded (SystemExit: {text or 0})"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
