@@ -165,7 +165,7 @@ class Registry:
     def register(
         self, plugin: Any, *, name: str | None = None, distribution: str = "in-process", version: str = ""
     ) -> tuple[Entry, ...]:
-        """Add a manifest (a module, class or object with hooks) that no entry point announces, as in a notebook.
+        """Add a manifest (a module, class or object with hooks) that no entry point announces; for notebooks.
 
         Returns its entries; PluginError when it is not a valid plugin, which leaves the registry as it was.
         """
@@ -229,7 +229,7 @@ class Registry:
         others = self._manager.get_plugins() - {plugin}
         cards: list[Card] = []
         for hook, card_class in hooks.items():
-            # Only this plugin's own implementations: a failure in them is this plugin's, and so are the cards.
+            # Only this plugin's own implementations, so that a failure or a card is known to be its own.
             for offered in self._manager.subset_hook_caller(hook, others)():
                 cards.extend(_checked(offered, card_class, hook))
         self._refuse_repeated(cards, source)
