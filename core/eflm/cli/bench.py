@@ -1,0 +1,135 @@
+"""`eflm bench`: run one composition in a fresh process, print what was measured, save the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from eflm.api import request
+from eflm.cli.options import debug_option, json_option
+from eflm.compose import compose
+from eflm.errors import UsageError
+from eflm.registry import load_plugins
+from eflm_schemas import RunResult, Techniques
+
+Progress = Callable[[str, int, int], None]
+
+
+@click.command("bench")
+@click.option("--attention", metavar="NAME", help="Attention variant (default: as the model has it).")
+@click.option("--moe", metavar="NAME", help="Mixture-of-experts router (default: as the model has it).")
+@click.option("--peft", metavar="NAME", help="Fine-tuning method (default: full, when fine-tuning runs).")
+@click.option("--quant", metavar="NAME", help="Quantizer (default: the model's own width).")
+@click.option("--model", default="nano", show_default=True, help="A preset, a Hub id, or a local folder.")
+@click.option(
+    "--modality", metavar="NAME", default="llm", show_default=True, help="What kind of model it is."
+)
+@click.option(
+    "--stage", "stages", metavar="STAGE", multiple=True, help="pretrain, finetune or infer; may be repeated."
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option(
+    "--set", "assignments", metavar="OWNER.OPTION=VALUE", multiple=True, help="A setting; may be repeated."
+)
+@click.option("--data", metavar="FILE", help="A .txt or .jsonl file instead of the built-in text.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long.")
+@click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("results"),
+    show_default=True,
+    help="Folder that the result file is saved in.",
+)
+@json_option
+@debug_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    attention: str | None,
+    moe: str | None,
+    peft: str | None,
+    quant: str | None,
+    stages: tuple[str, ...],
+    assignments: tuple[str, ...],
+    results: Path,
+    as_json: bool,
+    **fields: Any,
+) -> None:
+    """Run a composition of techniques and measure it.
+
+    For example: eflm bench --attention nsa --peft dora --set nsa.window=128
+    """
+    spec = request(
+        techniques=Techniques(attention=attention, moe=moe, peft=peft, quant=quant),
+        stages=stages,
+        settings=settings_of(assignments),
+        **fields,
+    )
+    plan = compose(spec, load_plugins())
+    # Only now, with a request that can be, the heavy part.
+    from eflm.run import run
+
+    with _progress(wanted=not as_json) as progress:
+        result = run(plan, results=results, progress=progress)
+    _report(result, results, as_json)
+    if result.status != "ok":
+        ctx.exit(1)
+
+
+def settings_of(assignments: tuple[str, ...]) -> dict[str, str]:
+    """`OWNER.OPTION=VALUE` strings as a mapping; of two for one option the later holds."""
+    settings = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(
+                f"--set takes OWNER.OPTION=VALUE, for example infer.requests=20, not {assignment!r}"
+            )
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+def _report(result: RunResult, results: Path, as_json: bool) -> None:
+    if as_json:
+        from eflm_schemas.convert import to_json
+
+        click.echo(to_json(result, indent=2))
+    else:
+        from eflm.cli.console import output
+        from eflm.cli.render import render
+
+        render(result, output())
+    if result.status != "ok":
+        click.echo(f"eflm: the run failed: {result.reason}", err=True)
+    from eflm.store import path_of
+
+    click.echo(f"saved: {path_of(results, result)}", err=as_json)
+
+
+@contextmanager
+def _progress(*, wanted: bool) -> Iterator[Progress | None]:
+    """A bar per stage on standard error, where that is a terminal; otherwise nothing."""
+    from eflm.cli.console import errors
+
+    console = errors()
+    if not wanted or not console.is_terminal:
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bars:
+        tasks = {}
+
+        def advance(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total)
+            bars.update(tasks[stage], completed=done, total=total)
+
+        yield advance

@@ -1,0 +1,103 @@
+"""`eflm list-plugins`: what is installed, where it comes from, and whether it can be used here."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from eflm.cli.options import debug_option, json_option
+from eflm.registry import Entry, Registry, kind_of, load_plugins
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+SCHEMA = "eflm.plugins/1"
+HEADINGS = {
+    "attention": "Attention variants",
+    "moe": "Mixture-of-experts routers",
+    "adapter": "Adapters (--peft)",
+    "quantizer": "Quantizers (--quant)",
+    "modality": "Modalities",
+    "metric": "Metrics",
+}
+
+
+@click.command("list-plugins")
+@click.option("--kind", help="Only one kind: attention, moe, adapter, quantizer, modality or metric.")
+@json_option
+@debug_option
+def command(kind: str | None, as_json: bool) -> None:
+    """List the plugins: name, summary, where it comes from, status."""
+    only = None if kind is None else kind_of(kind)
+    registry = load_plugins()
+    if as_json:
+        click.echo(json.dumps(_document(registry, only), indent=2, ensure_ascii=False))
+    else:
+        _print(registry, only)
+
+
+def _document(registry: Registry, kind: str | None) -> dict[str, object]:
+    return {
+        "schema": SCHEMA,
+        "plugins": [
+            {
+                "kind": entry.card.kind,
+                "name": entry.card.name,
+                "summary": entry.card.summary,
+                "distribution": entry.origin.distribution,
+                "version": entry.origin.version,
+                "status": entry.status,
+                "detail": entry.detail,
+                "notes": list(entry.notes),
+            }
+            for entry in registry.entries(kind)
+        ],
+        "broken": [
+            {
+                "name": plugin.name,
+                "distribution": plugin.distribution,
+                "version": plugin.version,
+                "error": plugin.error,
+            }
+            for plugin in registry.broken
+        ],
+        "notes": list(registry.notes),
+    }
+
+
+def _print(registry: Registry, kind: str | None) -> None:
+    from rich.text import Text
+
+    from eflm.cli.console import output, table_of
+
+    console = output()
+    for each in HEADINGS if kind is None else [kind]:
+        entries = registry.entries(each)
+        table = table_of(HEADINGS[each], "name", "summary", "from", "status")
+        for entry in entries:
+            origin = f"{entry.origin.distribution} {entry.origin.version}"
+            table.add_row(Text(entry.card.name), Text(entry.card.summary), Text(origin), _status(entry))
+        console.print(table if entries else Text(f"{HEADINGS[each]}: none"))
+        console.print()
+    if registry.broken:
+        table = table_of("Broken plugins", "entry point", "from", "error", wrap=False)
+        for plugin in registry.broken:
+            origin = f"{plugin.distribution} {plugin.version}".strip()
+            table.add_row(Text(plugin.name), Text(origin), Text(plugin.error, style="red"))
+        console.print(table)
+        console.print()
+    for note in registry.notes:
+        console.print(Text(f"note: {note}", style="yellow"))
+
+
+def _status(entry: Entry) -> Text:
+    from rich.text import Text
+
+    style = {"ready": "green", "needs": "yellow", "broken": "red"}[entry.status]
+    said = entry.detail if entry.status == "needs" else ": ".join(filter(None, (entry.status, entry.detail)))
+    text = Text(said, style=style)
+    for note in entry.notes:
+        text.append(f"\n{note}", style="yellow")
+    return text
