@@ -25,9 +25,7 @@ Progress = Callable[[str, int, int], None]
 @click.option("--peft", metavar="NAME", help="Fine-tuning method (default: full, when fine-tuning runs).")
 @click.option("--quant", metavar="NAME", help="Quantizer (default: the model's own width).")
 @click.option("--model", default="nano", show_default=True, help="A preset, a Hub id, or a local folder.")
-@click.option(
-    "--modality", metavar="NAME", default="llm", show_default=True, help="What kind of model it is."
-)
+@click.option("--modality", metavar="NAME", default="llm", show_default=True, help="Kind of model.")
 @click.option(
     "--stage", "stages", metavar="STAGE", multiple=True, help="pretrain, finetune or infer; may be repeated."
 )
@@ -50,6 +48,7 @@ Progress = Callable[[str, int, int], None]
 @click.pass_context
 def command(
     ctx: click.Context,
+    /,
     *,
     attention: str | None,
     moe: str | None,
@@ -88,9 +87,7 @@ def settings_of(assignments: tuple[str, ...]) -> dict[str, str]:
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals or not key.strip():
-            raise UsageError(
-                f"--set takes OWNER.OPTION=VALUE, for example infer.requests=20, not {assignment!r}"
-            )
+            raise UsageError(f"--set takes OWNER.OPTION=VALUE, such as infer.requests=20, not {assignment!r}")
         settings[key.strip()] = value.strip()
     return settings
 

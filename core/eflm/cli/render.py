@@ -1,4 +1,4 @@
-"""The result table of `eflm bench`: a section per stage, every figure with its spread, unit and provenance."""
+"""The result table of `eflm bench`: a section per stage, each figure with its spread, unit and provenance."""
 
 from __future__ import annotations
 
