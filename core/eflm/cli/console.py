@@ -24,7 +24,7 @@ def errors() -> Console:
 
 
 def table_of(title: str, *columns: str, wrap: bool = True) -> Table:
-    """An empty table without lines, its first column a names in its first column. Without `wrap` only the last may break."""
+    """An empty table without lines; without `wrap`, only its last column may break."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
