@@ -228,10 +228,11 @@ class Registry:
             raise PluginError(f"there is no hook called {name}; {hint}")
         others = self._manager.get_plugins() - {plugin}
         cards: list[Card] = []
-        for hook, card_class in hooks.items():
+        for hook in (hook for hook in hooks if hook in {caller.name for caller in callers}):
             # Only this plugin's own implementations, so that a failure or a card is known to be its own.
-            for offered in self._manager.subset_hook_caller(hook, others)():
-                cards.extend(_checked(offered, card_class, hook))
+            offers = self._manager.subset_hook_caller(hook, others)()
+            for offered in offers or [None]:  # pluggy drops a None, which would hide a forgotten `return`
+                cards.extend(_checked(offered, hooks[hook], hook))
         self._refuse_repeated(cards, source)
         return cards
 

@@ -84,7 +84,7 @@ def _print(entry: Entry, options: tuple[OptionInfo, ...]) -> None:
         "from": f"{entry.origin.distribution} {entry.origin.version}",
         "status": f"{entry.status}{f': {entry.detail}' if entry.detail else ''}",
         "stages": ", ".join(card.stages),
-        "modalities": ", ".join(card.modalities) or "any",
+        "modalities": "" if isinstance(card, ModalityCard) else ", ".join(card.modalities) or "any",
         "requires": ", ".join(card.requires) + (f" (extra {card.extra})" if card.extra else ""),
         **_own_facts(card),
         "factory": card.factory.target,

@@ -1,0 +1,100 @@
+"""Fixtures that the whole suite shares: the real plugins, the command line, and packages made on the spot."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+#: What listing and composing must never import.
+HEAVY = ("torch", "transformers", "peft", "diffusers", "bitsandbytes", "pynvml", "accelerate", "tokenizers")
+
+
+@pytest.fixture(scope="session")
+def registry():
+    """The built-in plugins, as a run finds them, whatever else this environment has installed."""
+    from eflm import load_plugins
+
+    before = os.environ.get("EFLM_PLUGINS")
+    os.environ["EFLM_PLUGINS"] = ""
+    try:
+        return load_plugins()
+    finally:
+        if before is None:
+            del os.environ["EFLM_PLUGINS"]
+        else:
+            os.environ["EFLM_PLUGINS"] = before
+
+
+class Site:
+    """A folder of installed packages, made of files as pip leaves them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def install(self, distribution: str, code: str, *, version: str = "1.0", entry: str = "plugin") -> None:
+        """Install a distribution with one module, its manifest, announced as the entry point `entry`."""
+        module = distribution.replace("-", "_")
+        (self.root / f"{module}.py").write_text(textwrap.dedent(code))
+        info = self.root / f"{module}-{version}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
+        (info / "entry_points.txt").write_text(f"[eflm]\n{entry} = {module}\n")
+
+    def poison(self, *names: str) -> None:
+        """Put packages here that cannot be imported, before the real ones."""
+        for name in names:
+            (self.root / name).mkdir()
+            (self.root / name / "__init__.py").write_text(f"raise RuntimeError('{name} was imported')\n")
+
+    def hide(self, *names: str) -> None:
+        """Make packages look as if they had never been installed."""
+        (self.root / "sitecustomize.py").write_text(
+            textwrap.dedent(f"""
+            import sys
+
+            class Hidden:
+                def find_spec(self, name, path=None, target=None):
+                    if name.partition(".")[0] in {names!r}:
+                        raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+            sys.meta_path.insert(0, Hidden())
+            """)
+        )
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    """An empty folder of packages, which `eflm` puts first on the path."""
+    root = tmp_path / "site"
+    root.mkdir()
+    return Site(root)
+
+
+@pytest.fixture
+def heavy() -> tuple[str, ...]:
+    """The packages that listing and composing must never import."""
+    return HEAVY
+
+
+@pytest.fixture
+def eflm(site: Site, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in a process of its own, in a folder of its own, with `site` on its path."""
+
+    def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+        path = (str(site.root), os.environ.get("PYTHONPATH"))
+        return subprocess.run(
+            [sys.executable, "-m", "eflm", *arguments],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), **(env or {})},
+        )
+
+    return run
