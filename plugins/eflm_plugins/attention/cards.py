@@ -1,0 +1,53 @@
+"""The cards of the attention variants. Imports no implementation."""
+
+from __future__ import annotations
+
+from eflm_schemas import AttentionCard, Ref
+
+_OPTIONS = "eflm_plugins.attention.options"
+
+ATTENTION = (
+    AttentionCard(
+        name="mha",
+        summary="Multi-head attention: every query head has its own keys and values.",
+        source="arXiv 1706.03762, section 3.2.2",
+        factory=Ref("eflm_plugins.attention.dense.module:multi_head"),
+        converts=True,
+        plain_checkpoint=True,
+        bidirectional=True,
+    ),
+    AttentionCard(
+        name="gqa",
+        summary="Grouped-query attention: groups of query heads share keys and values.",
+        source="arXiv 2305.13245",
+        factory=Ref("eflm_plugins.attention.dense.module:grouped_query"),
+        config=Ref(f"{_OPTIONS}:GqaOptions"),
+        converts=True,
+        plain_checkpoint=True,
+        bidirectional=True,
+    ),
+    AttentionCard(
+        name="mqa",
+        summary="Multi-query attention: all query heads share one key and value head.",
+        source="arXiv 1911.02150",
+        factory=Ref("eflm_plugins.attention.dense.module:multi_query"),
+        converts=True,
+        plain_checkpoint=True,
+        bidirectional=True,
+    ),
+    AttentionCard(
+        name="mla",
+        summary="Multi-head latent attention: keys and values from one cached low-rank latent, decoupled RoPE.",
+        source="arXiv 2405.04434, section 2.1",
+        factory=Ref("eflm_plugins.attention.mla.module:MultiHeadLatentAttention"),
+        config=Ref(f"{_OPTIONS}:MlaOptions"),
+        bidirectional=True,
+    ),
+    AttentionCard(
+        name="nsa",
+        summary="Native sparse attention: compressed, selected and windowed keys, gated and summed.",
+        source="arXiv 2502.11089, section 3",
+        factory=Ref("eflm_plugins.attention.nsa.module:NativeSparseAttention"),
+        config=Ref(f"{_OPTIONS}:NsaOptions"),
+    ),
+)

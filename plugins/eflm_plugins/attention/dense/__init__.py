@@ -1,0 +1,1 @@
+"""Dense attention: mha, gqa and mqa are one module with different numbers of key-value heads."""

@@ -1,0 +1,115 @@
+"""Multi-head, grouped-query and multi-query attention: one module, told apart by its number of key-value heads.
+
+Parameter names are those of transformers' decoders, so a model saved with it loads without eflm.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import Cache
+
+from eflm.contracts import DenseAttention, Rotary
+from eflm.errors import UsageError
+from eflm_plugins.attention.options import GqaOptions
+from eflm_plugins.attention.sdpa import attend
+from eflm_schemas import AttentionGeometry
+
+
+class GroupedQueryAttention(nn.Module):
+    """Grouped-query attention (arXiv 2305.13245, section 2.2): H query heads on G key-value heads, G dividing H."""
+
+    def __init__(self, geometry: AttentionGeometry, num_key_value_heads: int) -> None:
+        super().__init__()
+        heads, head_dim = geometry.num_attention_heads, geometry.head_dim
+        if heads % num_key_value_heads:
+            divisors = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
+            raise UsageError(
+                f"{num_key_value_heads} key-value heads cannot share {heads} query heads evenly; choose one of {divisors}"
+            )
+        self.geometry = geometry
+        self.num_key_value_heads = num_key_value_heads
+        context_dim = geometry.cross_attention_dim or geometry.hidden_size
+        self.q_proj = nn.Linear(geometry.hidden_size, heads * head_dim, bias=geometry.query_bias)
+        self.k_proj = nn.Linear(context_dim, num_key_value_heads * head_dim, bias=geometry.query_bias)
+        self.v_proj = nn.Linear(context_dim, num_key_value_heads * head_dim, bias=geometry.query_bias)
+        self.o_proj = nn.Linear(heads * head_dim, geometry.hidden_size, bias=geometry.output_bias)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        *,
+        rotary: Rotary | None = None,
+        padding_mask: Tensor | None = None,
+        cache: Cache | None = None,
+        context: Tensor | None = None,
+    ) -> Tensor:
+        """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.contracts.AttentionVariant`."""
+        source = hidden_states if context is None else context
+        query = self._heads(self.q_proj(hidden_states))
+        key, value = self._heads(self.k_proj(source)), self._heads(self.v_proj(source))
+        if rotary is not None and context is None:
+            query, key = rotary(query), rotary(key)
+        if cache is not None and context is None:
+            key, value = cache.update(key, value, self.geometry.layer_idx)
+        mixed = attend(
+            query,
+            key,
+            value,
+            causal=self.geometry.causal and context is None,
+            window=self.geometry.sliding_window,
+            padding_mask=padding_mask,
+            dropout=self.geometry.dropout if self.training else 0.0,
+        )
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
+
+    def _heads(self, states: Tensor) -> Tensor:
+        return states.unflatten(-1, (-1, self.geometry.head_dim)).transpose(1, 2)
+
+    @torch.no_grad()
+    def load_dense(self, dense: DenseAttention) -> None:
+        """Start from a trained dense attention.
+
+        Fewer key-value heads are means of the old ones (arXiv 2305.13245, section 2.1); more are copies, which
+        changes no output.
+        """
+        self.q_proj.weight.copy_(dense.q_weight)
+        self.o_proj.weight.copy_(dense.o_weight)
+        self.k_proj.weight.copy_(self._regroup(dense.k_weight, dense.geometry))
+        self.v_proj.weight.copy_(self._regroup(dense.v_weight, dense.geometry))
+        for projection, bias in ((self.q_proj, dense.q_bias), (self.o_proj, dense.o_bias)):
+            if projection.bias is not None and bias is not None:
+                projection.bias.copy_(bias)
+        for projection, bias in ((self.k_proj, dense.k_bias), (self.v_proj, dense.v_bias)):
+            if projection.bias is not None and bias is not None:
+                projection.bias.copy_(self._regroup(bias, dense.geometry))
+
+    def _regroup(self, weight: Tensor, source: AttentionGeometry) -> Tensor:
+        """Key-value heads of (G·D, ...) as each query head reads them, averaged over the new groups."""
+        heads = weight.unflatten(0, (source.num_key_value_heads, source.head_dim))
+        per_query_head = heads.repeat_interleave(
+            source.num_attention_heads // source.num_key_value_heads, dim=0
+        )
+        grouped = per_query_head.unflatten(0, (self.num_key_value_heads, -1))
+        return grouped.float().mean(dim=1).flatten(0, 1).to(weight.dtype)
+
+
+def multi_head(geometry: AttentionGeometry, _options: None) -> GroupedQueryAttention:
+    """As many key-value heads as query heads."""
+    return GroupedQueryAttention(geometry, geometry.num_attention_heads)
+
+
+def multi_query(geometry: AttentionGeometry, _options: None) -> GroupedQueryAttention:
+    """One key-value head."""
+    return GroupedQueryAttention(geometry, 1)
+
+
+def grouped_query(geometry: AttentionGeometry, options: GqaOptions) -> GroupedQueryAttention:
+    """The number of key-value heads asked for, or the model's own, or about a quarter of its query heads."""
+    if options.num_key_value_heads is not None:
+        return GroupedQueryAttention(geometry, options.num_key_value_heads)
+    if geometry.num_key_value_heads < geometry.num_attention_heads:
+        return GroupedQueryAttention(geometry, geometry.num_key_value_heads)
+    quarter = max(1, geometry.num_attention_heads // 4)
+    groups = max(n for n in range(1, quarter + 1) if geometry.num_attention_heads % n == 0)
+    return GroupedQueryAttention(geometry, groups)

@@ -1,0 +1,56 @@
+"""Scaled dot-product attention over every visible key, on torch's fused kernels wherever they apply."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from eflm_plugins.attention.visibility import visible_keys
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    causal: bool,
+    window: int | None = None,
+    padding_mask: Tensor | None = None,
+    scale: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """softmax(Q Kᵀ · scale) V (arXiv 1706.03762, eq. 1), grouped: (B, H, T, D), (B, G, S, D), (B, G, S, V) -> (B, H, T, V).
+
+    H is a multiple of G; query head h reads key-value head h // (H / G), which is never repeated in memory.
+    The queries are the last T of the S positions.
+    """
+    batch, heads, query_length, head_dim = query.shape
+    groups, key_length = key.shape[1], key.shape[2]
+    if (
+        causal
+        and padding_mask is None
+        and query_length == key_length
+        and (window is None or key_length <= window)
+    ):
+        return F.scaled_dot_product_attention(
+            query,
+            key,
+            value,
+            is_causal=query_length > 1,
+            scale=scale,
+            dropout_p=dropout,
+            enable_gqa=heads != groups,
+        )
+    mask = visible_keys(
+        query_length, key_length, causal=causal, window=window, padding_mask=padding_mask, device=query.device
+    )
+    if query_length == 1 and heads != groups:
+        # One token: the heads of a group stand in as its queries, so each key and value is read once.
+        folded = query.view(batch, groups, heads // groups, head_dim)
+        out = F.scaled_dot_product_attention(
+            folded, key, value, attn_mask=mask, scale=scale, dropout_p=dropout
+        )
+        return out.reshape(batch, heads, 1, value.shape[-1])
+    return F.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, scale=scale, dropout_p=dropout, enable_gqa=heads != groups
+    )
