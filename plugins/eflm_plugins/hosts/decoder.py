@@ -1,0 +1,180 @@
+"""The host for decoders of transformers: finds attention and feed-forward sites and puts techniques there.
+
+A technique's module takes the site's own name, so its parameters are called as the model's were; two hooks per
+site translate between transformers' call and the contract's. The language modality uses this host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.cache_utils import Cache, StaticLayer
+from transformers.pytorch_utils import Conv1D
+
+from eflm.contracts import Targets
+from eflm.errors import ModelError
+from eflm_plugins.hosts.masks import IMPLEMENTATION
+from eflm_plugins.hosts.recipe import load_pretrained, record
+from eflm_plugins.hosts.rotary import DecoderRotary
+from eflm_plugins.hosts.sites import (
+    attention_geometry,
+    attention_of,
+    blocks_of,
+    mlp_geometry,
+    mlp_of,
+    rotary_module,
+)
+from eflm_plugins.hosts.weights import check_plain_attention, dense_weights, initialize, upcycle
+from eflm_plugins.moe.layer import MoeLayer
+from eflm_schemas import AttentionGeometry, MlpGeometry
+
+__all__ = ["DecoderHost", "load_pretrained"]
+
+
+class DecoderHost:
+    """Serves models of AutoModelForCausalLM whose blocks hold `self_attn` and `mlp` (Llama, Qwen, Mistral and kin)."""
+
+    # --- attention ----------------------------------------------------------------------------------
+
+    def attention_geometries(self, model: nn.Module) -> Sequence[AttentionGeometry]:
+        """One geometry per block, first to last."""
+        return [
+            attention_geometry(model.config, attention_of(block), i)
+            for i, block in enumerate(blocks_of(model)[1])
+        ]
+
+    def replace_attention(
+        self,
+        model: nn.Module,
+        build: Callable[[AttentionGeometry], Any],
+        *,
+        convert: bool,
+        recipe: Mapping[str, Any] | None,
+    ) -> None:
+        """Put `build(geometry)` into every block; see `eflm.contracts.Host`."""
+        rotary = rotary_module(model)
+        geometries = self.attention_geometries(model)
+        blocks = blocks_of(model)[1]
+        if convert:
+            check_plain_attention(model, blocks[0].self_attn, geometries[0], rotary)
+        for block, geometry in zip(blocks, geometries, strict=True):
+            old = block.self_attn
+            variant = build(geometry)
+            initialize(variant, geometry.initializer_range)
+            like = next(old.parameters())
+            variant.to(device=like.device, dtype=like.dtype)
+            if convert:
+                variant.load_dense(dense_weights(old, geometry))
+            variant.train(old.training)
+            variant.register_forward_pre_hook(_CallVariant(geometry, rotary), with_kwargs=True)
+            variant.register_forward_hook(_answer_decoder)
+            block.self_attn = variant
+        model.config._attn_implementation = IMPLEMENTATION
+        if recipe is None:
+            model.config.num_key_value_heads = blocks[0].self_attn.num_key_value_heads
+        else:
+            record(model, recipe)
+
+    # --- feed-forward -------------------------------------------------------------------------------
+
+    def replace_mlps(
+        self,
+        model: nn.Module,
+        build: Callable[[MlpGeometry], Any],
+        *,
+        convert: bool,
+        recipe: Mapping[str, Any] | None,
+    ) -> None:
+        """Put a mixture of experts into every block whose router `build` gives; see `eflm.contracts.Host`."""
+        replaced = False
+        for index, block in enumerate(blocks_of(model)[1]):
+            dense = mlp_of(block)
+            geometry = mlp_geometry(model.config, dense, index)
+            router = build(geometry)
+            if router is None:
+                continue
+            layer = MoeLayer(geometry, router)
+            initialize(layer, geometry.initializer_range)
+            like = next(dense.parameters())
+            layer.to(device=like.device, dtype=like.dtype)
+            if convert:
+                upcycle(layer, dense)
+            layer.train(dense.training)
+            block.mlp = layer
+            replaced = True
+        if replaced:
+            model.register_forward_hook(_add_auxiliary_losses, with_kwargs=True)
+            if recipe is not None:
+                record(model, recipe)
+
+    # --- where adapters and quantizers act ----------------------------------------------------------
+
+    def targets(self, model: nn.Module) -> Targets:
+        """Blocks, and the linear layers inside them; routers, embeddings and the head are left out."""
+        prefix, blocks = blocks_of(model)
+        layers = tuple(f"{prefix}.{i}" for i in range(len(blocks)))
+        linears, attention = [], []
+        for layer, block in zip(layers, blocks, strict=True):
+            routers = {
+                id(m) for moe in block.modules() if isinstance(moe, MoeLayer) for m in moe.router.modules()
+            }
+            for name, module in block.named_modules():
+                if not isinstance(module, nn.Linear | Conv1D) or id(module) in routers:
+                    continue
+                linears.append(f"{layer}.{name}")
+                if "attn" in name.partition(".")[0] or "attention" in name.partition(".")[0]:
+                    attention.append(f"{layer}.{name}")
+        embeddings = tuple(name for name, module in model.named_modules() if isinstance(module, nn.Embedding))
+        return Targets(
+            layers=layers, linears=tuple(linears), attention_linears=tuple(attention), embeddings=embeddings
+        )
+
+
+# --- hooks: transformers' call <-> the contract's ---------------------------------------------------------
+
+
+class _CallVariant:
+    """A forward pre-hook: turns a decoder block's keywords into those of `AttentionVariant`."""
+
+    def __init__(self, geometry: AttentionGeometry, rotary: nn.Module) -> None:
+        self.geometry, self.rotary = geometry, rotary
+
+    def __call__(
+        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], Any]:
+        hidden_states = kwargs["hidden_states"] if not args else args[0]
+        cache: Cache | None = kwargs.get("past_key_values")
+        mask: Tensor | None = kwargs.get("attention_mask")
+        if mask is not None and mask.ndim != 2:
+            raise ModelError(
+                f"an attention mask of {mask.ndim} dimensions was passed to a model whose attention is eflm's; "
+                "pass the 2-D attention_mask that marks padding"
+            )
+        if cache is not None and self._is_static(cache):
+            raise ModelError(
+                "a static cache was passed to a model whose attention is eflm's; use the default cache"
+            )
+        cos, sin = kwargs["position_embeddings"]
+        position_ids = kwargs["position_ids"]
+        rotary = DecoderRotary(cos, sin, position_ids, self.rotary, self.geometry.head_dim)
+        return (hidden_states,), {"rotary": rotary, "padding_mask": mask, "cache": cache}
+
+    def _is_static(self, cache: Cache) -> bool:
+        index = self.geometry.layer_idx
+        return index < len(cache.layers) and isinstance(cache.layers[index], StaticLayer)
+
+
+def _answer_decoder(_module: nn.Module, _args: Any, output: Tensor) -> tuple[Tensor, None]:
+    """A forward hook: decoder blocks unpack (hidden states, attention weights)."""
+    return output, None
+
+
+def _add_auxiliary_losses(model: nn.Module, _args: Any, _kwargs: Any, output: Any) -> Any:
+    """A forward hook of the whole model: adds the routers' losses to the loss while training."""
+    losses = [m.aux_loss for m in model.modules() if isinstance(m, MoeLayer) and m.aux_loss is not None]
+    if losses and getattr(output, "loss", None) is not None:
+        output.loss = output.loss + torch.stack([loss.to(output.loss.device) for loss in losses]).sum()
+    return output

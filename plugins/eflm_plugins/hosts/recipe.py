@@ -1,0 +1,114 @@
+"""Saving and loading models that need a plugin to load: the recipe in their config.
+
+A plain transformers checkpoint stays one. A model with, say, mla says in its config.json which plugin it needs,
+under the model type "eflm", so that transformers refuses it by name rather than filling in random weights.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig
+
+from eflm.errors import ModelError
+from eflm_schemas.options import parse
+
+MODEL_TYPE = "eflm"
+
+
+def record(model: nn.Module, recipe: Mapping[str, Any]) -> None:
+    """Note in the model's config that `recipe` ("attention" or "moe": plugin, distribution, version, options) is needed."""
+    config = model.config
+    known = getattr(config, "eflm", {"model_type": config.model_type})
+    config.__class__ = _config_class(getattr(type(config), "eflm_base", type(config)))
+    config.eflm = {**known, **recipe}
+
+
+@cache
+def _config_class(base: type[PretrainedConfig]) -> type[PretrainedConfig]:
+    """`base`, except that it is written to disk under our model type."""
+
+    def to_dict(self: PretrainedConfig) -> dict[str, Any]:
+        return {**base.to_dict(self), "model_type": MODEL_TYPE}
+
+    return type(f"Eflm{base.__name__}", (base,), {"to_dict": to_dict, "eflm_base": base})
+
+
+def needs_plugins(path: Path) -> bool:
+    """Whether the model saved in this folder says that it needs eflm's plugins."""
+    config = path / "config.json"
+    return config.is_file() and json.loads(config.read_text("utf-8")).get("model_type") == MODEL_TYPE
+
+
+def load_pretrained(
+    path: str | Path, *, dtype: torch.dtype | str | None = None, **_load_kwargs: Any
+) -> nn.Module:
+    """The model that `save_pretrained` wrote to `path`, techniques and all.
+
+    `dtype`: as in transformers; "auto" or None keeps the saved one. Raises ModelError naming the plugin and
+    distribution when one that the model needs is not installed.
+    """
+    from safetensors.torch import load_file
+
+    path = Path(path)
+    saved = json.loads((path / "config.json").read_text("utf-8"))
+    recipe = saved.pop("eflm")
+    saved.pop("model_type")
+    config = AutoConfig.for_model(recipe["model_type"], **saved)
+    model = AutoModelForCausalLM.from_config(config)
+    apply_recipe(model, recipe)
+    wanted = getattr(config, "dtype", None) if dtype in (None, "auto") else dtype
+    if wanted is not None:
+        model.to(getattr(torch, wanted) if isinstance(wanted, str) else wanted)
+    weights: dict[str, Any] = {}
+    for file in sorted(path.glob("*.safetensors")):
+        weights.update(load_file(file))
+    outcome = model.load_state_dict(weights, strict=False)
+    model.tie_weights()
+    tied = set(model.all_tied_weights_keys)
+    missing = [name for name in outcome.missing_keys if name not in tied]
+    if missing or outcome.unexpected_keys:
+        raise ModelError(
+            f"the weights in {path} do not fit its recipe: {len(missing)} are missing ({', '.join(missing[:3])}), "
+            f"{len(outcome.unexpected_keys)} are not expected ({', '.join(outcome.unexpected_keys[:3])})"
+        )
+    if (path / "generation_config.json").is_file():
+        model.generation_config = GenerationConfig.from_pretrained(path)
+    return model.eval()
+
+
+def apply_recipe(model: nn.Module, recipe: Mapping[str, Any]) -> None:
+    """Put the techniques that a saved recipe names into a model of random weights."""
+    from eflm import load_plugins
+    from eflm_plugins.hosts.decoder import DecoderHost
+
+    host, registry = DecoderHost(), load_plugins()
+    replace = {"attention": host.replace_attention, "moe": host.replace_mlps}
+    for kind, put in replace.items():
+        if kind not in recipe:
+            continue
+        wanted = recipe[kind]
+        try:
+            card = registry.get(kind, wanted["plugin"]).card
+        except Exception as error:
+            raise ModelError(
+                f"the model needs the {kind} plugin {wanted['plugin']!r} of {wanted['distribution']} "
+                f"{wanted['version']}: {error}"
+            ) from error
+        options = parse(card.config.resolve(), wanted["options"], owner=card.name) if card.config else None
+        factory = card.factory.resolve()
+        put(
+            model,
+            lambda geometry, factory=factory, options=options: factory(geometry, options),
+            convert=False,
+            recipe={kind: wanted},
+        )
+
+
+__all__ = ["apply_recipe", "load_pretrained", "needs_plugins", "record"]
