@@ -1,0 +1,193 @@
+"""What every attention variant must keep: shape, causality, and one result however its tokens arrive.
+
+Subclass `AttentionConformance` in a test module, define `build`, and pytest runs every check. The built-in
+variants go through the same suite.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eflm_schemas import AttentionGeometry
+
+#: Sequence lengths that cross block edges, and one token.
+LENGTHS = (1, 2, 7, 16, 33, 50)
+#: How a sequence of 50 tokens may reach the cache: token by token, in even and in odd chunks.
+ARRIVALS = ((1,) * 50, (25, 25), (7, 1, 1, 9, 20, 1, 11), (49, 1))
+
+
+class Turning:
+    """A rotary function for tests: plain RoPE (arXiv 2104.09864, eq. 34) at the given positions, for any even size."""
+
+    def __init__(self, positions: Any) -> None:
+        self.positions = positions
+
+    def __call__(self, states: Any) -> Any:
+        """(B, H, T, D) -> (B, H, T, D)."""
+        import torch
+
+        size = states.shape[-1]
+        frequencies = 10000.0 ** (-torch.arange(0, size, 2, device=states.device, dtype=torch.float64) / size)
+        angles = (self.positions[..., None].double() * frequencies).to(states.dtype)
+        cos, sin = angles.cos()[:, None], angles.sin()[:, None]
+        first, second = states.chunk(2, dim=-1)
+        return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class AttentionConformance:
+    """The suite. Define `build`; change `geometry` or `tolerance` where a variant needs it."""
+
+    geometry = AttentionGeometry(
+        hidden_size=48,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+        head_dim=8,
+        layer_idx=0,
+        initializer_range=0.2,
+    )
+    tolerance = 1e-4
+
+    def build(self, geometry: AttentionGeometry) -> Any:
+        """The variant under test, built from a geometry."""
+        raise AssertionError(f"{type(self).__name__} must define build(geometry)")
+
+    # --- the suite's own tools ----------------------------------------------------------------------
+
+    def _variant(self) -> Any:
+        import torch
+
+        torch.manual_seed(0)
+        variant = self.build(self.geometry).eval()
+        with torch.no_grad():
+            for parameter in variant.parameters():
+                # Away from an initial state in which a mistake could hide behind zeros.
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        return variant
+
+    def _tokens(self, batch: int, length: int, seed: int = 1) -> Any:
+        import torch
+
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(batch, length, self.geometry.hidden_size, generator=generator)
+
+    def _run(self, variant: Any, tokens: Any, **keywords: Any) -> Any:
+        import torch
+
+        positions = keywords.pop("positions", torch.arange(tokens.shape[1])[None])
+        return variant(tokens, rotary=Turning(positions), **keywords)
+
+    def _assert_close(self, got: Any, expected: Any) -> None:
+        import torch
+
+        torch.testing.assert_close(got, expected, rtol=self.tolerance, atol=self.tolerance)
+
+    # --- the checks ---------------------------------------------------------------------------------
+
+    def test_output_has_the_shape_of_the_tokens(self) -> None:
+        import torch
+
+        variant = self._variant()
+        for length in LENGTHS:
+            out = self._run(variant, self._tokens(2, length))
+            assert out.shape == (2, length, self.geometry.hidden_size), f"T{length}"
+            assert torch.isfinite(out).all(), f"T{length}"
+
+    def test_a_token_never_changes_what_comes_before_it(self) -> None:
+        variant, tokens = self._variant(), self._tokens(2, 50)
+        before = self._run(variant, tokens)
+        for changed in (1, 7, 8, 23, 49):
+            other = tokens.clone()
+            other[:, changed] = self._tokens(2, 1, seed=changed + 2)[:, 0]
+            after = self._run(variant, other)
+            self._assert_close(after[:, :changed], before[:, :changed])
+            assert (after[:, changed] - before[:, changed]).abs().max() > self.tolerance, (
+                f"token {changed} is ignored"
+            )
+
+    def test_the_cache_gives_what_the_whole_sequence_gives(self) -> None:
+        import torch
+        from transformers import DynamicCache
+
+        variant, tokens = self._variant(), self._tokens(2, 50)
+        whole = self._run(variant, tokens)
+        for arrival in ARRIVALS:
+            cache, parts, begin = DynamicCache(), [], 0
+            for count in arrival:
+                positions = torch.arange(begin, begin + count)[None]
+                chunk = tokens[:, begin : begin + count]
+                parts.append(self._run(variant, chunk, positions=positions, cache=cache))
+                begin += count
+                assert cache.get_seq_length() == begin
+            self._assert_close(torch.cat(parts, dim=1), whole)
+
+    def test_padding_changes_no_real_token(self) -> None:
+        import torch
+        from transformers import DynamicCache
+
+        variant, tokens = self._variant(), self._tokens(3, 41)
+        alone = [self._run(variant, tokens[row : row + 1]) for row in range(3)]
+        pads, length = (0, 5, 12), 53
+        padded = self._tokens(3, length, seed=9)
+        mask = torch.zeros(3, length, dtype=torch.bool)
+        for row, pad in enumerate(pads):
+            padded[row, pad : pad + 41] = tokens[row]
+            mask[row, pad : pad + 41] = True
+        positions = torch.stack([(torch.arange(length) - pad).clamp(min=0) for pad in pads])
+        for arrival in ((53,), (30, 1, 1, 1, 8, 12), (1,) * 53):
+            cache, parts, begin = DynamicCache(), [], 0
+            for count in arrival:
+                end = begin + count
+                part = self._run(
+                    variant,
+                    padded[:, begin:end],
+                    positions=positions[:, begin:end],
+                    padding_mask=mask[:, :end],
+                    cache=cache,
+                )
+                parts.append(part)
+                begin = end
+            out = torch.cat(parts, dim=1)
+            assert torch.isfinite(out).all()
+            for row, pad in enumerate(pads):
+                self._assert_close(out[row : row + 1, pad : pad + 41], alone[row])
+
+    def test_sequences_of_a_batch_are_reordered_with_their_cache(self) -> None:
+        import torch
+        from transformers import DynamicCache
+
+        variant, tokens = self._variant(), self._tokens(3, 20)
+        order = torch.tensor([2, 0, 0])
+        cache = DynamicCache()
+        self._run(variant, tokens[:, :19], cache=cache)
+        cache.reorder_cache(order)
+        step = self._run(variant, tokens[order, 19:], positions=torch.tensor([[19]]), cache=cache)
+        self._assert_close(step, self._run(variant, tokens)[order, 19:])
+
+    def test_every_parameter_learns(self) -> None:
+        import torch
+
+        variant, tokens = self._variant().train(), self._tokens(2, 50).requires_grad_()
+        (self._run(variant, tokens) * self._tokens(2, 50, seed=5)).sum().backward()
+        assert tokens.grad is not None
+        assert torch.isfinite(tokens.grad).all()
+        idle = [
+            name
+            for name, parameter in variant.named_parameters()
+            if parameter.requires_grad
+            and (
+                parameter.grad is None
+                or not torch.isfinite(parameter.grad).all()
+                or not parameter.grad.abs().sum() > 0
+            )
+        ]
+        assert not idle, f"no gradient reaches {', '.join(idle)}"
+
+    def test_it_runs_in_bfloat16(self) -> None:
+        import torch
+
+        variant, tokens = self._variant(), self._tokens(2, 33)
+        exact = self._run(variant, tokens)
+        out = self._run(variant.to(torch.bfloat16), tokens.to(torch.bfloat16))
+        assert out.dtype == torch.bfloat16
+        # Eight bits of mantissa through a few products: a coarse bound, which a wrong dtype path would break.
+        assert (out.float() - exact).norm() < 0.1 * exact.norm()

