@@ -19,7 +19,9 @@ def attend(
     scale: float | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """softmax(Q Kᵀ · scale) V (arXiv 1706.03762, eq. 1), grouped: (B, H, T, D), (B, G, S, D), (B, G, S, V) -> (B, H, T, V).
+    """softmax(Q Kᵀ · scale) V (arXiv 1706.03762, eq. 1), by groups of heads.
+
+    (B, H, T, D), (B, G, S, D), (B, G, S, V) -> (B, H, T, V).
 
     H is a multiple of G; query head h reads key-value head h // (H / G), which is never repeated in memory.
     The queries are the last T of the S positions.

@@ -23,7 +23,7 @@ MODEL_TYPE = "eflm"
 
 
 def record(model: nn.Module, recipe: Mapping[str, Any]) -> None:
-    """Note in the model's config that `recipe` ("attention" or "moe": plugin, distribution, version, options) is needed."""
+    """Note in the model's config which plugin, by `recipe` ("attention" or "moe": plugin, options, ...), it needs."""
     config = model.config
     known = getattr(config, "eflm", {"model_type": config.model_type})
     config.__class__ = _config_class(getattr(type(config), "eflm_base", type(config)))

@@ -25,7 +25,8 @@ class GroupedQueryAttention(nn.Module):
         if heads % num_key_value_heads:
             divisors = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
             raise UsageError(
-                f"{num_key_value_heads} key-value heads cannot share {heads} query heads evenly; choose one of {divisors}"
+                f"{num_key_value_heads} key-value heads cannot share {heads} query heads evenly; "
+                f"choose one of {divisors}"
             )
         self.geometry = geometry
         self.num_key_value_heads = num_key_value_heads

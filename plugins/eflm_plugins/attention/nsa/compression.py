@@ -34,7 +34,7 @@ def count_blocks(length: int | Tensor, block_size: int, stride: int) -> int | Te
 
 
 def gather_blocks(states: Tensor, starts: Tensor, block_size: int) -> Tensor:
-    """The blocks that begin at `starts`: (B, G, T, D), (B, m) -> (B, G, m, l, D). Indices past either end are clamped."""
+    """The blocks that begin at `starts`: (B, G, T, D), (B, m) -> (B, G, m, l, D); indices are clamped to the tokens."""
     batch, groups, length, head_dim = states.shape
     offsets = torch.arange(block_size, device=states.device)
     index = (starts[:, :, None] + offsets).clamp(0, length - 1).flatten(1)

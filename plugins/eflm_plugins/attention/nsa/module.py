@@ -174,7 +174,7 @@ class NativeSparseAttention(nn.Module):
     def _attend_compressed(
         self, query: Tensor, compressed: tuple[Tensor, Tensor], positions: Tensor, end: int
     ) -> tuple[Tensor, Tensor]:
-        """The compression branch, (B, H, T, D), and each block's probability summed over a group's heads (eq. 8, 10)."""
+        """The branch's output, (B, H, T, D), and each block's probability summed over a group's heads (eq. 8, 10)."""
         size, stride = self.options.compress_block_size, self.options.compress_stride
         whole = int(count_blocks(end, size, stride))
         key, value = compressed[0][:, :, :whole], compressed[1][:, :, :whole]
