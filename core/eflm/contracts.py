@@ -11,9 +11,9 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
-from eflm_schemas import AttentionGeometry, Flag, Metric, MlpGeometry
 
 from eflm.measure.record import StageRecord
+from eflm_schemas import AttentionGeometry, Flag, Metric, MlpGeometry
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -245,4 +245,3 @@ class MetricCollector(Protocol):
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
         """Metrics by name, as the card announces them; leave out those that do not apply to this stage."""
-

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attrs import evolve, frozen
+
 from eflm_schemas import Card, PluginOrigin, RunSpec
 
 
@@ -37,7 +38,9 @@ class Plan:
     quantizer: Chosen | None
     metrics: tuple[Chosen, ...]
     stages: Mapping[str, Any]  #: stage name -> its options, in the order of the run
-    from_scratch: bool  #: random weights: a preset, or a pretrained model's architecture when it is pretrained anew
+    from_scratch: (
+        bool  #: random weights: a preset, or a pretrained model's architecture when it is pretrained anew
+    )
 
     @property
     def techniques(self) -> tuple[Chosen, ...]:

@@ -92,9 +92,13 @@ class Card:
     source: str = field(validator=validators.instance_of(str))  #: paper (arXiv id, section) or URL
     factory: Ref = field(validator=validators.instance_of(Ref))
     config: Ref | None = field(default=None, validator=validators.optional(validators.instance_of(Ref)))
-    requires: tuple[str, ...] = field(default=(), converter=_strings, validator=_tuple_of_strings)  #: import names
+    requires: tuple[str, ...] = field(
+        default=(), converter=_strings, validator=_tuple_of_strings
+    )  #: import names
     extra: str | None = None  #: the extra of the distribution that installs what `requires` names
-    modalities: tuple[str, ...] = field(default=(), converter=_strings, validator=_tuple_of_strings)  #: none: any
+    modalities: tuple[str, ...] = field(
+        default=(), converter=_strings, validator=_tuple_of_strings
+    )  #: none: any
     stages: tuple[str, ...] = field(default=STAGES, converter=_strings)
     conflicts: tuple[Conflict, ...] = field(
         default=(),
@@ -136,7 +140,9 @@ class MoeRouterCard(Card):
     hook: ClassVar[str] = "eflm_moe_router"
 
     dense: bool = False  #: it keeps the MLPs dense
-    causal: bool = True  #: a token's route depends on no later token; hosts that generate step by step need it
+    causal: bool = (
+        True  #: a token's route depends on no later token; hosts that generate step by step need it
+    )
 
 
 @frozen(kw_only=True)

@@ -123,7 +123,9 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 
 
 def _type_name(hint: Any) -> str:
-    names = ["none" if kind is type(None) else getattr(kind, "__name__", str(kind)) for kind in _alternatives(hint)]
+    names = [
+        "none" if kind is type(None) else getattr(kind, "__name__", str(kind)) for kind in _alternatives(hint)
+    ]
     return " or ".join(names)
 
 

@@ -104,6 +104,8 @@ class RunResult:
     options: Mapping[str, Mapping[str, Any]]  #: every option in force, by plugin or stage, defaults included
     plugins: tuple[PluginOrigin, ...]
     environment: Environment
-    facts: Mapping[str, Any] = field(factory=dict)  #: parameters, bytes, data hash, tokenizer, peak FLOP/s, ...
+    facts: Mapping[str, Any] = field(
+        factory=dict
+    )  #: parameters, bytes, data hash, tokenizer, peak FLOP/s, ...
     flags: tuple[Flag, ...] = ()
     stages: Mapping[str, StageResult] = field(factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attrs import frozen
+
 from eflm_schemas import option
 
 
@@ -14,7 +15,9 @@ class PretrainOptions:
     warmup_steps: int = option(2, "first steps that are trained but not measured", ge=0)
     batch_size: int = option(8, "sequences per step", ge=1)
     sequence_length: int = option(1024, "tokens per sequence", ge=8)
-    learning_rate: float = option(3e-4, "peak rate of AdamW; linear warm-up over a tenth, then cosine to a tenth", gt=0)
+    learning_rate: float = option(
+        3e-4, "peak rate of AdamW; linear warm-up over a tenth, then cosine to a tenth", gt=0
+    )
     weight_decay: float = option(0.1, "AdamW's decay of matrices", ge=0)
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm", gt=0)
 
@@ -27,7 +30,9 @@ class FinetuneOptions:
     warmup_steps: int = option(2, "first steps that are trained but not measured", ge=0)
     batch_size: int = option(8, "pairs per step", ge=1)
     sequence_length: int = option(512, "longest pair in tokens; longer completions are cut", ge=8)
-    learning_rate: float = option(2e-4, "peak rate of AdamW; linear warm-up over a tenth, then cosine to a tenth", gt=0)
+    learning_rate: float = option(
+        2e-4, "peak rate of AdamW; linear warm-up over a tenth, then cosine to a tenth", gt=0
+    )
     weight_decay: float = option(0.0, "AdamW's decay of matrices", ge=0)
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm", gt=0)
 
