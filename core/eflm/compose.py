@@ -222,14 +222,16 @@ def _settle(
     for key, value in (preset.settings if preset else {}).items():
         name, _, option = key.rpartition(".")
         for owner in _named(owners, name):
-            try:
-                parse(owner.config or _NoOptions, {option: value}, owner=owner.name)
-            except OptionError as error:
-                # A stranger's plugin of a name that the preset knows need not have the same options.
-                if owner.distribution == modality.origin.distribution:
-                    raise PluginError(f"a preset of {modality.card.address} is at fault: {error}") from None
-            else:
-                owner.preset[option] = value
+            owner.preset[option] = value
+    for owner in owners:
+        try:
+            # As a whole and apart from the user's: options may have to fit each other, and the fault is another's.
+            parse(owner.config or _NoOptions, owner.preset, owner=owner.name)
+        except OptionError as error:
+            if owner.distribution == modality.origin.distribution:
+                raise PluginError(f"a preset of {modality.card.address} is at fault: {error}") from None
+            # A stranger's plugin of a name that the preset knows need not have the same options.
+            owner.preset.clear()
     for key, value in settings.items():
         name, _, option = key.rpartition(".")
         if not name or not option:
