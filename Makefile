@@ -1,0 +1,45 @@
+# Two commands: `make bench` and `make test`. Both need Python 3.11 or newer, and nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: bench test test-fast lint docs benchmarks clean
+
+bench: $(VENV)/.installed  ## install, then run the first benchmark
+	$(BIN)/eflm bench --attention nsa --peft dora
+
+test: $(VENV)/.installed-dev  ## install with the dev extra, then check style, types and behaviour
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.installed-dev  ## the tests that take a moment
+	$(BIN)/python -m pytest -m "not slow" -x
+
+lint: $(VENV)/.installed-dev  ## mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(VENV)/.installed-dev  ## write the generated pages and schemas anew
+	$(BIN)/python docs/generate.py
+	$(BIN)/python -m eflm_schemas.jsonschema
+
+benchmarks: $(VENV)/.installed-dev  ## ratios against peers
+	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "eflm needs Python 3.11 or newer; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[quant]'
+	touch $@
+
+$(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[quant,dev]'
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis results
