@@ -5,6 +5,7 @@ A config class is written once and serves `--set`, `eflm show`, the docs and the
 
 from __future__ import annotations
 
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -113,7 +114,7 @@ def _allowed(attribute: attrs.Attribute[Any]) -> str:
     if choices is not None:
         return "one of " + ", ".join(map(str, choices))
     bounds = attribute.metadata.get("bounds") or {}
-    return " and ".join(f"{sign} {bound:g}" for sign, bound in bounds.items())
+    return " and ".join(f"{sign} {bound}" for sign, bound in bounds.items())
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
@@ -153,13 +154,14 @@ def _convert(value: Any, hint: Any) -> Any:
                 except ValueError:
                     continue
         elif kind is float:
-            if isinstance(value, int | float) and not isinstance(value, bool):
-                return float(value)
-            if isinstance(value, str):
+            if isinstance(value, int | float | str) and not isinstance(value, bool):
                 try:
-                    return float(value)
-                except ValueError:
+                    number = float(value)
+                except (ValueError, OverflowError):
                     continue
+                # Neither a result file (JSON) nor a bound can hold the others.
+                if math.isfinite(number):
+                    return number
         elif kind is str and isinstance(value, str):
             return value
     raise ValueError

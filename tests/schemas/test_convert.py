@@ -1,0 +1,110 @@
+"""Documents: what is written reads back as what it was, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from cattrs.errors import ClassValidationError
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eflm_schemas import STAGES, Flag, Metric, PluginOrigin, RunResult, RunSpec, StageResult, Techniques
+from eflm_schemas.convert import from_dict, to_dict, to_json
+
+numbers = st.floats(allow_nan=False, allow_infinity=False)
+words = st.text(min_size=1, max_size=8)
+scalars = st.none() | st.booleans() | st.integers() | numbers | st.text(max_size=8)
+
+measured = st.builds(
+    Metric,
+    value=numbers,
+    unit=words,
+    provenance=st.sampled_from(
+        ["clock", "counted", "sampled", "counter", "computed", "evaluated", "estimated"]
+    ),
+    n=st.none() | st.integers(0, 10**9),
+    sd=st.none() | numbers,
+    ci95=st.none() | st.tuples(numbers, numbers),
+    percentiles=st.none() | st.dictionaries(st.sampled_from(["p50", "p90", "p99"]), numbers),
+    note=st.none() | words,
+)
+metrics = measured | st.builds(Metric.unavailable, words, words)
+specs = st.builds(
+    RunSpec,
+    model=words,
+    techniques=st.builds(Techniques, attention=st.none() | words, quant=st.none() | words),
+    stages=st.lists(st.sampled_from(STAGES), unique=True).map(tuple),
+    settings=st.dictionaries(words, scalars, max_size=3),
+    data=st.none() | words,
+    seed=st.integers(0, 2**31),
+    timeout=st.none() | st.floats(1, 1e6),
+)
+
+
+def results(environment):
+    return st.builds(
+        RunResult,
+        key=words,
+        status=st.just("ok"),
+        started=words,
+        seconds=numbers,
+        spec=specs,
+        options=st.dictionaries(words, st.dictionaries(words, scalars, max_size=2), max_size=2),
+        plugins=st.lists(st.builds(PluginOrigin, plugin=words, distribution=words, version=words)).map(tuple),
+        environment=st.just(environment),
+        facts=st.dictionaries(words, scalars, max_size=2),
+        flags=st.lists(st.builds(Flag, name=words, detail=words), max_size=2).map(tuple),
+        stages=st.dictionaries(
+            st.sampled_from(STAGES),
+            st.builds(StageResult, metrics=st.dictionaries(words, metrics, max_size=3), seconds=numbers),
+        ),
+    )
+
+
+@given(data=st.data())
+def test_a_result_reads_back_as_it_was_written(environment, data):
+    result = data.draw(results(environment))
+    assert from_dict(json.loads(to_json(result)), RunResult) == result
+
+
+@given(specs)
+def test_a_spec_reads_back_as_it_was_written(spec):
+    assert from_dict(json.loads(to_json(spec)), RunSpec) == spec
+
+
+def test_a_spec_may_leave_out_what_has_a_default():
+    assert from_dict({"techniques": {"attention": "nsa"}}, RunSpec) == RunSpec(
+        techniques=Techniques(attention="nsa")
+    )
+
+
+@pytest.mark.parametrize(
+    "document",
+    [{"modle": "nano"}, {"seed": -1}, {"techniques": {"attn": "nsa"}}, {"timeout": 0}, {"seed": "one"}],
+    ids=str,
+)
+def test_a_document_that_does_not_fit_is_refused(document):
+    with pytest.raises(ClassValidationError):
+        from_dict(document, RunSpec)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_what_json_has_no_word_for_is_refused(value):
+    with pytest.raises(ValueError):
+        to_json(Metric(value=value, unit="s", provenance="clock"))
+
+
+def test_an_unavailable_metric_says_why():
+    assert to_dict(Metric.unavailable("J", "no counter")) == {
+        "value": None,
+        "unit": "J",
+        "provenance": "unavailable",
+        "n": None,
+        "sd": None,
+        "ci95": None,
+        "percentiles": None,
+        "reason": "no counter",
+        "note": None,
+    }
