@@ -33,7 +33,6 @@ def bench(
     timeout: float | None = None,
     results: str | Path | None = None,
     modality: str = "llm",
-    registry: Registry | None = None,
 ) -> RunResult:
     """Run a composition in a fresh worker process and return its measurements, as `eflm bench` does.
 
@@ -54,7 +53,7 @@ def bench(
         seed=seed,
         timeout=timeout,
     )
-    plan = compose(spec, registry or load_plugins())
+    plan = compose(spec, load_plugins())
     return run(plan, results=None if results is None else Path(results), progress=None)
 
 
@@ -75,7 +74,8 @@ def build(
     """Build the composed model in this process: a plain model of its library, with the techniques put in.
 
     A preset gets random weights from `seed`, a pretrained model keeps its own. Without `peft` no adapter is
-    added. Raises UsageError, DataError or ModelError.
+    added. `registry` may hold plugins of this process (`Registry.register`) besides the installed ones.
+    Raises UsageError, DataError or ModelError.
     """
     from eflm import assemble
 
