@@ -1,0 +1,89 @@
+"""What the sink attention keeps between decoding steps: an entry of transformers' Cache that stops growing."""
+
+import torch
+from eflm import ModelError
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+
+class SinkLayer(DynamicLayer):
+    """Keys and values of the first `sinks` and the last `window - 1` tokens, (batch, groups, kept tokens, head size).
+
+    The sinks' slots stand first and always exist. A sink that is still among the last tokens is read there, and
+    moves to its slot when it leaves them.
+    """
+
+    is_croppable = False
+
+    def __init__(self, sinks, window):
+        super().__init__()
+        self.sinks, self.keep = sinks, window - 1
+        self.cumulative_length = 0  # transformers' name; its `reset` knows it
+
+    def lazy_initialization(self, key_states, value_states):
+        """Empty slots for the sinks, and no tokens yet."""
+        super().lazy_initialization(key_states, value_states)
+        self.keys = key_states.new_zeros(*key_states.shape[:2], self.sinks, key_states.shape[-1])
+        self.values = value_states.new_zeros(*value_states.shape[:2], self.sinks, value_states.shape[-1])
+
+    def get_seq_length(self):
+        """Tokens seen, kept or not."""
+        return self.cumulative_length
+
+    def positions(self, starts, tokens):
+        """Where each key that `update` will return stands in its row: (batch, keys), -1 for a slot not in use.
+
+        `starts`: (batch,), the first real token of each row; `tokens`: how many are about to come.
+        """
+        begin = self._first_kept()
+        slots = starts[:, None] + torch.arange(self.sinks, device=starts.device)
+        latest = torch.arange(begin, self.cumulative_length + tokens, device=starts.device)
+        return torch.cat([slots.where(slots < begin, -1), latest.expand(len(starts), -1)], dim=1)
+
+    def update(self, key_states, value_states, starts, **_kwargs):
+        """Add tokens; return the keys and values that they may see, themselves included."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        begin = self._first_kept()
+        self.cumulative_length += key_states.shape[2]
+        keys = torch.cat([self.keys, key_states], dim=2)
+        values = torch.cat([self.values, value_states], dim=2)
+        self.keys, self.values = self._kept(keys, starts, begin), self._kept(values, starts, begin)
+        return keys, values
+
+    def crop(self, tokens_to_remove):
+        """Refused: tokens that have left the window cannot come back."""
+        if tokens_to_remove:
+            raise ModelError(
+                "sink drops the tokens that leave its window, so its cache cannot be cropped; "
+                "generate without assisted decoding, or choose gqa"
+            )
+
+    def _first_kept(self):
+        """Position of the first of the last tokens."""
+        return max(0, self.cumulative_length - self.keep)
+
+    def _kept(self, states, starts, begin):
+        """Sinks and last tokens out of `states`: the slots, then every token from `begin` on."""
+        slot = torch.arange(self.sinks, device=states.device)
+        sinks = starts[:, None] + slot
+        among_tokens = (self.sinks + sinks - begin).clamp(max=states.shape[2] - 1)
+        source = torch.where(sinks < begin, slot, among_tokens)
+        source = source[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
+        latest = states[:, :, self.sinks + self._first_kept() - begin :]
+        return torch.cat([states.gather(2, source), latest], dim=2)
+
+
+def sink_layer(cache, layer_idx, sinks, window):
+    """This layer's entry, put into the cache in place of the empty default one at first use."""
+    while len(cache.layers) <= layer_idx:
+        cache.layers.append(DynamicLayer())
+    layer = cache.layers[layer_idx]
+    if not isinstance(layer, SinkLayer):
+        if layer.is_initialized or not isinstance(cache, DynamicCache):
+            raise ModelError(
+                f"sink keeps its own entry in transformers' DynamicCache and cannot use {type(layer).__name__} of "
+                f"{type(cache).__name__}; generate with the default cache"
+            )
+        layer = cache.layers[layer_idx] = SinkLayer(sinks, window)
+    return layer
