@@ -1,0 +1,137 @@
+"""Token batches: packed sequences to pretrain on, padded pairs to fine-tune on, prompts of exact length.
+
+The language modality calls these; equal seeds give equal batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from eflm.errors import DataError
+from eflm_plugins.data.corpus import Pair
+
+#: Positions that the loss leaves out, as torch's cross entropy and transformers have it.
+IGNORED = -100
+
+
+def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, with no special tokens added."""
+    if not texts:
+        return []
+    # verbose=False: a text longer than the model's context is no mistake here, it is cut into sequences later.
+    return tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)[
+        "input_ids"
+    ]
+
+
+def token_stream(tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """All texts as one 1-D row of token ids, each text ended by the end-of-sequence token."""
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    rows = encode(tokenizer, texts)
+    return torch.tensor([token for row in rows for token in (*row, *end)], dtype=torch.long)
+
+
+def sequences(stream: Tensor, length: int, limit: int) -> Tensor:
+    """Sequences of `length` tokens, evenly spread over a stream, at most `limit` tokens in all: (rows, length).
+
+    A stream shorter than `length` gives one shorter sequence.
+    """
+    length = min(length, len(stream))
+    if length == 0:
+        return stream.view(0, 0)
+    whole = stream[: len(stream) // length * length].view(-1, length)
+    count = max(1, min(len(whole), limit // length))
+    return whole[torch.arange(count) * len(whole) // count]
+
+
+def packed(stream: Tensor, *, batch_size: int, length: int, seed: int) -> Iterator[Tensor]:
+    """Batches (batch, length) without end: the stream is cut anew at a random offset for each pass, then shuffled.
+
+    Raises DataError when the stream is shorter than one sequence.
+    """
+    if len(stream) < length:
+        raise DataError(
+            f"the training text has {len(stream)} tokens, and one sequence to pretrain on takes {length};"
+            " give more text, or set pretrain.sequence_length lower"
+        )
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.empty(0, length, dtype=torch.long)
+    while True:
+        while len(rows) < batch_size:
+            slack = min(len(stream) - length, length - 1)
+            offset = int(torch.randint(slack + 1, (), generator=generator))
+            count = (len(stream) - offset) // length
+            cut = stream[offset : offset + count * length].view(count, length)
+            rows = torch.cat([rows, cut[torch.randperm(count, generator=generator)]])
+        yield rows[:batch_size].clone()
+        rows = rows[batch_size:]
+
+
+@frozen
+class TokenPair:
+    """A pair as token ids; the completion ends with the end-of-sequence token where it was not cut."""
+
+    prompt: list[int]
+    completion: list[int]
+
+
+def token_pairs(tokenizer: Any, pairs: Sequence[Pair], length: int) -> list[TokenPair]:
+    """Pairs of at most `length` tokens: a prompt keeps its last half of that at most, a completion its beginning."""
+    end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    encoded = zip(
+        encode(tokenizer, [pair.prompt for pair in pairs]),
+        encode(tokenizer, [pair.completion for pair in pairs]),
+        strict=True,
+    )
+    cut = []
+    for prompt, completion in encoded:
+        # The first token of a sequence is never predicted: a pair without a prompt gets a start token for that.
+        prompt = (prompt[-(length // 2) :] if prompt else start) or completion[:1]
+        cut.append(TokenPair(prompt, [*completion, *end][: length - len(prompt)]))
+    return cut
+
+
+def shuffled(pairs: Sequence[TokenPair], *, batch_size: int, seed: int) -> Iterator[list[TokenPair]]:
+    """Batches of pairs without end, in a new order for each pass."""
+    generator = torch.Generator().manual_seed(seed)
+    waiting: list[TokenPair] = []
+    while True:
+        while len(waiting) < batch_size:
+            waiting += [pairs[i] for i in torch.randperm(len(pairs), generator=generator).tolist()]
+        yield waiting[:batch_size]
+        waiting = waiting[batch_size:]
+
+
+def collate(pairs: Sequence[TokenPair], pad_token_id: int) -> dict[str, Tensor]:
+    """`input_ids`, `attention_mask` and `labels`, each (batch, longest pair), padded on the right.
+
+    Labels are IGNORED on prompts and padding: the loss is on completions only.
+    """
+    longest = max(len(p.prompt) + len(p.completion) for p in pairs)
+    input_ids = torch.full((len(pairs), longest), pad_token_id, dtype=torch.long)
+    attention_mask = torch.zeros_like(input_ids)
+    labels = torch.full_like(input_ids, IGNORED)
+    for row, pair in enumerate(pairs):
+        begin, end = len(pair.prompt), len(pair.prompt) + len(pair.completion)
+        input_ids[row, :end] = torch.tensor(pair.prompt + pair.completion)
+        attention_mask[row, :end] = 1
+        labels[row, begin:end] = input_ids[row, begin:end]
+    return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+
+
+def prompts(stream: Tensor, *, batch_size: int, length: int, seed: int) -> Iterator[Tensor]:
+    """Prompts (batch, length) without end, from random places of the stream; a short stream is repeated."""
+    if len(stream) == 0:
+        raise DataError("there is no held-out text to take prompts from; give more text with --data")
+    if len(stream) < length:
+        stream = stream.repeat(-(-length // len(stream)))
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        begins = torch.randint(len(stream) - length + 1, (batch_size,), generator=generator).tolist()
+        yield torch.stack([stream[begin : begin + length] for begin in begins])

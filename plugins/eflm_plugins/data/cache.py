@@ -1,0 +1,56 @@
+"""Small files worth keeping from one run to the next, in the user's cache folder. Losing them costs seconds only.
+
+`stdlib_text` and `tokenizer` keep their work here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import platformdirs
+
+
+def remember(name: str, make: Callable[[], bytes]) -> bytes:
+    """What `make` returns, made once per `name` (which must say everything that it depends on).
+
+    A file that is damaged is made again; a folder that cannot be written to is done without.
+    """
+    path = Path(platformdirs.user_cache_dir("eflm")) / name
+    content = _read(path)
+    if content is None:
+        content = make()
+        # A read-only home, or a full disk, is no reason to stop: the work is at hand already.
+        with contextlib.suppress(OSError):
+            _write(path, content)
+    return content
+
+
+def _read(path: Path) -> bytes | None:
+    try:
+        stored = path.read_bytes()
+    except OSError:
+        return None
+    digest, _, content = stored.partition(b"\n")
+    return content if digest == _digest(content) else None
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Renamed into place, so that a reader, or a run that is killed, never sees half a file.
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(_digest(content) + b"\n" + content)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode("ascii")

@@ -1,0 +1,56 @@
+"""A byte-level BPE tokenizer trained on the run's own training text, for models that bring none.
+
+The language modality calls this for presets and for model folders without a tokenizer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+import tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+from eflm.errors import DataError
+from eflm_plugins.data.cache import remember
+
+PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
+#: 256 bytes and the three special tokens: with fewer, some text could not be written down.
+SMALLEST_VOCABULARY = 259
+
+
+def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """The tokenizer of at most `vocab_size` tokens that these texts give (Sennrich et al. 2016, on bytes).
+
+    Cached by the texts' hash. Raises DataError when `vocab_size` has no room for all bytes.
+    """
+    if vocab_size < SMALLEST_VOCABULARY:
+        raise DataError(
+            f"the model has a vocabulary of {vocab_size} and no tokenizer of its own; one can be trained for it"
+            f" from {SMALLEST_VOCABULARY} tokens on (256 bytes and 3 special tokens)"
+        )
+    content = hashlib.sha256(json.dumps(list(texts)).encode("ascii")).hexdigest()
+    name = f"bpe-{content[:32]}-{vocab_size}-{tokenizers.__version__}"
+    trained = remember(name, lambda: _train(texts, vocab_size).to_str().encode("utf-8"))
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(trained.decode("utf-8")),
+        pad_token=PAD,
+        bos_token=BOS,
+        eos_token=EOS,
+    )
+
+
+def _train(texts: Sequence[str], vocab_size: int) -> Tokenizer:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, BOS, EOS],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer

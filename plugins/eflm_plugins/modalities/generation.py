@@ -1,0 +1,41 @@
+"""Serving one request with a fixed amount of work: prefill and decode, each in a window of its own.
+
+The language modality calls `generate_greedily`. transformers' `generate` does the same steps, but cannot be timed
+between the prompt and the first token.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from eflm.contracts import Generated, Phase
+
+
+@torch.inference_mode()
+def generate_greedily(model: nn.Module, prompts: Tensor, new_tokens: int, phase: Phase) -> Generated:
+    """Exactly `new_tokens` tokens for each prompt, the likeliest each time; an end-of-sequence token stops nothing.
+
+    `prompts`: (batch, tokens), none of them padding, on the model's device. Window "prefill" holds the prompt's
+    forward and the first token, "decode" the others.
+    """
+    batch, prompt_tokens = prompts.shape
+    cache = DynamicCache(config=model.config)
+    with phase("prefill", tokens=prompts.numel(), samples=batch):
+        token = _next(model, prompts, cache)
+    tokens = [token]
+    with phase("decode", tokens=batch * (new_tokens - 1), samples=batch):
+        for _ in range(new_tokens - 1):
+            token = _next(model, token, cache)
+            tokens.append(token)
+    outputs = torch.cat(tokens, dim=1)
+    return Generated(
+        outputs=outputs, samples=batch, tokens=outputs.numel(), prompt_tokens=batch * prompt_tokens
+    )
+
+
+def _next(model: nn.Module, tokens: Tensor, cache: DynamicCache) -> Tensor:
+    """(batch, tokens) -> the next token, (batch, 1)."""
+    logits = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+    return logits[:, -1].argmax(dim=-1, keepdim=True)
