@@ -5,10 +5,11 @@ The child emits windows and facts; the parent adds the samples. Metric collector
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from attrs import field, frozen
+
 from eflm_schemas import Metric
 
 
@@ -46,20 +47,33 @@ class Sample:
     device_process: int | None = None  #: device memory in use by the worker
     power: float | None = None
     energy: float | None = None
-    utilization: float | None = None  #: share of time in which a kernel ran (NVML), or CPU cores' share in use
+    utilization: float | None = (
+        None  #: share of time in which a kernel ran (NVML), or CPU cores' share in use
+    )
 
 
 @frozen(kw_only=True)
 class ModelFacts:
     """What the child counted of the model at the end of a stage's set-up.
 
-    Bytes hold every parameter and buffer at its stored width, quantization state included.
+    Bytes hold every parameter and buffer at its stored width, quantization state included. A packed weight
+    counts as the parameters that it holds, not as the words that it is stored in.
     """
 
     parameters: int
     trainable_parameters: int
     bytes: int
-    original_bytes: int  #: of the same model before quantization
+
+
+@frozen(kw_only=True)
+class Compression:
+    """A model right before and right after quantization, nothing else having changed in between."""
+
+    original_bytes: int | None = None
+    bytes: int | None = None
+    original_quality: Mapping[str, Metric] = field(factory=dict)
+    quality: Mapping[str, Metric] = field(factory=dict)
+    reason: str | None = None  #: why the original could not be had
 
 
 @frozen(kw_only=True)
@@ -67,7 +81,8 @@ class Hardware:
     """The peak that compute utilization is held against, and where energy comes from."""
 
     device: str
-    peak_flops: float | None  #: FLOP/s at the dtype of the run
+    dtype: str  #: in which the stage multiplies matrices, as torch names it
+    peak_flops: float | None  #: FLOP/s at that dtype
     peak_source: str  #: "table: ...", "measured: ..." or why there is none
     memory_bytes: int  #: of the device, or of the machine for a CPU run
     energy_source: str | None  #: "NVML energy counter", "RAPL package", ...; None when there is none
@@ -84,7 +99,7 @@ class StageRecord:
     model: ModelFacts | None
     hardware: Hardware
     quality: Mapping[str, Metric] = field(factory=dict)  #: as the workload evaluated it after the stage
-    baseline_quality: Mapping[str, Metric] = field(factory=dict)  #: before quantization, where that was evaluated
+    compression: Compression | None = None  #: None: the run quantizes nothing
     facts: Mapping[str, Any] = field(factory=dict)
 
     @property
@@ -104,3 +119,8 @@ class StageRecord:
             return iter(())
         begin, end = min(w.begin for w in windows), max(w.end for w in windows)
         return (sample for sample in self.samples if begin <= sample.time <= end)
+
+    def series(self, read: Callable[[Sample], float | None]) -> list[tuple[int, float]]:
+        """(time, reading) of every sample of the stage that has the reading, those around the work included."""
+        readings = ((sample.time, read(sample)) for sample in self.samples)
+        return [(time, value) for time, value in readings if value is not None]

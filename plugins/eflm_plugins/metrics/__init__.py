@@ -1,1 +1,1 @@
-"""The six metrics of the paper and quality, computed from the record of a stage. Imports no torch."""
+"""The paper's six metrics and what belongs beside them: one collector a file, read by the watching process."""

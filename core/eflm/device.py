@@ -1,0 +1,99 @@
+"""The device of a run: which one "auto" is, what it is called, and whether what is asked of it fits its memory.
+
+Called in the process that does the work: by the worker, and by `eflm.build` in the user's own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from eflm.errors import ModelError, UsageError
+from eflm.measure.hardware import cpu_name
+
+GB = 1e9
+
+
+def resolve(device: str) -> str:
+    """ "auto" as the device that it stands for here; UsageError for a CUDA device that is not there."""
+    import torch
+
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise UsageError(
+                f"--device {device} needs an NVIDIA GPU, and torch {torch.__version__} sees none on this machine; "
+                "--device cpu runs here"
+            )
+        index = torch.device(device).index or 0
+        if index >= torch.cuda.device_count():
+            last = torch.cuda.device_count() - 1
+            raise UsageError(f"there is no device {device} on this machine; the last GPU is cuda:{last}")
+    return device
+
+
+def describe(device: str) -> dict[str, Any]:
+    """What the worker tells of its device: name, identity for NVML, threads."""
+    import torch
+
+    facts: dict[str, Any] = {"device": device, "threads": torch.get_num_threads()}
+    if device.startswith("cuda"):
+        properties = torch.cuda.get_device_properties(device)
+        return facts | {
+            "name": properties.name,
+            "uuid": str(properties.uuid),
+            "memory_bytes": properties.total_memory,
+        }
+    return facts | {"name": cpu_name(), "memory_bytes": memory_limit()}
+
+
+def memory_limit() -> int:
+    """Bytes of memory that this process may ever have: the machine's, or its control group's limit."""
+    limits = [psutil.virtual_memory().total]
+    limits += [limit for limit in (_cgroup("memory.max"),) if limit is not None]
+    return int(min(limits))
+
+
+def require_memory(needed: int, what: str, device: str = "cpu") -> None:
+    """ModelError, before it is too late, when `needed` bytes are not free on `device`."""
+    free = _free(device)
+    if needed > free:
+        where = "on the GPU" if device.startswith("cuda") else "on this machine"
+        raise ModelError(
+            f"{what} would take {needed / GB:.1f} GB of memory, and {free / GB:.1f} GB are free {where}; "
+            "a smaller model, a smaller bit width (--quant int4) or a method that trains fewer parameters "
+            "(--peft lora) may fit"
+        )
+
+
+def _free(device: str) -> int:
+    if device.startswith("cuda"):
+        import torch
+
+        free, _total = torch.cuda.mem_get_info(device)
+        # What torch's allocator keeps unused is free for the run as well.
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    free = [psutil.virtual_memory().available]
+    limit, used = _cgroup("memory.max"), _cgroup("memory.current")
+    if limit is not None and used is not None:
+        free.append(max(limit - used + (_inactive_file() or 0), 0))
+    return int(min(free))
+
+
+def _cgroup(name: str, root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    try:
+        return int((root / name).read_text())
+    except (OSError, ValueError):  # no control group of version 2, or its limit is "max"
+        return None
+
+
+def _inactive_file(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Bytes of file cache that the kernel gives up when memory is asked for."""
+    try:
+        lines = (root / "memory.stat").read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file ")), None)

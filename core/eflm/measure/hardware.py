@@ -1,0 +1,180 @@
+"""The peak FLOP/s that compute utilization is held against: a vendor's figure for known GPUs, else measured.
+
+Called in the worker before a stage's windows open. Measuring takes about a second and is done once per
+machine, dtype and thread count; the cache says when.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_cache_dir
+
+TFLOPS = 1e12
+
+#: Dense peaks in TFLOP/s, first matching name wins; where a datasheet prints sparse figures they are halved.
+#: Reduced-precision rates are those with accumulation in float32, as torch multiplies.
+_GPUS: tuple[tuple[str, Mapping[str, float], str], ...] = (
+    (r"\bGH200\b", {"float32": 67, "tf32": 494.5, "bfloat16": 989.5, "float16": 989.5}, "GH200 datasheet"),
+    (
+        r"\bB200\b",
+        {"float32": 75, "tf32": 1125, "bfloat16": 2250, "float16": 2250},
+        "HGX B200 datasheet, one of eight",
+    ),
+    (
+        r"\bH200 NVL\b",
+        {"float32": 60, "tf32": 417.5, "bfloat16": 835.5, "float16": 835.5},
+        "H200 datasheet, NVL",
+    ),
+    (r"\bH200\b", {"float32": 67, "tf32": 494.5, "bfloat16": 989.5, "float16": 989.5}, "H200 datasheet, SXM"),
+    (r"\bH100 PCIe\b", {"float32": 51, "tf32": 378, "bfloat16": 756, "float16": 756}, "H100 datasheet, PCIe"),
+    (
+        r"\bH100 NVL\b",
+        {"float32": 60, "tf32": 417.5, "bfloat16": 835.5, "float16": 835.5},
+        "H100 datasheet, NVL",
+    ),
+    (r"\bH100\b", {"float32": 67, "tf32": 494.5, "bfloat16": 989.5, "float16": 989.5}, "H100 datasheet, SXM"),
+    (r"\bA100\b", {"float32": 19.5, "tf32": 156, "bfloat16": 312, "float16": 312}, "A100 datasheet"),
+    (r"\bA10\b", {"float32": 31.2, "tf32": 62.5, "bfloat16": 125, "float16": 125}, "A10 datasheet"),
+    (r"\bL40S\b", {"float32": 91.6, "tf32": 183, "bfloat16": 362.05, "float16": 362.05}, "L40S datasheet"),
+    (r"\bL4\b", {"float32": 30.3, "tf32": 60, "bfloat16": 121, "float16": 121}, "L4 datasheet"),
+    (
+        r"\bRTX 4090\b(?! (D|Laptop))",
+        {"float32": 82.6, "bfloat16": 165.2, "float16": 165.2},
+        "Ada whitepaper, table 2",
+    ),
+    (
+        r"\bRTX 3090\b(?! (Ti|Laptop))",
+        {"float32": 35.6, "bfloat16": 71, "float16": 71},
+        "GA102 whitepaper, table 8",
+    ),
+    (r"\bT4\b", {"float32": 8.1, "float16": 65}, "T4 datasheet"),
+)
+
+
+def table_peak(device_name: str, dtype: str) -> tuple[float, str] | None:
+    """A known GPU's dense peak in FLOP/s and its source; None for others, and for a slice of one (MIG)."""
+    if "MIG" in device_name:
+        return None
+    for pattern, rates, source in _GPUS:
+        if re.search(pattern, device_name):
+            rate = rates.get(dtype)
+            return (rate * TFLOPS, f"table: {dtype} dense, NVIDIA {source}") if rate else None
+    return None
+
+
+def peak(device: str, dtype: str) -> tuple[float | None, str]:
+    """Peak FLOP/s of `device` for matrix products in `dtype`, and where the figure comes from."""
+    import torch
+
+    if device.startswith("cuda"):
+        name = torch.cuda.get_device_name(device)
+        rate = "tf32" if dtype == "float32" and torch.backends.cuda.matmul.allow_tf32 else dtype
+        known = table_peak(name, rate)
+        if known:
+            return known
+        identity: dict[str, Any] = {"device": name, "dtype": rate, "torch": torch.__version__}
+        where = f"on this {name}"
+    else:
+        threads = torch.get_num_threads()
+        identity = {"device": cpu_name(), "dtype": dtype, "threads": threads, "torch": torch.__version__}
+        where = f"on this CPU with {threads} thread{'s' if threads > 1 else ''}"
+    cached = _recall(identity)
+    if cached is None:
+        try:
+            rate_measured = measure_peak(device, dtype)
+        except RuntimeError as error:
+            return None, f"{device} multiplies no {dtype} matrices: {str(error).splitlines()[0]}"
+        cached = {"flops": rate_measured, "on": datetime.now(UTC).date().isoformat()}
+        _remember(identity, cached)
+    return cached["flops"], f"measured: the fastest large {dtype} matrix product {where}, {cached['on']}"
+
+
+def measure_peak(device: str, dtype: str, *, budget: float = 0.25) -> float:
+    """The highest FLOP/s of square matrix products, each size repeated for `budget` seconds.
+
+    RuntimeError where the device cannot multiply in that dtype.
+    """
+    import torch
+
+    from eflm.measure.windows import synchronizer
+
+    synchronize = synchronizer(device)
+    best = 0.0
+    for size in (512, 1024, 2048, 4096, 8192):
+        generator = torch.Generator().manual_seed(0)
+        left, right = (
+            torch.randn(size, size, generator=generator).to(device, getattr(torch, dtype)) for _ in "ab"
+        )
+        out = left @ right
+        synchronize()
+        spent = fastest = 0.0
+        while spent < budget:
+            begin = time.perf_counter()
+            torch.mm(left, right, out=out)
+            synchronize()
+            seconds = time.perf_counter() - begin
+            spent += seconds
+            fastest = max(fastest, 2 * size**3 / seconds)
+        best = max(best, fastest)
+        # The next size is eight times the work; on a CPU it would teach nothing and take long.
+        if 8 * 2 * size**3 / fastest > budget:
+            break
+    return best
+
+
+def cpu_name() -> str:
+    """The processor's model, as the kernel names it."""
+    import platform
+
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor() or platform.machine())
+
+
+def _cache() -> Path:
+    return Path(user_cache_dir("eflm")) / "peak-flops.json"
+
+
+def _read_cache() -> dict[str, Any]:
+    try:
+        entries = json.loads(_cache().read_text())
+    except (OSError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def _recall(identity: Mapping[str, Any]) -> dict[str, Any] | None:
+    entry = _read_cache().get(json.dumps(identity, sort_keys=True))
+    whole = (
+        isinstance(entry, dict)
+        and isinstance(entry.get("flops"), float)
+        and entry["flops"] > 0
+        and "on" in entry
+    )
+    return entry if whole else None
+
+
+def _remember(identity: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
+    entries = _read_cache() | {json.dumps(identity, sort_keys=True): entry}
+    path = _cache()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".peak-flops-")
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(entries, file, indent=1)
+        os.replace(temporary, path)
+    except OSError:
+        # A cache folder that cannot be written costs a second per run and nothing else.
+        return

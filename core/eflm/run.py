@@ -1,0 +1,231 @@
+"""Runs a plan: starts a worker, watches it while it works, and makes a result of what was told and sampled.
+
+The way of a figure: the worker's windows -> journal; this process's samples -> sampler; both -> StageRecord ->
+metric collectors -> RunResult -> store. Called by `eflm bench` and `eflm.bench`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from attrs import asdict, evolve
+
+from eflm import store
+from eflm.collect import collect
+from eflm.environment import Watch, environment
+from eflm.events import decode
+from eflm.journal import Journal, StageJournal
+from eflm.measure.energy import NoEnergy, Rapl, find_rapl
+from eflm.measure.nvml import NvmlDevice, NvmlUnavailable
+from eflm.measure.record import Hardware, StageRecord
+from eflm.measure.sampler import Sampler
+from eflm.plan import Plan
+from eflm.process import WorkerProcess, WorkerTimeout, describe_end
+from eflm_schemas import Environment, Flag, RunResult, StageResult
+from eflm_schemas.convert import to_dict, to_json
+
+Progress = Callable[[str, int, int], None]
+
+
+def run(plan: Plan, *, results: Path | None = None, progress: Progress | None = None) -> RunResult:
+    """Carry out `plan` in a fresh process and return its result, saved in the folder `results` when that is given.
+
+    `progress` is called with a stage, what is done of it and its total. A worker that fails or dies makes a result
+    with status "failed" and the reason; the stages that it finished are kept. Raises EflmError only when
+    `results` cannot take the file.
+    """
+    if results is not None:
+        store.check_writable(results)
+    result = Watcher(plan, progress).run()
+    if results is not None:
+        store.save(results, result)
+    return result
+
+
+class Watcher:
+    """One run seen from outside."""
+
+    def __init__(self, plan: Plan, progress: Progress | None) -> None:
+        self._plan = plan
+        self._journal = Journal(on_device=self._watch_device, on_progress=progress)
+        self._flags: list[Flag] = []
+        self._sampler: Sampler | None = None
+        self._nvml: NvmlDevice | None = None
+        self._driver: str | None = None
+        self._energy: Rapl | NvmlDevice | NoEnergy = NoEnergy("the worker ended before its device was known")
+        self._worker_pid = 0
+
+    def run(self) -> RunResult:
+        """The whole way of a run."""
+        started, begin = datetime.now(UTC), time.monotonic()
+        machine = Watch()
+        reason, log = self._work()
+        stages = {
+            name: self._stage_result(name, stage)
+            for name, stage in self._journal.stages.items()
+            if stage.end is not None
+        }
+        status: Literal["ok", "failed"] = "ok" if reason is None else "failed"
+        facts = self._facts() | ({} if reason is None else {"worker_log": log})
+        where = environment(self._journal.device, self._driver)
+        self._flags += self._sampling_flags()
+        if self._nvml is not None:
+            self._nvml.close()
+        return RunResult(
+            key=key(self._plan, where, self._journal.facts),
+            status=status,
+            reason=reason,
+            started=started.isoformat(),
+            seconds=time.monotonic() - begin,
+            spec=self._plan.spec,
+            options=options_in_force(self._plan),
+            plugins=tuple(chosen.origin for chosen in self._plan.plugins),
+            environment=where,
+            facts=facts,
+            flags=(*machine.flags(), *self._journal.flags, *self._flags),
+            stages=stages,
+        )
+
+    # --- watching -------------------------------------------------------------------------------------
+
+    def _work(self) -> tuple[str | None, str]:
+        """Let the worker work. Returns why it failed, or None, and the end of its log."""
+        spec = self._plan.spec
+        with WorkerProcess(to_json(spec), spec.timeout) as worker:
+            self._worker_pid = worker.pid
+            self._sampler = Sampler(worker.pid)
+            self._sampler.start()
+            try:
+                reason = self._listen(worker)
+            finally:
+                self._sampler.stop()
+            return reason, worker.log_tail()
+
+    def _listen(self, worker: WorkerProcess) -> str | None:
+        journal = self._journal
+        try:
+            for line in worker.lines():
+                try:
+                    event = decode(line)
+                except ValueError:
+                    continue  # cut short by the worker's death, which the exit status explains
+                journal.note(event)
+        except WorkerTimeout:
+            during = f"; it was in {journal.stage}" if journal.stage else ""
+            return f"the run was not done after {self._plan.spec.timeout:g} seconds (--timeout){during}"
+        status = worker.wait()
+        if journal.failure is not None:
+            return journal.failure.reason
+        if journal.done:
+            return None
+        assert self._sampler is not None
+        last = self._sampler.last
+        return describe_end(status, last.rss if last else None) + _last_line(worker.log_tail())
+
+    def _watch_device(self, device: Mapping[str, Any]) -> None:
+        """Find what else can be sampled, now that the worker has said where it works."""
+        assert self._sampler is not None
+        if "uuid" not in device:
+            self._energy = find_rapl()
+            if isinstance(self._energy, Rapl):
+                self._sampler.attach(self._energy)
+            return
+        try:
+            self._nvml = NvmlDevice(device["uuid"], self._worker_pid)
+        except NvmlUnavailable as error:
+            self._energy = NoEnergy(str(error))
+            self._flags.append(Flag(name="device_unwatched", detail=str(error)))
+            return
+        self._driver = self._nvml.driver()
+        self._energy = self._nvml if self._nvml.source is not None else self._nvml.no_energy
+        self._sampler.attach(self._nvml)
+
+    # --- making a result of it ------------------------------------------------------------------------
+
+    def _stage_result(self, name: str, stage: StageJournal) -> StageResult:
+        record = self._record(name, stage)
+        metrics, flags = collect(record, self._plan.metrics)
+        self._flags += flags
+        assert stage.end is not None
+        return StageResult(metrics=metrics, seconds=(stage.end - stage.begin) / 1e9)
+
+    def _record(self, name: str, stage: StageJournal) -> StageRecord:
+        assert self._sampler is not None
+        assert stage.end is not None
+        source = None if isinstance(self._energy, NoEnergy) else self._energy.source
+        device = self._journal.device
+        return StageRecord(
+            stage=name,
+            windows=tuple(stage.windows),
+            samples=self._sampler.between(stage.begin, stage.end),
+            model=stage.model,
+            hardware=Hardware(
+                device=device["device"],
+                dtype=stage.dtype,
+                peak_flops=stage.peak_flops,
+                peak_source=stage.peak_source,
+                memory_bytes=device["memory_bytes"],
+                energy_source=source,
+                energy_reason=self._energy.reason if isinstance(self._energy, NoEnergy) else None,
+            ),
+            quality=stage.quality,
+            compression=stage.compression,
+            facts=stage.facts,
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        """What the result says besides metrics: the workload's own facts, and each stage's."""
+        facts = dict(self._journal.facts)
+        for name, stage in self._journal.stages.items():
+            told: dict[str, Any] = {"dtype": stage.dtype, **stage.facts}
+            if stage.model is not None:
+                told |= asdict(stage.model)
+                told |= {"peak_flops": stage.peak_flops, "peak_flops_source": stage.peak_source}
+            facts[name] = told
+        return facts
+
+    def _sampling_flags(self) -> list[Flag]:
+        faults = self._sampler.faults if self._sampler is not None else []
+        flags = [Flag(name="sampling_fault", detail=fault) for fault in faults]
+        others = self._nvml.other_processes if self._nvml is not None else 0
+        if others:
+            detail = (
+                f"{others} other process{'es' if others > 1 else ''} computed on the device during the run"
+            )
+            flags.append(Flag(name="shared_device", detail=detail))
+        return flags
+
+
+def options_in_force(plan: Plan) -> dict[str, dict[str, Any]]:
+    """Every option of every stage and plugin that takes part, defaults included."""
+    options = {name: asdict(stage) for name, stage in plan.stages.items()}
+    options |= {c.card.address: asdict(c.options) for c in plan.plugins if c.options is not None}
+    return options
+
+
+def key(plan: Plan, where: Environment, facts: Mapping[str, Any]) -> str:
+    """A hash of all that decides a figure: spec, data, plugins, options, machine and software.
+
+    The time limit, the state of the checkout and the platform's build string decide nothing.
+    """
+    parts = {
+        "spec": to_dict(evolve(plan.spec, timeout=None)),
+        "plugins": [to_dict(chosen.origin) for chosen in plan.plugins],
+        "options": options_in_force(plan),
+        "workload": facts,
+        "environment": to_dict(evolve(where, git_commit=None, platform="")),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _last_line(log: str) -> str:
+    return f"; its last output was: {log.splitlines()[-1]}" if log else ""
+
+
+__all__ = ["Progress", "Watcher", "key", "options_in_force", "run"]

@@ -1,0 +1,34 @@
+"""What every stage works with: the workload, the device, windows to time in, and a line to the watching parent."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from attrs import define, field
+
+from eflm.contracts import Workload
+from eflm.events import EventWriter
+from eflm.measure.windows import Windows
+
+
+@define
+class Session:
+    """One run's common ground, made by the worker."""
+
+    workload: Workload
+    device: str
+    events: EventWriter
+    windows: Windows
+    _progressed: float = field(default=0.0, init=False)
+
+    def progress(self, stage: str, done: int, total: int) -> None:
+        """Tell how far a stage has come, at most ten times a second but for its first and last word."""
+        now = time.monotonic()
+        if now - self._progressed >= 0.1 or done in (0, total):
+            self._progressed = now
+            self.events.send("progress", stage=stage, done=done, total=total)
+
+    def facts(self, **facts: Any) -> None:
+        """Facts of the stage at hand, for its record and for the result."""
+        self.events.send("stage_facts", facts=facts)

@@ -1,0 +1,96 @@
+"""Results on disk: one run a file, written whole or not at all. The files are the truth; there is no index.
+
+`eflm.run` saves, the command line names the path, and whoever compares results loads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from eflm.errors import DataError, EflmError
+from eflm_schemas import RunResult
+from eflm_schemas.convert import from_dict, to_json
+from eflm_schemas.result import SCHEMA
+
+
+def path_of(results: Path, result: RunResult) -> Path:
+    """Where `result` is saved in the folder `results`: time, model, techniques, and the start of its key."""
+    techniques = result.spec.techniques
+    names = (techniques.attention, techniques.moe, techniques.peft, techniques.quant)
+    composition = "-".join(name for name in names if name is not None) or "baseline"
+    # To the microsecond and without punctuation, so that names sort by time and two runs never share one.
+    started = re.sub(r"[^0-9T]", "", result.started.partition("+")[0])
+    model = Path(result.spec.model).name or "model"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{model}-{composition}")[:100]
+    return results / f"{started}-{stem}-{result.key[:8]}.json"
+
+
+def save(results: Path, result: RunResult) -> Path:
+    """Write `result` into the folder `results`, made if need be, and return its path.
+
+    Raises EflmError when the disk or the folder refuses; files that were there stay as they were.
+    """
+    path = path_of(results, result)
+    text = to_json(result, indent=2) + "\n"
+    temporary = None
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=results, prefix=".unfinished-")
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's own mode hides the file from everyone else
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise EflmError(
+            f"the result could not be saved as {path}: {error.strerror or error}; "
+            "earlier results are as they were; --results DIR chooses another folder"
+        ) from error
+    return path
+
+
+def check_writable(results: Path) -> None:
+    """EflmError, before a run spends its time, when `results` cannot take a file."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results):
+            pass
+    except OSError as error:
+        raise EflmError(
+            f"results cannot be saved in {results}: {error.strerror or error}; --results DIR chooses another folder"
+        ) from error
+
+
+def load(path: Path) -> RunResult:
+    """The result in a file. Raises DataError for one that cannot be read or is not a result."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"the result {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not a result: it is not JSON ({error})") from error
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        raise DataError(
+            f"{path} is not a result that this version reads: its schema is {schema!r}, not {SCHEMA!r}"
+        )
+    try:
+        return from_dict(document, RunResult)
+    except Exception as error:  # cattrs raises groups of whatever the fields raise
+        from cattrs import transform_error
+
+        faults = "; ".join(transform_error(error)[:3])
+        raise DataError(f"{path} calls itself a result and is damaged: {faults}") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,267 @@
+"""The worker: carries out one plan in a process of its own, and tells the watching parent what happens.
+
+Started by `eflm.run` as `python -m eflm.worker`. The spec comes on standard input, events leave on a pipe.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from attrs import evolve
+
+from eflm.errors import EflmError
+from eflm.events import EventWriter
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from eflm.contracts import Adapter, Workload
+    from eflm.measure.record import Compression
+    from eflm.plan import Plan
+    from eflm.stages.session import Session
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Read a spec from standard input, run it, return the exit status: 0 done, 1 failed with a reason sent."""
+    parser = argparse.ArgumentParser(prog="python -m eflm.worker")
+    parser.add_argument("--events", type=int, required=True, help="descriptor of the pipe that events go to")
+    parser.add_argument("--parent", type=int, required=True, help="process that must stay alive")
+    options = parser.parse_args(arguments)
+    die_with(options.parent)
+    os.set_inheritable(options.events, False)
+    events = EventWriter(options.events)
+    try:
+        plan = receive(sys.stdin.readline())
+        threading.Thread(target=_die_with_standard_input, daemon=True).start()
+        Run(plan, events).carry_out()
+    except EflmError as error:
+        traceback.print_exc()
+        events.send("failed", kind=type(error).__name__, reason=str(error))
+    except Exception as error:
+        traceback.print_exc()
+        events.send("failed", kind=type(error).__name__, reason=_explain(error))
+    else:
+        events.send("done")
+        return 0
+    return 1
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when `parent` dies, however it dies (Linux; elsewhere standard input tells)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    # It may have died before the kernel was asked.
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _die_with_standard_input() -> None:
+    """The parent holds the other end open for as long as it lives."""
+    sys.stdin.read()
+    os._exit(1)
+
+
+def receive(line: str) -> Plan:
+    """The plan of a spec that came as one line of JSON."""
+    from eflm.compose import compose
+    from eflm.registry import load_plugins
+    from eflm_schemas import RunSpec
+    from eflm_schemas.convert import from_dict
+
+    return compose(from_dict(json.loads(line), RunSpec), load_plugins())
+
+
+def _explain(error: Exception) -> str:
+    """An error that nobody foresaw, in one sentence; the traceback stands in the log."""
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return (
+            "the worker ran out of memory; a smaller batch (--set STAGE.batch_size=...), a smaller model or a "
+            "smaller bit width (--quant int4) may fit"
+        )
+    text = str(error).strip().splitlines()
+    return f"the worker stopped on {type(error).__name__}" + (f": {text[0]}" if text else "")
+
+
+class Run:
+    """One plan on its way through the stages."""
+
+    def __init__(self, plan: Plan, events: EventWriter) -> None:
+        from eflm import device
+
+        self.events = events
+        self.plan = plan.with_device(device.resolve(plan.spec.device))
+        self.device = self.plan.spec.device
+        events.send("device", **device.describe(self.device))
+        if plan.spec.device == "auto" and self.device == "cpu":
+            _tell_unused_gpu(events)
+
+    def carry_out(self) -> None:
+        """Build, pretrain, quantize, adapt, fine-tune, merge and infer, as far as the plan goes."""
+        from eflm import assemble
+
+        seed_everything(self.plan.spec.seed)
+        self.events.send("progress", stage="set-up", done=0, total=1)
+        workload = assemble.prepare(self.plan)
+        self.events.send("facts", facts=dict(workload.facts))
+        session = self._open_session(workload)
+        model = assemble.base_model(self.plan, workload)
+        self.events.send("facts", facts=dict(workload.facts))  # some are known only once the model is there
+        for flag in workload.flags:
+            self.events.send("flag", flag=flag)
+        self.events.send("progress", stage="set-up", done=1, total=1)
+
+        if "pretrain" in self.plan.stages:
+            model = self._pretrain(session, model)
+        if "finetune" in self.plan.stages or "infer" in self.plan.stages:
+            self._adapt_and_serve(session, model)
+
+    def _open_session(self, workload: Workload) -> Session:
+        from eflm.measure.windows import Windows, send_windows, synchronizer
+        from eflm.stages.session import Session
+
+        windows = Windows(send_windows(self.events.send_many), synchronizer(self.device))
+        return Session(workload=workload, device=self.device, events=self.events, windows=windows)
+
+    def _pretrain(self, session: Session, model: nn.Module) -> nn.Module:
+        from eflm.stages import pretrain
+
+        with self._stage("pretrain"):
+            model = model.to(self.device)
+            self._describe(model)
+            pretrain.run(session, model, self.plan.stages["pretrain"])
+            self._evaluate(session, model, "pretrain")
+        return model
+
+    def _adapt_and_serve(self, session: Session, model: nn.Module) -> None:
+        from eflm import assemble
+        from eflm.stages import finetune
+
+        adapter: Adapter | None = None
+        compression: Compression | None = None
+        first = "finetune" if "finetune" in self.plan.stages else "infer"
+        with self._stage(first):
+            model = model.to(self.device)
+            if self.plan.quantizer is not None:
+                model, compression = self._quantize(session, model)
+            if self.plan.adapter is not None:
+                model, adapter = assemble.adapt(self.plan, session.workload, model)
+                model = model.to(self.device)
+            if first == "finetune":
+                assert adapter is not None  # compose never leaves fine-tuning without one
+                self._describe(model)
+                finetune.run(session, model, adapter, self.plan.stages["finetune"])
+                self._evaluate(session, model, "finetune")
+            else:
+                self._serve(session, model, adapter, compression)
+        if first == "finetune" and "infer" in self.plan.stages:
+            with self._stage("infer"):
+                self._serve(session, model, adapter, compression)
+
+    def _serve(
+        self, session: Session, model: nn.Module, adapter: Adapter | None, compression: Compression | None
+    ) -> None:
+        from eflm.stages import infer
+
+        options = self.plan.stages["infer"]
+        if adapter is not None and options.merge:
+            model = adapter.merge(model)
+        if compression is not None:
+            self.events.send("compression", compression=compression)
+        self._describe(model)
+        infer.run(session, model, options)
+        self._evaluate(session, model, "infer")
+
+    def _quantize(self, session: Session, model: nn.Module) -> tuple[nn.Module, Compression | None]:
+        """The quantized model, and what it is compared with where inference will report the compression."""
+        from eflm import assemble
+        from eflm.measure.model import stored_bytes
+        from eflm.measure.record import Compression
+
+        if assemble.quantizes_at_load(self.plan):
+            reason = "the model was quantized while it was loaded, so there was no original to evaluate"
+            return assemble.quantize(self.plan, session.workload, model), Compression(reason=reason)
+        if "infer" not in self.plan.stages:
+            return assemble.quantize(self.plan, session.workload, model), None
+        model.eval()
+        before = Compression(
+            original_bytes=stored_bytes(model),
+            original_quality=session.workload.quality(model, "infer"),
+        )
+        model = assemble.quantize(self.plan, session.workload, model).eval()
+        quality = session.workload.quality(model, "infer")
+        return model, evolve(before, bytes=stored_bytes(model), quality=quality)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        cuda = self.device.startswith("cuda")
+        if cuda:
+            import torch
+
+            torch.cuda.reset_peak_memory_stats(self.device)
+        self.events.send("stage_begin", stage=name, time=time.monotonic_ns())
+        yield
+        if cuda:
+            facts = {
+                "peak_allocated_bytes": torch.cuda.max_memory_allocated(self.device),
+                "peak_reserved_bytes": torch.cuda.max_memory_reserved(self.device),
+            }
+            self.events.send("stage_facts", facts=facts)
+        self.events.send("stage_end", stage=name, time=time.monotonic_ns())
+
+    def _describe(self, model: nn.Module) -> None:
+        """Tell the model's size and the peak that its stage is held against, before any window opens."""
+        from eflm.measure import hardware
+        from eflm.measure.model import compute_dtype, count
+
+        dtype = compute_dtype(model)
+        flops, source = hardware.peak(self.device, dtype)
+        self.events.send("model", model=count(model), dtype=dtype, peak_flops=flops, peak_source=source)
+
+    def _evaluate(self, session: Session, model: nn.Module, stage: str) -> None:
+        model.eval()
+        self.events.send("quality", quality=dict(session.workload.quality(model, stage)))
+
+
+def seed_everything(seed: int) -> None:
+    """Seed every random generator that a model, a tokenizer or a data set may use."""
+    import numpy
+    import torch
+
+    random.seed(seed)
+    numpy.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def _tell_unused_gpu(events: EventWriter) -> None:
+    """A GPU that torch cannot use is a fallback that a reader of the figures must know of."""
+    from eflm_schemas import Flag
+
+    if os.path.exists("/proc/driver/nvidia/version"):
+        import torch
+
+        detail = (
+            f"this machine has an NVIDIA driver, but torch {torch.__version__} cannot use it; the CPU ran"
+        )
+        events.send("flag", flag=Flag(name="device_fallback", detail=detail))
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Interpreter shutdown of a process full of native libraries takes long and can crash; all is said already.
+    os._exit(status)

@@ -1,0 +1,109 @@
+"""The cards of the metrics, in the order in which results show them. Read by the registry; imports no collector."""
+
+from __future__ import annotations
+
+from eflm_schemas import MetricCard, MetricInfo, Ref
+
+PAPER = "EfficientLLM, arXiv:2505.13840, section 3 (evaluation metrics)"
+
+METRICS = (
+    MetricCard(
+        name="memory",
+        summary="AMU: memory in use, averaged over the time of the measured work, and its peak",
+        source=PAPER,
+        factory=Ref("eflm_plugins.metrics.memory:memory"),
+        metrics=(
+            MetricInfo("AMU", "GB", "lower", "(1/T) ∫ memory_used(t) dt over the measured windows"),
+            MetricInfo("AMU_fraction", "ratio", "lower", "AMU over the memory of the device or machine"),
+            MetricInfo("peak_memory", "GB", "lower", "the largest sample during the measured windows"),
+            MetricInfo(
+                "peak_allocated", "GB", "lower", "most bytes that torch's CUDA allocator had given out"
+            ),
+            MetricInfo("peak_reserved", "GB", "lower", "most bytes that torch's CUDA allocator had taken"),
+        ),
+    ),
+    MetricCard(
+        name="compute",
+        summary="PCU: achieved floating-point operations per second, over the hardware's peak",
+        source=PAPER,
+        factory=Ref("eflm_plugins.metrics.compute:compute"),
+        metrics=(
+            MetricInfo(
+                "PCU", "ratio", "higher", "Σ counted FLOPs / (Σ time × peak FLOP/s at the stage's dtype)"
+            ),
+            MetricInfo("FLOPS", "FLOP/s", "higher", "Σ counted FLOPs / Σ time; a multiply-add counts as two"),
+        ),
+    ),
+    MetricCard(
+        name="latency",
+        summary="AL: seconds per training step or inference request; TTFT and TPOT of inference",
+        source=PAPER,
+        factory=Ref("eflm_plugins.metrics.latency:latency"),
+        metrics=(
+            MetricInfo("AL", "s", "lower", "mean time of a step or request"),
+            MetricInfo("TTFT", "s", "lower", "time to first token: mean time of the prefill"),
+            MetricInfo(
+                "TPOT", "s", "lower", "time per output token after the first: decode time over its tokens"
+            ),
+        ),
+    ),
+    MetricCard(
+        name="throughput",
+        summary="AT: TT of pretraining, ST of fine-tuning, IT of inference, and the plain rates",
+        source=PAPER,
+        factory=Ref("eflm_plugins.metrics.throughput:throughput"),
+        metrics=(
+            MetricInfo("TT", "tokens/param/s", "higher", "Σ (tokens / parameters) / Σ time"),
+            MetricInfo("ST", "samples/param/s", "higher", "Σ (samples / parameters) / Σ time"),
+            MetricInfo("IT", "tokens/s", "higher", "Σ generated tokens / Σ time"),
+            MetricInfo(
+                "tokens_per_second", "tokens/s", "higher", "Σ tokens / Σ time; for inference those generated"
+            ),
+            MetricInfo("samples_per_second", "samples/s", "higher", "Σ samples / Σ time"),
+        ),
+    ),
+    MetricCard(
+        name="energy",
+        summary="AEC: mean power of the measured work, and its energy",
+        source=PAPER,
+        factory=Ref("eflm_plugins.metrics.energy:energy"),
+        metrics=(
+            MetricInfo("AEC", "W", "lower", "(1/T) ∫ P(t) dt over the measured windows"),
+            MetricInfo("energy", "J", "lower", "∫ P(t) dt over the measured windows"),
+            MetricInfo(
+                "energy_per_token", "J/token", "lower", "energy over the tokens of the measured windows"
+            ),
+        ),
+    ),
+    MetricCard(
+        name="compression",
+        summary="MCR: how much smaller quantization made the model, times the quality that it kept",
+        source=PAPER,
+        factory=Ref("eflm_plugins.metrics.compression:compression"),
+        stages=("infer",),
+        metrics=(
+            MetricInfo(
+                "MCR", "ratio", "higher", "(size_orig / size_comp) × (perf_comp / perf_orig), perf = 1 / PPL"
+            ),
+            MetricInfo("compression", "ratio", "higher", "bytes before quantization over bytes after"),
+        ),
+    ),
+    MetricCard(
+        name="perplexity",
+        summary="PPL on held-out text after the stage, and a unigram model's on the same text",
+        source="Jelinek et al. 1977, Perplexity: a measure of the difficulty of speech recognition tasks",
+        factory=Ref("eflm_plugins.metrics.perplexity:perplexity"),
+        modalities=("llm",),
+        metrics=(
+            MetricInfo(
+                "PPL", "perplexity per token", "lower", "exp of the mean negative log-likelihood of a token"
+            ),
+            MetricInfo(
+                "PPL_floor",
+                "perplexity per token",
+                "neither",
+                "the same of a unigram model: knowing no order",
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,42 @@
+"""AL, average latency: Σ (computation + communication) / N (EfficientLLM, arXiv 2505.13840), and its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from eflm.measure.record import StageRecord
+from eflm_plugins.metrics.figures import mean_of, timed
+from eflm_schemas import Metric
+
+
+class Latency:
+    """Seconds per iteration (training) or per request (inference), as a distribution."""
+
+    def collect(self, record: StageRecord) -> Mapping[str, Metric]:
+        """AL; for inference also TTFT and TPOT, where the workload opened windows "prefill" and "decode"."""
+        work = timed(record)
+        if not work:
+            return {"AL": Metric.unavailable("s", "no work was measured")}
+        per = f"per {record.unit_of_work}"
+        metrics = {"AL": mean_of([window.seconds for window in work], "s", "clock", per)}
+        if record.stage == "infer":
+            metrics |= _phases(record)
+        return metrics
+
+
+def _phases(record: StageRecord) -> dict[str, Metric]:
+    found = {}
+    prefill = timed(record, "prefill")
+    if prefill:
+        note = "prompt to first token"
+        found["TTFT"] = mean_of([window.seconds for window in prefill], "s", "clock", note)
+    decode = [window for window in timed(record, "decode") if window.tokens]
+    if decode:
+        note = "per token after the first, each request's mean"
+        steps = [window.seconds * max(window.samples, 1) / window.tokens for window in decode]
+        found["TPOT"] = mean_of(steps, "s", "clock", note)
+    return found
+
+
+def latency(_options: None) -> Latency:
+    return Latency()

@@ -1,0 +1,80 @@
+"""AMU, average memory utilization: (1/T) ∫ memory_used(t) dt (EfficientLLM, arXiv 2505.13840), and the peak."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from eflm.measure.record import StageRecord
+from eflm.measure.statistics import standard_deviation, time_average
+from eflm_plugins.metrics.figures import spans
+from eflm_schemas import Metric
+
+GB = 1e9
+
+
+class Memory:
+    """Memory of the worker: the device's on a GPU run, resident memory otherwise."""
+
+    def collect(self, record: StageRecord) -> Mapping[str, Metric]:
+        """AMU in GB and as a fraction of the device's memory, and the peak, over the measured windows."""
+        series, what = _series(record)
+        work = spans(record)
+        if not work or not series:
+            reason = "no memory was sampled" if work else "no work was measured"
+            return {
+                "AMU": Metric.unavailable("GB", reason),
+                "AMU_fraction": Metric.unavailable("ratio", reason),
+                "peak_memory": Metric.unavailable("GB", reason),
+            }
+        inside = [value for time, value in series if any(begin <= time <= end for begin, end in work)]
+        average = time_average(series, work)
+        deviation = standard_deviation(inside)
+        metrics = {
+            "AMU": Metric(
+                value=average / GB,
+                unit="GB",
+                provenance="sampled",
+                n=len(inside),
+                sd=None if deviation is None else deviation / GB,
+                note=what,
+            ),
+            "AMU_fraction": Metric(
+                value=average / record.hardware.memory_bytes,
+                unit="ratio",
+                provenance="computed",
+                note=f"AMU over {record.hardware.memory_bytes / GB:.1f} GB",
+            ),
+            # With no sample inside a short stage, its neighbours are the best that is known.
+            "peak_memory": Metric(
+                value=max(inside or (value for _, value in series)) / GB,
+                unit="GB",
+                provenance="sampled",
+                n=len(inside),
+                note=what,
+            ),
+        }
+        for fact, name in (
+            ("peak_allocated_bytes", "peak_allocated"),
+            ("peak_reserved_bytes", "peak_reserved"),
+        ):
+            if fact in record.facts:
+                note = "torch's CUDA allocator, over the whole stage"
+                metrics[name] = Metric(
+                    value=record.facts[fact] / GB, unit="GB", provenance="counted", note=note
+                )
+        return metrics
+
+
+def _series(record: StageRecord) -> tuple[list[tuple[int, float]], str]:
+    if not record.hardware.device.startswith("cuda"):
+        return record.series(lambda sample: sample.rss), "resident memory of the worker process"
+    by_process = record.series(lambda sample: sample.device_process)
+    if by_process:
+        return by_process, "device memory of the worker process"
+    return record.series(lambda sample: sample.device_used), (
+        "device memory of all processes: NVML does not tell the worker's own here"
+    )
+
+
+def memory(_options: None) -> Memory:
+    return Memory()

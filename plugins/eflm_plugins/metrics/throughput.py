@@ -1,0 +1,48 @@
+"""AT, average throughput, in the paper's three forms (EfficientLLM, arXiv 2505.13840), and the plain rates beside them.
+
+TT (pretraining) is Σ (tokens / parameters) / Σ time, ST (fine-tuning) Σ (samples / parameters) / Σ time, IT
+(inference) generated tokens / Σ time, not per parameter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from eflm.measure.record import StageRecord
+from eflm_plugins.metrics.figures import rate_of, timed
+from eflm_schemas import Metric
+
+
+class Throughput:
+    """Work done per second of measured time."""
+
+    def collect(self, record: StageRecord) -> Mapping[str, Metric]:
+        """The stage's own AT, tokens per second and samples per second."""
+        work = timed(record)
+        if not work:
+            return {}
+        seconds = [window.seconds for window in work]
+        tokens = [window.tokens for window in work]
+        samples = [window.samples for window in work]
+        parameters = record.model.parameters if record.model else 0
+        metrics = {
+            "tokens_per_second": rate_of(tokens, seconds, "tokens/s"),
+            "samples_per_second": rate_of(samples, seconds, "samples/s"),
+        }
+        if record.stage == "pretrain":
+            metrics["TT"] = _per_parameter(tokens, seconds, parameters, "tokens/param/s")
+        elif record.stage == "finetune":
+            metrics["ST"] = _per_parameter(samples, seconds, parameters, "samples/param/s")
+        else:
+            metrics["IT"] = rate_of(tokens, seconds, "tokens/s", "generated tokens, over whole requests")
+        return metrics
+
+
+def _per_parameter(amounts: list[int], seconds: list[float], parameters: int, unit: str) -> Metric:
+    if not parameters:
+        return Metric.unavailable(unit, "the model has no parameters")
+    return rate_of([a / parameters for a in amounts], seconds, unit, f"{parameters:,} parameters")
+
+
+def throughput(_options: None) -> Throughput:
+    return Throughput()
