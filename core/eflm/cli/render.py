@@ -48,9 +48,9 @@ def machine(result: RunResult) -> str:
     env = result.environment
     torch = env.packages.get("torch")
     software = f"Python {env.python}" + (f", torch {torch}" if torch else "")
-    return (
-        f"{env.device_name} ({env.device}), {env.threads} threads; {software}; {result.seconds:.1f} s in all"
-    )
+    known = env.device != "unknown"
+    where = f"{env.device_name} ({env.device}), {env.threads} threads" if known else "no device was reached"
+    return f"{where}; {software}; {result.seconds:.1f} s in all"
 
 
 def _table(stage: str, outcome: StageResult) -> Table:

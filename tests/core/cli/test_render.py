@@ -77,6 +77,12 @@ def test_composition_machine_stages_and_flags_are_shown(result):
     assert "Before you trust" not in shown(evolve(result, flags=()))
 
 
+def test_a_run_that_failed_before_its_device_was_known_claims_none(result):
+    lost = evolve(result, stages={}, environment=evolve(result.environment, device="unknown", threads=0))
+    assert "no device was reached; Python 3.11.7" in shown(lost)
+    assert "threads" not in shown(lost)
+
+
 def test_a_long_reason_is_wrapped_and_not_cut(result):
     reason = "because " * 40 + "that is how it is"
     stage = StageResult(metrics={"AEC": Metric.unavailable("W", reason)}, seconds=1.0)

@@ -1,0 +1,109 @@
+"""eflm from Python: what `import eflm` offers, and that it costs nothing until it is used."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+
+import pytest
+
+import eflm
+from eflm.errors import UsageError
+from eflm.registry import Registry
+from eflm_schemas import ModalityCard, Preset, Ref
+
+SMALL = {"infer.requests": 2, "infer.prompt_tokens": 16, "infer.new_tokens": 4, "llm.eval_tokens": 512}
+
+
+def test_everything_promised_is_there():
+    for name in eflm.__all__:
+        assert getattr(eflm, name) is not None
+        assert name in dir(eflm)
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        _ = eflm.nothing_like_it
+
+
+def test_importing_it_imports_nothing_heavy_nor_what_only_a_run_needs(heavy):
+    names = (*heavy, "eflm.run", "eflm.registry", "cattrs", "rich")
+    code = f"import eflm, sys; print([n for n in {names!r} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("call", [eflm.bench, eflm.build], ids=["bench", "build"])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"attention": "nsaa"}, "did you mean nsa"),
+        ({"seed": -1}, "seed"),
+        ({"settings": {"nsa.window": 64}}, "add --attention nsa"),
+        ({"device": "gpu"}, "auto, cpu, cuda"),
+    ],
+    ids=["plugin", "seed", "setting", "device"],
+)
+def test_a_request_that_cannot_be_is_a_usage_error(call, arguments, words):
+    with pytest.raises(UsageError, match=words):
+        call(**arguments)
+
+
+def test_bench_returns_the_result_and_saves_it_only_where_it_is_told_to(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = eflm.bench(stages="infer", settings=SMALL, device="cpu")
+    assert result.status == "ok", result.reason
+    assert result.stages["infer"].metrics["AL"].value > 0
+    assert result.spec.settings["infer.requests"] == 2
+    assert list(tmp_path.iterdir()) == []
+
+    failed = eflm.bench(stages=["infer"], settings=SMALL, timeout=0.2, results=tmp_path / "kept")
+    assert failed.status == "failed"
+    [saved] = (tmp_path / "kept").iterdir()
+    assert json.loads(saved.read_text())["reason"] == failed.reason
+
+
+def test_build_returns_the_composed_model_in_this_process():
+    model = eflm.build(attention="mqa", settings={"llm.eval_tokens": 512})
+    assert type(model).__name__ == "Qwen2ForCausalLM"
+    again = eflm.build(attention="mqa", seed=1)
+    weight, other = model.model.embed_tokens.weight, again.model.embed_tokens.weight
+    assert weight.shape == other.shape
+    assert not weight.equal(other)
+
+
+def test_build_takes_plugins_of_this_process(monkeypatch):
+    built = []
+    module = types.ModuleType("in_process")
+    module.Loader = lambda options: built.append(options) or _Workshop()
+    monkeypatch.setitem(sys.modules, "in_process", module)
+    registry = Registry()
+    card = ModalityCard(
+        name="toy",
+        summary="a loader that exists in this process only",
+        source="this test",
+        factory=Ref("in_process:Loader"),
+        presets=(Preset("unit", "one linear layer"),),
+    )
+    module.eflm_modality_loader = eflm.hookimpl(lambda: [card])
+    registry.register(module)
+    model = eflm.build("unit", modality="toy", registry=registry)
+    assert built == [None]
+    assert type(model).__name__ == "Linear"
+
+
+class _Workshop:
+    """A workload of one linear layer."""
+
+    host = None
+    facts = types.MappingProxyType({})
+    flags = ()
+
+    def prepare(self, request):
+        assert request.model == "unit"
+        return self
+
+    def build_model(self, *, from_scratch, load_kwargs):
+        import torch
+
+        assert from_scratch
+        return torch.nn.Linear(2, 2)
