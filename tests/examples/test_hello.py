@@ -1,0 +1,159 @@
+"""The example package as a stranger would use it: built, installed into an environment of its own, listed and run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from eflm_schemas.jsonschema import result_schema
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "eflm-plugin-hello"
+PROJECT = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+
+#: Enough work to measure, and no more.
+SMALL = {
+    "llm.eval_tokens": 256,
+    "llm.eval_sequence_length": 64,
+    "pretrain.steps": 3,
+    "pretrain.warmup_steps": 1,
+    "pretrain.batch_size": 2,
+    "pretrain.sequence_length": 64,
+    "infer.requests": 2,
+    "infer.prompt_tokens": 48,
+    "infer.new_tokens": 4,
+    "sink.window": 16,
+    "sink.sinks": 2,
+}
+
+
+class Home:
+    """A virtual environment that sees what this one has installed, and whatever is installed into it."""
+
+    def __init__(self, root: Path) -> None:
+        venv.create(root, symlinks=True)
+        self.root = root
+        self.python = str(root / "bin" / "python")
+        paths = {"base": str(root), "platbase": str(root)}
+        self.packages = Path(sysconfig.get_path("purelib", "venv", paths))
+        # addsitedir, unlike a plain line, also reads the .pth file by which an editable eflm is found.
+        ours = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+        lines = [f"import site; site.addsitedir({path!r})" for path in sorted(ours)]
+        (self.packages / "outer.pth").write_text("\n".join(lines) + "\n")
+
+    def run(self, *arguments: str, cwd: Path | None = None, timeout: float = 150) -> str:
+        """Run its Python; the standard output of a run that ends well."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("EFLM_", "PYTHON"))}
+        # On matrices this small, threads wait for each other longer than they work.
+        environment = kept | {"OMP_NUM_THREADS": "1"}
+        outcome = subprocess.run(
+            [self.python, "-B", *arguments],
+            capture_output=True,
+            text=True,
+            cwd=cwd or self.root,
+            timeout=timeout,
+            env=environment,
+            check=False,
+        )
+        assert outcome.returncode == 0, outcome.stderr or outcome.stdout
+        return outcome.stdout
+
+    def bench(self, stage: str, **more: str) -> dict:
+        """A short run with the example's attention; its result document."""
+        settings = [part for name, value in SMALL.items() if name.startswith((stage, "llm", "sink"))
+                    for part in ("--set", f"{name}={value}")]  # fmt: skip
+        asked = [part for name, value in more.items() for part in (f"--{name}", value)]
+        return json.loads(
+            self.run("-m", "eflm", "bench", "--json", "--device", "cpu", "--stage", stage, *settings, *asked)
+        )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """The example's wheel, built as its author would."""
+    out = tmp_path_factory.mktemp("dist")
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(EXAMPLE)]
+    outcome = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert outcome.returncode == 0, outcome.stdout + outcome.stderr
+    (built,) = out.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def home(wheel, tmp_path_factory) -> Home:
+    """An environment with the example installed, and nothing downloaded."""
+    home = Home(tmp_path_factory.mktemp("home") / "venv")
+    pip = ["-m", "pip", "--python", home.python, "install", "--quiet", "--no-index", "--no-deps", str(wheel)]
+    outcome = subprocess.run([sys.executable, *pip], capture_output=True, text=True, timeout=120, check=False)
+    assert outcome.returncode == 0, outcome.stderr
+    assert (home.packages / "eflm_plugin_hello" / "hooks.py").is_file()
+    return home
+
+
+def test_its_plugins_are_listed_with_their_origin(home):
+    document = json.loads(home.run("-m", "eflm", "list-plugins", "--json"))
+    offered = {
+        (plugin["kind"], plugin["name"]): plugin
+        for plugin in document["plugins"]
+        if plugin["distribution"] == PROJECT["name"]
+    }
+    assert set(offered) == {("attention", "sink"), ("metric", "steadiness")}
+    for plugin in offered.values():
+        assert plugin["version"] == PROJECT["version"]
+        assert plugin["status"] == "ready", plugin["detail"]
+        assert plugin["notes"] == []
+
+
+def test_its_card_is_shown_with_its_options(home):
+    document = json.loads(home.run("-m", "eflm", "show", "attention/sink", "--json"))
+    assert {option["name"]: option["default"] for option in document["options"]} == {
+        "window": 1020,
+        "sinks": 4,
+    }
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "infer"])
+def test_bench_runs_its_attention_and_its_metric(home, stage):
+    result = home.bench(stage, attention="sink")
+    jsonschema.validate(result, result_schema())
+    assert result["status"] == "ok", result["reason"]
+    origin = {"distribution": PROJECT["name"], "version": PROJECT["version"]}
+    assert {"plugin": "attention/sink", **origin} in result["plugins"]
+    assert {"plugin": "metric/steadiness", **origin} in result["plugins"]
+    assert result["options"]["attention/sink"] == {"window": 16, "sinks": 2}
+    metrics = result["stages"][stage]["metrics"]
+    assert metrics["AL_cv"]["n"] == SMALL["pretrain.steps" if stage == "pretrain" else "infer.requests"]
+    # The same windows as eflm's own latency: the two must agree.
+    assert metrics["AL_cv"]["value"] == pytest.approx(metrics["AL"]["sd"] / metrics["AL"]["value"])
+
+
+def test_a_broken_neighbour_is_reported_and_harms_nobody(home):
+    (home.packages / "eflm_plugin_broken.py").write_text(
+        "raise RuntimeError('this plugin is broken on purpose')\n"
+    )
+    info = home.packages / "eflm_plugin_broken-3.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: eflm-plugin-broken\nVersion: 3.1\n")
+    (info / "entry_points.txt").write_text("[eflm]\nbroken = eflm_plugin_broken\n")
+    document = json.loads(home.run("-m", "eflm", "list-plugins", "--json"))
+    (broken,) = document["broken"]
+    assert (broken["distribution"], broken["version"]) == ("eflm-plugin-broken", "3.1")
+    assert "broken on purpose" in broken["error"]
+    assert "sink" in {plugin["name"] for plugin in document["plugins"]}
+    result = home.bench("pretrain", attention="sink")
+    assert result["status"] == "ok", result["reason"]
+    assert result["stages"]["pretrain"]["metrics"]["AL_cv"]["value"] > 0
+
+
+def test_its_own_tests_pass(home):
+    output = home.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "pyproject.toml", cwd=EXAMPLE)
+    assert " passed" in output
+    assert "skipped" not in output
