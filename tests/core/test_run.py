@@ -1,0 +1,253 @@
+"""The watching side of a run: known amounts come back right, and every way to die becomes a result."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from eflm import load_plugins
+from eflm.compose import compose
+from eflm.errors import EflmError
+from eflm.run import key, run
+from eflm.store import load, path_of
+from eflm_schemas import RunSpec
+
+PIECE = Path(__file__).parents[1] / "support" / "known_amounts.py"
+
+
+@pytest.fixture
+def known(site, monkeypatch, tmp_path):
+    """Compose a plan of the known-amounts modality; `log()` is what its worker wrote of itself."""
+    site.install("known-amounts", PIECE.read_text())
+    monkeypatch.syspath_prepend(str(site.root))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return Known(tmp_path / "log.jsonl")
+
+
+class Known:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def plan(self, *stages: str, timeout: float | None = None, seed: int = 0, **settings):
+        fixed = {
+            "known.log": str(self.path),
+            "pretrain.steps": 4,
+            "pretrain.warmup_steps": 1,
+            "infer.requests": 4,
+            "infer.warmup_requests": 1,
+        }
+        given = {name.replace("__", "."): value for name, value in settings.items()}
+        settings = {k: v for k, v in (fixed | given).items() if k.split(".")[0] in ("known", *stages)}
+        spec = RunSpec(
+            model="amounts", modality="known", stages=stages, settings=settings, seed=seed, timeout=timeout,
+            device="cpu",
+        )  # fmt: skip
+        return compose(spec, load_plugins())
+
+    def log(self) -> list[dict]:
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+
+def gone(pid: int, within: float = 10.0) -> bool:
+    """Whether the process has ended, a zombie that nobody has collected included."""
+    deadline = time.monotonic() + within
+    while time.monotonic() < deadline:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_known_amounts_come_back_right(known, tmp_path):
+    result = run(
+        known.plan("pretrain", "infer", known__seconds=0.4, known__megabytes=400, known__matrix=256),
+        results=tmp_path / "results",
+    )
+
+    assert result.status == "ok", result.reason
+    metrics = result.stages["pretrain"].metrics
+    steps = known.log()[1:5]  # after the warm-up
+    seconds = sum(step["seconds"] for step in steps)
+    assert metrics["AL"].value == pytest.approx(seconds / 4, rel=0.03)
+    assert metrics["AL"].n == 4
+    assert metrics["tokens_per_second"].value == pytest.approx(4 * 30 / seconds, rel=0.03)
+    assert metrics["TT"].value == pytest.approx(4 * 30 / 110 / seconds, rel=0.03)
+    assert metrics["FLOPS"].value == pytest.approx(4 * 2 * 256**3 / seconds, rel=0.03)
+    peak = result.facts["pretrain"]["peak_flops"]
+    assert metrics["PCU"].value == pytest.approx(metrics["FLOPS"].value / peak)
+    # Held for half of each step, so the time average is half of it above the floor, and the peak the whole.
+    floor = sum(step["before"] for step in steps) / 4
+    held = sum(step["during"] - step["before"] for step in steps) / 4
+    assert held == pytest.approx(400e6, rel=0.02)
+    assert metrics["AMU"].value * 1e9 == pytest.approx(floor + held / 2, rel=0.05)
+    assert metrics["peak_memory"].value * 1e9 == pytest.approx(floor + held, rel=0.03)
+    assert 0 < metrics["AMU_fraction"].value < 1
+
+    infer = result.stages["infer"].metrics
+    requests = known.log()[6:10]
+    decode = sum(request["seconds"] for request in requests)
+    assert infer["IT"].value == pytest.approx(4 * 12 / (decode + 4 * 0.02), rel=0.03)
+    assert infer["TPOT"].value == pytest.approx(decode / 4 / 3, rel=0.03)
+    assert infer["TTFT"].value == pytest.approx(0.02, rel=0.1)
+    assert infer["MCR"].value == 1.0
+    assert "ST" not in infer
+    assert "TT" not in infer
+
+    assert load(path_of(tmp_path / "results", result)) == result
+
+
+def test_a_result_says_where_it_is_from(known):
+    result = run(known.plan("infer"))
+
+    assert result.environment.device == "cpu"
+    assert result.environment.threads >= 1
+    assert result.environment.packages["torch"].startswith("2.")
+    assert {"plugin": "modality/known", "distribution": "known-amounts", "version": "1.0"} in [
+        {"plugin": o.plugin, "distribution": o.distribution, "version": o.version} for o in result.plugins
+    ]
+    assert result.options["infer"]["requests"] == 4
+    assert result.facts["purpose"] == "testing"
+    assert result.facts["infer"]["parameters"] == 110
+    assert result.facts["infer"]["bytes"] == 440
+    assert result.spec.stages == ("infer",)
+
+
+def test_a_collector_that_fails_costs_only_its_own_metrics(known):
+    result = run(known.plan("infer"))
+
+    assert result.status == "ok"
+    faulty = result.stages["infer"].metrics["faulty"]
+    assert (faulty.value, faulty.provenance) == (None, "unavailable")
+    assert "ZeroDivisionError: by design" in faulty.reason
+    assert result.stages["infer"].metrics["AL"].value > 0
+    (flag,) = [flag for flag in result.flags if flag.name == "metric_failed"]
+    assert "metric/faulty (known-amounts)" in flag.detail
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ("SIGKILL", "killed by SIGKILL, which usually means that the machine ran out of memory"),
+        ("SIGSEGV", "the worker died by SIGSEGV"),
+        ("exit", "exit status 3 before it was done; its last output was: goodbye"),
+        ("bug", "the worker stopped on KeyError: 'by design'"),
+        ("memory", "the worker ran out of memory"),
+        ("nan", "the loss became nan at step 2 of pretrain"),
+    ],
+)
+def test_a_worker_that_fails_makes_a_failed_result(known, tmp_path, trouble, words):
+    result = run(known.plan("pretrain", known__trouble=trouble), results=tmp_path)
+
+    assert result.status == "failed"
+    assert words in result.reason
+    assert result.stages == {}
+    assert "worker_log" in result.facts
+    assert load(path_of(tmp_path, result)).reason == result.reason
+
+
+def test_a_refusal_is_given_in_its_own_words(known):
+    result = run(known.plan("pretrain", known__trouble="refusal"))
+
+    assert (result.status, result.reason) == ("failed", "this model cannot be, by design")
+
+
+def test_finished_stages_outlive_a_later_failure(known):
+    # Without warm-up a single step is worked twice: once to be counted, once to be measured.
+    plan = known.plan(
+        "pretrain",
+        "infer",
+        pretrain__steps=1,
+        pretrain__warmup_steps=0,
+        known__trouble="refusal",
+        known__after=3,
+    )
+    result = run(plan)
+
+    assert result.status == "failed"
+    assert list(result.stages) == ["pretrain"]
+    assert result.stages["pretrain"].metrics["AL"].n == 1
+
+
+def test_a_run_that_takes_too_long_is_ended(known):
+    begin = time.monotonic()
+    result = run(known.plan("pretrain", known__trouble="hang", timeout=8))
+
+    assert result.status == "failed"
+    assert "not done after 8 seconds (--timeout); it was in pretrain" in result.reason
+    assert time.monotonic() - begin < 15
+    assert gone(known.log()[0]["pid"])
+
+
+def test_an_interrupt_leaves_nothing_behind(known):
+    def interrupt(stage: str, done: int, total: int) -> None:
+        if stage == "pretrain" and done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(known.plan("pretrain", known__seconds=0.2), progress=interrupt)
+
+    assert gone(known.log()[0]["pid"], within=1)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_a_parent_that_is_killed_takes_its_worker_with_it(known, site, how):
+    script = """
+        import sys, eflm
+        settings = {"known.trouble": "hang", "known.log": sys.argv[1], "pretrain.warmup_steps": 1}
+        eflm.bench("amounts", modality="known", stages=["pretrain"], settings=settings, device="cpu")
+    """
+    parent = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), str(known.path)],
+        env={**os.environ, "PYTHONPATH": str(site.root)},
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (known.path.exists() and known.path.read_text().endswith("\n")):
+            assert time.monotonic() < deadline, "the worker did not come so far"
+            time.sleep(0.05)
+        (worker,) = {line["pid"] for line in known.log()}
+        assert psutil.pid_exists(worker)
+        parent.send_signal(how)
+        parent.wait(10)
+    finally:
+        parent.kill()
+
+    assert gone(worker)
+
+
+def test_progress_is_told_stage_by_stage(known):
+    told = []
+    run(known.plan("pretrain", "infer"), progress=lambda *step: told.append(step))
+
+    assert ("pretrain", 5, 5) in told
+    assert told[-1] == ("infer", 5, 5)
+
+
+def test_results_that_cannot_be_saved_are_refused_before_the_run(known, tmp_path):
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(EflmError, match=r"results cannot be saved in .*file/results"):
+        run(known.plan("pretrain"), results=tmp_path / "file" / "results")
+    assert not known.path.exists()
+
+
+def test_the_key_is_that_of_the_question(known):
+    plan = known.plan("infer")
+    result = run(plan)
+
+    assert key(plan, result.environment, {"purpose": "testing"}) == result.key
+    assert key(known.plan("infer", timeout=9), result.environment, {"purpose": "testing"}) == result.key
+    assert key(known.plan("infer", seed=1), result.environment, {"purpose": "testing"}) != result.key
+    assert key(plan, result.environment, {"purpose": "another"}) != result.key
