@@ -25,7 +25,9 @@ from eflm_plugins.hosts.decoder import load_pretrained
 from eflm_plugins.hosts.recipe import needs_plugins
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_WHAT_WORKS = "give a preset (nano), a Hub id such as Qwen/Qwen2.5-0.5B, or a folder written by transformers' save_pretrained"
+_WHAT_WORKS = (
+    "give a preset (nano), a Hub id such as Qwen/Qwen2.5-0.5B, or a folder that save_pretrained wrote"
+)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 #: Weights up to this size are hashed whole; of larger ones the headers, names and sizes.
 _HASHED_WHOLE = 1 << 30
