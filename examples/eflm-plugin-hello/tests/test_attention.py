@@ -63,7 +63,9 @@ def test_the_cache_stops_growing(window, sinks):
     cache, tokens = DynamicCache(), sample(60, batch=2)
     whole = run(variant, tokens)
     for position in range(60):
-        out = run(variant, tokens[:, position : position + 1], positions=torch.tensor([[position]]), cache=cache)
+        out = run(
+            variant, tokens[:, position : position + 1], positions=torch.tensor([[position]]), cache=cache
+        )
         torch.testing.assert_close(out[:, 0], whole[:, position], rtol=1e-4, atol=1e-5)
         assert cache.layers[0].keys.shape[2] <= sinks + window - 1
     assert cache.get_seq_length() == 60
