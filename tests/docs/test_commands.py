@@ -1,0 +1,122 @@
+"""Every command in README.md and docs/ works as it is written, in the order in which a reader would type them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+#: Commands that are not run here, and why.
+EXCLUDED = {
+    "make bench": "installs a whole environment; it is run on a clean checkout",
+    "make test": "would run this test again",
+    "pip install .": "installs into an environment; packaging has tests of its own",
+    "pip install ./examples/eflm-plugin-hello": "tests/examples installs it into an environment of its own",
+    "eflm show attention/sink": "needs the example, which tests/examples installs and shows",
+    "eflm bench --attention sink --stage pretrain --set sink.window=64 --set pretrain.steps=5": (
+        "needs the example, which tests/examples installs and runs"
+    ),
+}
+#: Commands that a page shows for how they fail.
+REFUSED = {"eflm bench --quant int4 --peft full": 2}
+
+
+def fenced(*languages: str) -> list[tuple[str, str]]:
+    """(page, block) of every fenced block in one of the languages."""
+    return [
+        (page.name, block)
+        for page in PAGES
+        for language, block in FENCE.findall(page.read_text(encoding="utf-8"))
+        if language in languages
+    ]
+
+
+def commands() -> list[tuple[str, str]]:
+    """(page, command), each command once."""
+    found: dict[str, str] = {}
+    for page, block in fenced("sh", "console", "bash", "shell"):
+        for line in block.splitlines():
+            command = line.removeprefix("$ ").strip()
+            if command and not command.startswith("#"):
+                found.setdefault(command, page)
+    return [(page, command) for command, page in found.items()]
+
+
+RUN = [(page, command) for page, command in commands() if command not in EXCLUDED]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A reader's working folder: `my-model` and `my-text.txt`, which the pages speak of."""
+    folder = tmp_path_factory.mktemp("reader")
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=512, num_key_value_heads=2, **sizes))
+    model.save_pretrained(folder / "my-model")
+    license_text = (ROOT / "LICENSE").read_text(encoding="utf-8")
+    (folder / "my-text.txt").write_text(license_text, encoding="utf-8")
+    return folder
+
+
+def run(arguments: list[str], folder: Path, *, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    scripts = str(Path(sys.executable).parent)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("EFLM_")}
+    return subprocess.run(
+        arguments,
+        capture_output=True,
+        text=True,
+        timeout=150,
+        cwd=folder,
+        input=stdin,
+        env=kept | {"PATH": os.pathsep.join((scripts, os.environ["PATH"]))},
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(("page", "command"), RUN, ids=[f"{page}: {command}" for page, command in RUN])
+def test_a_command_works_as_written(page, command, folder):
+    assert command.startswith("eflm "), f"{page} has a command that is neither run nor excluded: {command}"
+    outcome = run(shlex.split(command), folder)
+    assert outcome.returncode == REFUSED.get(command, 0), outcome.stderr
+    if command in REFUSED:
+        assert outcome.stderr.startswith("eflm: ")
+        assert "Traceback" not in outcome.stderr
+    elif command.startswith("eflm bench"):
+        saved = folder / re.findall(r"^saved: (.+)$", outcome.stdout + outcome.stderr, re.MULTILINE)[0]
+        assert json.loads(saved.read_text(encoding="utf-8"))["status"] == "ok"
+    else:
+        assert outcome.stdout.strip()
+
+
+def test_python_in_the_first_page_runs(folder):
+    blocks = [block for page, block in fenced("python") if page == "start.md"]
+    assert blocks
+    for block in blocks:
+        outcome = run([sys.executable, "-"], folder, stdin=block)
+        assert outcome.returncode == 0, outcome.stderr
+        assert " s clock\n" in outcome.stdout
+
+
+def test_what_is_excluded_is_there_and_what_starts_the_readme():
+    written = {command for _, command in commands()}
+    assert set(EXCLUDED) <= written, "an exclusion outlived its command"
+    assert set(REFUSED) <= written
+    first = FENCE.search((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert first
+    assert first.group(2).splitlines() == ["make bench", "make test"]
+
+
+def test_json_in_the_pages_is_json():
+    for page, block in fenced("json"):
+        assert json.loads(block), page
