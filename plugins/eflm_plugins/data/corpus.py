@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from itertools import islice
 
 from attrs import evolve, frozen
 
@@ -78,11 +79,14 @@ def split(corpus: Corpus) -> Split:
             break
         held_out.add(name)
         quota -= sizes[name]
-    for kind in ({d.name for d in corpus.documents}, {p.document for p in corpus.pairs}):
-        if len(kind) > 1 and not kind & held_out:
-            held_out.add(min(kind, key=_hash))
-        elif kind <= held_out and kind:
+    kinds = ({d.name for d in corpus.documents}, {p.document for p in corpus.pairs})
+    for kind in kinds:
+        if kind and kind <= held_out:
             held_out.discard(max(kind, key=_hash))
+    for kind in kinds:
+        if not kind & held_out:
+            spare = (n for n in order if n in kind and not any(k <= held_out | {n} for k in kinds if k))
+            held_out.update(islice(spare, 1))
 
     judged = _part(corpus, held_out)
     trained = _part(corpus, sizes.keys() - held_out)

@@ -19,6 +19,8 @@ def nano_config(*, pad_token_id: int, bos_token_id: int, eos_token_id: int) -> Q
         num_key_value_heads=2,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
+        # 1/√hidden: the 0.02 of large models is so small at this width that the first steps go into growing out of it.
+        initializer_range=0.07,
         pad_token_id=pad_token_id,
         bos_token_id=bos_token_id,
         eos_token_id=eos_token_id,

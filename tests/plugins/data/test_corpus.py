@@ -1,0 +1,77 @@
+"""Splitting: nothing that is held out is trained on."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eflm_plugins.data.corpus import SHORTEST_LEAK, Corpus, Document, Pair, passages, split
+
+#: Few different sentences, so that the same passage often stands in several documents.
+_SENTENCES = [f"sentence number {i} " + "is repeated in several places " * 2 for i in range(6)] + ["short"]
+_TEXTS = st.lists(st.sampled_from(_SENTENCES), min_size=1, max_size=4).map("\n\n".join)
+
+
+@st.composite
+def corpora(draw):
+    names = [f"document {i}" for i in range(draw(st.integers(2, 12)))]
+    documents = tuple(Document(name, draw(_TEXTS)) for name in names)
+    pairs = tuple(
+        Pair(draw(st.sampled_from(names)), "prompt", draw(_TEXTS)) for _ in range(draw(st.integers(0, 9)))
+    )
+    return Corpus("drawn", documents, pairs)
+
+
+@given(corpora())
+def test_the_parts_share_no_document_no_pair_and_no_passage(corpus):
+    parts = split(corpus)
+    assert parts.held_out.documents
+    names = [
+        {d.name for d in part.documents} | {p.document for p in part.pairs}
+        for part in (parts.train, parts.held_out)
+    ]
+    assert not names[0] & names[1]
+
+    def long_passages(part):
+        texts = [d.text for d in part.documents] + [p.completion for p in part.pairs]
+        return {passage for text in texts for passage in passages(text) if len(passage) >= SHORTEST_LEAK}
+
+    assert not long_passages(parts.train) & long_passages(parts.held_out)
+
+
+@given(corpora(), st.randoms(use_true_random=False))
+def test_the_order_of_the_documents_decides_nothing(corpus, random):
+    documents = list(corpus.documents)
+    random.shuffle(documents)
+    shuffled = Corpus("drawn", tuple(documents), corpus.pairs)
+    assert {d.name for d in split(shuffled).held_out.documents} == {
+        d.name for d in split(corpus).held_out.documents
+    }
+
+
+def test_about_a_twentieth_is_held_out():
+    corpus = Corpus("many", tuple(Document(f"d{i}", f"text {i:04d} " * 10) for i in range(1000)))
+    assert 30 <= len(split(corpus).held_out.documents) <= 50
+
+
+def test_two_documents_are_one_to_train_on_and_one_to_judge_by():
+    parts = split(Corpus("two", (Document("a", "some text"), Document("b", "another text"))))
+    assert len(parts.train.documents) == len(parts.held_out.documents) == 1
+
+
+def test_pairs_among_many_documents_are_on_both_sides():
+    documents = tuple(Document(f"d{i}", "text " * 20 + str(i)) for i in range(50))
+    pairs = (Pair("p0", "prompt", "completion zero"), Pair("p1", "prompt", "completion one"))
+    parts = split(Corpus("mixed", documents, pairs))
+    assert len(parts.train.pairs) == len(parts.held_out.pairs) == 1
+
+
+def test_the_hash_sees_every_part():
+    corpus = Corpus("c", (Document("a", "text"),), (Pair("a", "p", "c"),))
+    others = [
+        Corpus("c", (Document("a", "text!"),), corpus.pairs),
+        Corpus("c", (Document("b", "text"),), corpus.pairs),
+        Corpus("c", corpus.documents, (Pair("a", "p!", "c"),)),
+        Corpus("c", corpus.documents, (Pair("a", "p", "c!"),)),
+    ]
+    assert len({c.sha256() for c in (corpus, *others)}) == 5

@@ -1,0 +1,64 @@
+"""The trained tokenizer writes down any text, and is the same for the same text."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import platformdirs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eflm import DataError
+from eflm_plugins.data.tokenizer import train_tokenizer
+
+TEXTS = ["the quick brown fox jumps over the lazy dog " * 3, "pack my box with five dozen liquor jugs " * 3]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(platformdirs, "user_cache_dir", lambda _name: str(folder))
+        yield train_tokenizer(TEXTS, 300)
+
+
+@settings(max_examples=50)
+@given(st.text())
+def test_every_text_comes_back(tokenizer, text):
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == text
+    assert all(0 <= token < 300 for token in ids)
+
+
+def test_special_tokens_are_known(tokenizer):
+    assert (tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id) == (0, 1, 2)
+
+
+def test_it_compresses_what_it_was_trained_on(tokenizer):
+    assert len(tokenizer(TEXTS[0], add_special_tokens=False)["input_ids"]) < len(TEXTS[0]) / 2
+
+
+def test_another_process_trains_the_same(tokenizer, tmp_path):
+    code = (
+        "from eflm_plugins.data.tokenizer import train_tokenizer\n"
+        f"print(sorted(train_tokenizer({TEXTS!r}, 300).get_vocab().items()))"
+    )
+    env = {**os.environ, "PYTHONHASHSEED": "7", "XDG_CACHE_HOME": str(tmp_path)}
+    found = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == str(sorted(tokenizer.get_vocab().items()))
+
+
+def test_a_damaged_cache_changes_nothing(tmp_path, monkeypatch, tokenizer):
+    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda _name: str(tmp_path))
+    train_tokenizer(TEXTS, 300)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-20])
+    assert train_tokenizer(TEXTS, 300).get_vocab() == tokenizer.get_vocab()
+
+
+def test_too_small_a_vocabulary_is_refused():
+    with pytest.raises(DataError, match=r"vocabulary of 100 .* from 259 tokens on"):
+        train_tokenizer(TEXTS, 100)
