@@ -1,0 +1,96 @@
+"""The suite for metric collectors: the built-in ones pass it, and each kind of mistake fails it."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from eflm.testing.metric import MetricConformance, record_of
+from eflm_plugins.metrics.cards import METRICS
+from eflm_schemas import Metric, MetricCard, MetricInfo, Ref
+
+CHECKS = [name for name in vars(MetricConformance) if name.startswith("test_")]
+
+
+def suite_of(card: MetricCard) -> MetricConformance:
+    suite = MetricConformance()
+    suite.card = card
+    return suite
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("card", METRICS, ids=lambda card: card.name)
+def test_a_built_in_metric_keeps_the_contract(card, check):
+    getattr(suite_of(card), check)()
+
+
+def card_of(collect, monkeypatch, *, unit: str = "s") -> MetricCard:
+    """A card whose collector is the function `collect`."""
+    module = ModuleType("collector_under_test")
+    module.make = lambda _options: type("Collector", (), {"collect": staticmethod(collect)})()
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return MetricCard(
+        name="mistaken",
+        summary="for a test",
+        source="a test",
+        factory=Ref("collector_under_test:make"),
+        metrics=(MetricInfo("time", unit, "lower", "a time"),),
+    )
+
+
+def clock(value: float | None, unit: str = "s") -> Metric:
+    return Metric(value=value, unit=unit, provenance="clock")
+
+
+MISTAKES = {
+    "is not announced": lambda _record: {"tiem": clock(1.0)},
+    "its card says s": lambda _record: {"time": clock(1.0, "ms")},
+    "has no value": lambda _record: {"time": clock(None)},
+    "is nan": lambda _record: {"time": clock(float("nan"))},
+    "without a reason": lambda _record: {"time": Metric(value=None, unit="s", provenance="unavailable")},
+    "has a value": lambda _record: {
+        "time": Metric(value=1.0, unit="s", provenance="unavailable", reason="?")
+    },
+}
+
+
+@pytest.mark.parametrize("complaint", MISTAKES)
+def test_a_mistake_is_told(complaint, monkeypatch):
+    suite = suite_of(card_of(MISTAKES[complaint], monkeypatch))
+    with pytest.raises(AssertionError, match=complaint):
+        suite.test_each_stage_gives_what_the_card_announces()
+
+
+def test_a_collector_that_cannot_do_without_measurements_is_told(monkeypatch):
+    def collect(record):
+        seconds = [window.seconds for window in record.measured()]
+        return {"time": clock(sum(seconds) / len(seconds))}
+
+    suite = suite_of(card_of(collect, monkeypatch))
+    suite.test_each_stage_gives_what_the_card_announces()
+    with pytest.raises(ZeroDivisionError):
+        suite.test_a_stage_that_measured_nothing_is_no_error()
+
+
+def test_a_collector_that_imports_torch_is_told(monkeypatch):
+    card = MetricCard(
+        name="heavy", summary="for a test", source="a test", factory=Ref("torch.nn:Linear"), metrics=()
+    )
+    with pytest.raises(AssertionError, match="torch"):
+        suite_of(card).test_it_is_imported_without_torch()
+
+
+@pytest.mark.parametrize(
+    ("stage", "unit"), [("pretrain", "step"), ("finetune", "step"), ("infer", "request")]
+)
+def test_a_record_has_the_times_that_it_was_made_with(stage, unit):
+    record = record_of(stage, seconds=[0.5, 1.5], tokens=7)
+    assert [window.seconds for window in record.measured(unit)] == [0.5, 1.5]
+    assert sum(window.tokens for window in record.measured()) == 14
+    energy = [sample.energy for sample in record.samples]
+    assert energy[-1] - energy[0] == pytest.approx(
+        50.0 * (record.samples[-1].time - record.samples[0].time) / 1e9
+    )
+    assert all(sample.energy is None for sample in record_of(stage, seconds=[1.0], energy=False).samples)
