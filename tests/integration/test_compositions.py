@@ -1,0 +1,68 @@
+"""Every composition of the built-in techniques: it trains and generates, or it is refused with a reason."""
+
+from __future__ import annotations
+
+import itertools
+
+import eflm
+import pytest
+import torch
+from eflm import UsageError
+from eflm.compose import compose
+from eflm_schemas import RunSpec, Techniques
+
+ATTENTION = ("mha", "gqa", "mqa", "mla", "nsa")
+ROUTERS = ("none", "topk")
+ADAPTERS = ("lora", "rslora", "dora", "full", "freeze")
+QUANTIZERS = ("fp32", "bf16", "fp16", "int4")
+#: Packed or half-width weights that no optimizer can update, and the methods that would have to.
+ILLEGAL = {(adapter, quantizer) for adapter in ("full", "freeze") for quantizer in ("fp16", "int4")}
+
+SMALL = {"topk.num_experts": 2, "topk.expert_intermediate_size": 64}
+
+
+@pytest.fixture(scope="module")
+def registry():
+    return eflm.load_plugins()
+
+
+@pytest.mark.parametrize(("adapter", "quantizer"), sorted(ILLEGAL), ids="-".join)
+@pytest.mark.parametrize("attention", ATTENTION)
+@pytest.mark.parametrize("router", ROUTERS)
+def test_an_illegal_composition_is_refused_with_a_reason(attention, router, adapter, quantizer, registry):
+    techniques = Techniques(attention=attention, moe=router, peft=adapter, quant=quantizer)
+    with pytest.raises(UsageError) as refusal:
+        compose(RunSpec(techniques=techniques), registry)
+    message = str(refusal.value)
+    assert adapter in message
+    assert quantizer in message
+    assert "lora" in message
+    assert "bf16" in message
+
+
+LEGAL = [
+    pytest.param(*names, id="-".join(names))
+    for names in itertools.product(ATTENTION, ROUTERS, ADAPTERS, QUANTIZERS)
+    if names[2:] not in ILLEGAL
+]
+
+
+@pytest.mark.parametrize(("attention", "router", "adapter", "quantizer"), LEGAL)
+def test_a_legal_composition_trains_and_generates(attention, router, adapter, quantizer, registry):
+    settings = SMALL if router == "topk" else {}
+    model = eflm.build(
+        attention=attention, moe=router, peft=adapter, quant=quantizer, settings=settings, registry=registry
+    )
+    ids = torch.randint(3, 1000, (2, 24), generator=torch.Generator().manual_seed(0))
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    before = [parameter.detach().clone() for parameter in trained]
+    model.train()
+    loss = model(input_ids=ids, labels=ids).loss
+    loss.backward()
+    assert torch.isfinite(loss)
+    torch.optim.SGD(trained, lr=1.0).step()
+    changed = [not torch.equal(old, new) for old, new in zip(before, trained, strict=True)]
+    assert any(changed)
+    model.eval()
+    answer = model.generate(input_ids=ids, max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    assert answer.shape == (2, 27)
