@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+# Set before anything imports torch, and inherited by every worker: the suite's models are too small for two
+# threads to share, and threads that spin for work take the cores from the tests beside them.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 #: What listing and composing must never import.
 HEAVY = ("torch", "transformers", "peft", "diffusers", "bitsandbytes", "pynvml", "accelerate", "tokenizers")
 
