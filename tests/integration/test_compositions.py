@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 
-import eflm
 import pytest
 import torch
+
+import eflm
 from eflm import UsageError
 from eflm.compose import compose
 from eflm_schemas import RunSpec, Techniques

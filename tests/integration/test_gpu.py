@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import eflm
 import pytest
 import torch
+
+import eflm
 
 pytestmark = [
     pytest.mark.gpu,
