@@ -5,6 +5,7 @@ Called in the process that does the work: by the worker, and by `eflm.build` in 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,11 @@ def describe(device: str) -> dict[str, Any]:
     """What the worker tells of its device: name, identity for NVML, threads."""
     import torch
 
-    facts: dict[str, Any] = {"device": device, "threads": torch.get_num_threads()}
+    facts: dict[str, Any] = {
+        "device": device,
+        "threads": torch.get_num_threads(),
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+    }
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(device)
         return facts | {

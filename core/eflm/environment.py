@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -32,6 +33,9 @@ PACKAGES = (
     "numpy",
     "triton",
 )
+
+#: Other work that takes less than this share of the cores is the ordinary noise of a machine.
+BUSY_SHARE = 0.1
 
 
 def environment(device: Mapping[str, Any], driver: str | None) -> Environment:
@@ -79,16 +83,22 @@ def git_commit() -> str | None:
 
 
 class Watch:
-    """What disturbs a machine between two moments: load before the run, swapping during it."""
+    """What disturbs a machine between two moments: load before the run, other work and swapping during it."""
 
     def __init__(self) -> None:
         self._load = os.getloadavg()[0]
         self._swapped = _swapped_pages()
+        self._begin = time.monotonic()
+        self._busy = _busy_seconds()
 
-    def flags(self) -> list[Flag]:
-        """What a reader must know of the machine, so far."""
+    def flags(self, worker_seconds: float) -> list[Flag]:
+        """What a reader must know of the machine, so far; `worker_seconds` of CPU time are the run's own."""
         flags = []
         cores = psutil.cpu_count() or 1
+        others = (_busy_seconds() - self._busy - worker_seconds) / (time.monotonic() - self._begin)
+        if others > BUSY_SHARE * cores:
+            detail = f"other work took {others:.1f} of {cores} cores while the run went on"
+            flags.append(Flag(name="busy_cores", detail=detail))
         if self._load > cores:
             detail = f"the load average was {self._load:.1f} on {cores} cores when the run began"
             flags.append(Flag(name="busy_machine", detail=detail))
@@ -97,6 +107,12 @@ class Watch:
             detail = f"the machine swapped {swapped} pages while the run went on"
             flags.append(Flag(name="swapping", detail=detail))
         return flags
+
+
+def _busy_seconds() -> float:
+    """CPU seconds that all cores have worked, since the machine was started."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
 
 
 def _swapped_pages(path: Path = Path("/proc/vmstat")) -> int:

@@ -134,7 +134,9 @@ class WorkerProcess:
 def _environment() -> dict[str, str]:
     """This process's environment, with its module path: a plugin that is found here must be found there."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    return {**os.environ, "PYTHONPATH": path}
+    # OpenMP threads that spin at a barrier take the core that the thread they wait for needs: a little other work on
+    # the machine would slow a step twentyfold. Waiting asleep, it slows a step by what it takes.
+    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": path}
 
 
 def describe_end(status: int, resident: int | None) -> str:

@@ -60,6 +60,7 @@ class Watcher:
         self._driver: str | None = None
         self._energy: Rapl | NvmlDevice | NoEnergy = NoEnergy("the worker ended before its device was known")
         self._worker_pid = 0
+        self._cpu_begin = time.process_time()
 
     def run(self) -> RunResult:
         """The whole way of a run."""
@@ -88,7 +89,7 @@ class Watcher:
             plugins=tuple(chosen.origin for chosen in self._plan.plugins),
             environment=where,
             facts=facts,
-            flags=(*machine.flags(), *self._journal.flags, *self._flags),
+            flags=(*machine.flags(self._own_seconds()), *self._journal.flags, *self._flags),
             stages=stages,
         )
 
@@ -182,6 +183,8 @@ class Watcher:
     def _facts(self) -> dict[str, Any]:
         """What the result says besides metrics: the workload's own facts, and each stage's."""
         facts = dict(self._journal.facts)
+        if "omp_wait_policy" in self._journal.device:
+            facts["omp_wait_policy"] = self._journal.device["omp_wait_policy"]
         for name, stage in self._journal.stages.items():
             told: dict[str, Any] = {"dtype": stage.dtype, **stage.facts}
             if stage.model is not None:
@@ -189,6 +192,11 @@ class Watcher:
                 told |= {"peak_flops": stage.peak_flops, "peak_flops_source": stage.peak_source}
             facts[name] = told
         return facts
+
+    def _own_seconds(self) -> float:
+        """CPU time of the worker and of this process, which are not other people's work."""
+        watching = time.process_time() - self._cpu_begin
+        return watching + (self._sampler.cpu_seconds if self._sampler is not None else 0.0)
 
     def _sampling_flags(self) -> list[Flag]:
         faults = self._sampler.faults if self._sampler is not None else []

@@ -58,6 +58,11 @@ class Sampler:
         """The latest sample: what is known of a worker that has died."""
         return self._samples[-1] if self._samples else None
 
+    @property
+    def cpu_seconds(self) -> float:
+        """CPU time that the process had used when it was last seen."""
+        return self._cpu[1] if self._cpu else 0.0
+
     def _run(self) -> None:
         due = time.monotonic()
         while not self._stopping.is_set():

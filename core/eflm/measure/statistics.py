@@ -84,7 +84,7 @@ def t_distribution(t: float, degrees_of_freedom: float) -> float:
         return 0.5
     squared = t * t
     # Of the two equal forms, the one whose argument carries no cancellation for the t at hand.
-    if squared < degrees_of_freedom:
+    if squared < 1:
         central = _incomplete_beta(0.5, degrees_of_freedom / 2, squared / (degrees_of_freedom + squared))
         return 0.5 + math.copysign(central / 2, t)
     tail = (

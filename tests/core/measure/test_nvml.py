@@ -1,0 +1,124 @@
+"""NVML behind a module that plays the driver's part: the machine at hand has no NVIDIA device."""
+
+from __future__ import annotations
+
+import sys
+import types
+
+import pytest
+
+from eflm.measure.nvml import NvmlDevice, NvmlUnavailable
+
+
+class NVMLError(Exception):
+    pass
+
+
+class Driver(types.ModuleType):
+    """A `pynvml` with one device, which refuses the questions named in `refused`."""
+
+    NVMLError = NVMLError
+
+    def __init__(self, *refused: str) -> None:
+        super().__init__("pynvml")
+        self.refused = set(refused)
+        self.millijoules = 5_000
+        self.pids = {4242: 3_000_000_000}
+
+    def __getattr__(self, name):
+        answers = {
+            "nvmlInit": lambda: None,
+            "nvmlShutdown": lambda: None,
+            "nvmlDeviceGetHandleByUUID": self._handle,
+            "nvmlSystemGetDriverVersion": lambda: "580.1",
+            "nvmlDeviceGetMemoryInfo": lambda _: types.SimpleNamespace(
+                used=4_000_000_000, total=80_000_000_000
+            ),
+            "nvmlDeviceGetUtilizationRates": lambda _: types.SimpleNamespace(gpu=75),
+            "nvmlDeviceGetPowerUsage": lambda _: 350_000,
+            "nvmlDeviceGetTotalEnergyConsumption": lambda _: self.millijoules,
+            "nvmlDeviceGetComputeRunningProcesses": lambda _: [
+                types.SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.pids.items()
+            ],
+        }
+
+        def ask(*arguments):
+            if name in self.refused:
+                raise NVMLError(f"{name} is not supported")
+            return answers[name](*arguments)
+
+        return ask
+
+    def _handle(self, uuid):
+        if uuid != "GPU-1234":
+            raise NVMLError("not found")
+        return object()
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    def install(*refused: str) -> Driver:
+        module = Driver(*refused)
+        monkeypatch.setitem(sys.modules, "pynvml", module)
+        return module
+
+    return install
+
+
+def test_a_device_is_read_in_our_units(driver):
+    driver()
+    device = NvmlDevice("1234", pid=4242)
+    assert device.read() == {
+        "device_used": 4_000_000_000,
+        "device_process": 3_000_000_000,
+        "power": 350.0,
+        "energy": 5.0,
+        "utilization": 0.75,
+    }
+    assert device.source == "NVML energy counter"
+    assert device.driver() == "580.1"
+    assert device.memory_bytes() == 80_000_000_000
+
+
+def test_without_a_counter_power_is_the_source(driver):
+    driver("nvmlDeviceGetTotalEnergyConsumption")
+    device = NvmlDevice("1234", pid=4242)
+    assert device.source == "sampled NVML power"
+    assert "energy" not in device.read()
+
+
+def test_a_slice_that_tells_neither_has_no_source_and_says_so(driver):
+    driver("nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetPowerUsage")
+    device = NvmlDevice("1234", pid=4242)
+    assert device.source is None
+    assert "neither energy nor power" in device.no_energy.reason
+
+
+def test_any_question_may_be_refused_later(driver):
+    module = driver()
+    device = NvmlDevice("1234", pid=4242)
+    module.refused = {
+        "nvmlDeviceGetMemoryInfo",
+        "nvmlDeviceGetComputeRunningProcesses",
+        "nvmlDeviceGetPowerUsage",
+    }
+    assert device.read() == {"energy": 5.0, "utilization": 0.75}
+
+
+@pytest.mark.parametrize(("uuid", "refused"), [("9999", ()), ("1234", ("nvmlInit",))])
+def test_a_device_that_cannot_be_reached_is_explained(driver, uuid, refused):
+    driver(*refused)
+    with pytest.raises(NvmlUnavailable, match="NVML"):
+        NvmlDevice(uuid, pid=1)
+
+
+def test_other_processes_are_those_besides_the_worker(driver):
+    module = driver()
+    device = NvmlDevice("1234", pid=4242)
+    device.read()
+    assert device.other_processes == 0
+    module.pids[1] = 5
+    device.read()
+    del module.pids[1]
+    device.read()
+    assert device.other_processes == 1

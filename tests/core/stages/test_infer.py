@@ -1,0 +1,84 @@
+"""Inference: warm-up apart, phases inside requests, and no credit for work that was not done."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from attrs import evolve
+from torch import nn
+
+from eflm.contracts import Batch, Generated
+from eflm.errors import ModelError
+from eflm.measure.windows import Windows
+from eflm.stages import infer
+from eflm.stages.options import InferOptions
+from eflm.stages.session import Session
+
+OPTIONS = InferOptions(requests=3, warmup_requests=1, batch_size=2, prompt_tokens=4, new_tokens=5)
+
+
+class Server:
+    """Serves with a product in each phase, and with as many tokens and samples as it is told."""
+
+    flags, facts = (), {}
+
+    def __init__(self, *, host=None, tokens=10, samples=2):
+        self.host, self.tokens, self.samples = host, tokens, samples
+
+    def requests(self):
+        while True:
+            yield Batch(inputs=torch.ones(2, 4), samples=2, tokens=8)
+
+    def generate(self, model, request, phase):
+        assert not torch.is_grad_enabled()
+        assert not model.training
+        with phase("prefill", tokens=8, samples=2):
+            model(request.inputs)
+        with phase("decode", tokens=8, samples=2):
+            model(model(request.inputs))
+        return Generated(outputs=None, samples=self.samples, tokens=self.tokens)
+
+
+class Events:
+    def send(self, event, **fields):
+        pass
+
+
+def serve(workload, options=OPTIONS):
+    emitted = []
+    session = Session(
+        workload=workload, device="cpu", events=Events(), windows=Windows(emitted.extend, lambda: None)
+    )
+    infer.run(session, nn.Linear(4, 4, bias=False), options)
+    return emitted
+
+
+def test_requests_hold_their_phases_and_generated_counts():
+    emitted = serve(Server(host=object()))
+    assert [window.name for window in emitted] == ["prefill", "decode", "request"] * 4
+    assert [window.warmup for window in emitted] == [True] * 3 + [False] * 9
+    product = 2 * 2 * 4 * 4
+    assert [window.flops for window in emitted] == [product, 2 * product, 3 * product] * 4
+    assert (emitted[-1].tokens, emitted[-1].samples) == (10, 2)
+
+
+def test_without_warmup_one_more_request_is_counted_but_not_measured():
+    emitted = serve(Server(), evolve(OPTIONS, warmup_requests=0))
+    requests = [window for window in emitted if window.name == "request"]
+    assert [window.warmup for window in requests] == [True, False, False, False]
+    assert all(window.flops for window in requests)
+
+
+@pytest.mark.parametrize("tokens", [9, 11])
+def test_a_language_model_that_gives_another_number_of_tokens_is_an_error(tokens):
+    with pytest.raises(ModelError, match=rf"2 × 5 new tokens gave {tokens}"):
+        serve(Server(host=object(), tokens=tokens))
+
+
+def test_samples_that_go_missing_are_an_error():
+    with pytest.raises(ModelError, match="2 samples was answered with 1"):
+        serve(Server(samples=1))
+
+
+def test_a_workload_that_is_no_language_model_counts_its_own_work():
+    assert {window.tokens for window in serve(Server(tokens=7)) if window.name == "request"} == {7}

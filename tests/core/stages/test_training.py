@@ -1,0 +1,142 @@
+"""The training loop on a regression whose answer is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from eflm.contracts import Batch
+from eflm.errors import ModelError
+from eflm.measure.windows import Windows
+from eflm.stages.options import PretrainOptions
+from eflm.stages.session import Session
+from eflm.stages.training import learning_rate_factor, make_optimizer, train
+
+OPTIONS = PretrainOptions(steps=20, warmup_steps=2, learning_rate=0.1, weight_decay=0.0)
+
+
+class Regression:
+    """Fit y = 3x."""
+
+    host, flags, facts = None, (), {}
+
+    def batches(self, stage):
+        generator = torch.Generator().manual_seed(0)
+        while True:
+            x = torch.randn(8, 1, generator=generator)
+            yield Batch(inputs=x, samples=8, tokens=8)
+
+    def loss(self, model, batch):
+        return ((model(batch.inputs) - 3 * batch.inputs) ** 2).mean()
+
+
+class Events:
+    def __init__(self):
+        self.sent = []
+
+    def send(self, event, **fields):
+        self.sent.append((event, fields))
+
+
+@pytest.fixture
+def emitted():
+    return []
+
+
+@pytest.fixture
+def session(emitted):
+    return Session(
+        workload=Regression(), device="cpu", events=Events(), windows=Windows(emitted.extend, lambda: None)
+    )
+
+
+def groups(model):
+    return [{"params": list(model.parameters()), "lr": OPTIONS.learning_rate}]
+
+
+def test_it_learns_in_windows_of_which_the_first_are_warmup(session, emitted):
+    torch.manual_seed(0)
+    model = nn.Linear(1, 1)
+    train(session, "pretrain", model, evolve(OPTIONS, steps=120), groups(model))
+
+    assert model.weight.item() == pytest.approx(3, abs=0.05)
+    assert [window.warmup for window in emitted] == [True] * 2 + [False] * 120
+    assert {(window.name, window.tokens, window.samples) for window in emitted} == {("step", 8, 8)}
+    # One input needs no gradient: forward and weight gradient, two products of 8 × 1 × 1.
+    assert {window.flops for window in emitted} == {2 * 2 * 8.0}
+    facts = dict(session.events.sent)["stage_facts"]["facts"]
+    assert facts["last_loss"] < 0.01 < facts["first_loss"]
+
+
+def test_without_warmup_a_rehearsal_is_counted_and_leaves_no_trace(session, emitted):
+    torch.manual_seed(0)
+    model, twin = nn.Linear(1, 1), nn.Linear(1, 1)
+    twin.load_state_dict(model.state_dict())
+    train(session, "pretrain", model, evolve(OPTIONS, steps=3, warmup_steps=0), groups(model))
+    assert [window.warmup for window in emitted] == [True, False, False, False]
+    assert all(window.flops for window in emitted)
+
+    emitted.clear()
+    train(session, "pretrain", twin, evolve(OPTIONS, steps=1, warmup_steps=2), groups(twin))
+    assert [window.warmup for window in emitted] == [True, True, False]
+    assert torch.equal(model.weight, twin.weight)
+
+
+def test_a_loss_that_is_no_number_stops_the_stage(session):
+    model = nn.Linear(1, 1)
+    with torch.no_grad():
+        model.weight.fill_(math.inf)
+    with pytest.raises(
+        ModelError, match=r"the loss became (nan|inf) at step 1 of pretrain; a lower learning rate"
+    ):
+        train(session, "pretrain", model, OPTIONS, groups(model))
+
+
+def test_only_matrices_decay_and_groups_keep_their_rates():
+    model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4))
+    model[1].bias.requires_grad_(False)
+    given = [
+        {"params": [model[0].weight, model[0].bias], "lr": 1.0},
+        {"params": list(model[1].parameters()), "lr": 0.5},
+    ]
+    optimizer = make_optimizer(given, evolve(OPTIONS, weight_decay=0.1), "cpu")
+    found = [
+        (group["lr"], group["weight_decay"], [p.ndim for p in group["params"]])
+        for group in optimizer.param_groups
+    ]
+    assert found == [(1.0, 0.1, [2]), (1.0, 0.0, [1]), (0.5, 0.0, [1])]
+    assert optimizer.param_groups[0]["betas"] == (0.9, 0.95)
+
+
+def test_nothing_to_train_needs_no_optimizer(session, emitted):
+    model = nn.Linear(1, 1).requires_grad_(False)
+    before = model.weight.clone()
+    train(session, "pretrain", model, evolve(OPTIONS, steps=2), groups(model))
+    assert torch.equal(model.weight, before)
+    assert len(emitted) == 4
+
+
+def test_states_that_cannot_fit_are_refused_before_the_first_step():
+    enormous = nn.Parameter(torch.empty(1).expand(1 << 50))
+    with pytest.raises(
+        ModelError, match=r"AdamW's two moments .* GB of memory, and .* are free on this machine"
+    ):
+        make_optimizer([{"params": [enormous], "lr": 1.0}], OPTIONS, "cpu")
+
+
+@given(st.integers(1, 2000))
+def test_the_rate_rises_to_its_peak_and_falls_to_a_tenth(total):
+    factors = [learning_rate_factor(step, total) for step in range(total)]
+    top = factors.index(max(factors))
+    assert max(factors) == pytest.approx(1.0)
+    assert factors[: top + 1] == sorted(factors[: top + 1])
+    assert factors[top:] == sorted(factors[top:], reverse=True)
+    assert min(factors) > 0
+    if total > 1:
+        assert factors[-1] == pytest.approx(0.1)
