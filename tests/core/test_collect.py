@@ -1,0 +1,94 @@
+"""Collectors are strangers' code: what they return is checked, and none harms another."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from eflm import collect as module
+from eflm.collect import collect, finite
+from eflm.measure.record import Hardware, StageRecord
+from eflm.plan import Chosen
+from eflm_schemas import Metric, MetricCard, MetricInfo, PluginOrigin, Ref
+
+GOOD = Metric(value=1.0, unit="s", provenance="clock")
+RECORD = StageRecord(
+    stage="infer",
+    windows=(),
+    samples=(),
+    model=None,
+    hardware=Hardware(
+        device="cpu", dtype="float32", peak_flops=None, peak_source="", memory_bytes=1, energy_source=None
+    ),
+)
+
+
+class Returns:
+    def __init__(self, found):
+        self.found = found
+
+    def collect(self, record):
+        return self.found
+
+
+def chosen(name: str, found: object, monkeypatch, **fields) -> Chosen:
+    """A plugin that announces `good` in seconds and returns `found`."""
+    monkeypatch.setattr(module, f"made_{name}", lambda options: Returns(found), raising=False)
+    card = MetricCard(
+        name=name,
+        summary="",
+        source="",
+        factory=Ref(f"eflm.collect:made_{name}"),
+        metrics=(MetricInfo("good", "s", "lower", ""),),
+        **fields,
+    )
+    origin = PluginOrigin(plugin=card.address, distribution="someone", version="1")
+    return Chosen(card=card, options=None, origin=origin)
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        (None, "returned NoneType, not a mapping"),
+        ({"other": GOOD}, "'other' is not a metric that its card announces (good)"),
+        ({"good": 1.0}, "good is float, not a Metric"),
+        (
+            {"good": Metric(value=1.0, unit="ms", provenance="clock")},
+            "good is in 'ms', and its card announces 's'",
+        ),
+    ],
+)
+def test_what_is_not_as_announced_is_unavailable_and_flagged(monkeypatch, found, words):
+    metrics, (flag,) = collect(RECORD, [chosen("bad", found, monkeypatch)])
+    assert metrics["good"].value is None
+    assert words in metrics["good"].reason
+    assert (flag.name, flag.stage) == ("metric_failed", "infer")
+    assert "metric/bad (someone)" in flag.detail
+
+
+def test_a_name_that_is_taken_stays_with_its_first_owner(monkeypatch):
+    second = {"good": Metric(value=2.0, unit="s", provenance="clock")}
+    plugins = [chosen("first", {"good": GOOD}, monkeypatch), chosen("second", second, monkeypatch)]
+    metrics, (flag,) = collect(RECORD, plugins)
+    assert metrics == {"good": GOOD}
+    assert "reported by another plugin already" in flag.detail
+
+
+def test_a_collector_is_asked_only_for_its_stages(monkeypatch):
+    assert collect(RECORD, [chosen("training", {"good": GOOD}, monkeypatch, stages=("pretrain",))]) == (
+        {},
+        [],
+    )
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_no_number_is_unavailable(value):
+    metric = finite(Metric(value=value, unit="s", provenance="clock"))
+    assert metric.value is None
+    assert str(value) in metric.reason
+
+
+def test_a_spread_that_is_no_number_is_left_out():
+    metric = finite(Metric(value=1.0, unit="s", provenance="clock", sd=math.nan, ci95=(0.0, 2.0)))
+    assert (metric.value, metric.sd, metric.ci95) == (1.0, None, None)

@@ -1,0 +1,258 @@
+"""Every built-in collector on records whose figures can be worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+from attrs import evolve
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eflm.collect import collect
+from eflm.measure.record import Compression, Hardware, ModelFacts, Sample, StageRecord, Window
+from eflm.plan import Chosen
+from eflm_plugins.metrics.cards import METRICS
+from eflm_schemas import Metric, PluginOrigin
+
+SECOND = 1_000_000_000
+HARDWARE = Hardware(
+    device="cpu",
+    dtype="float32",
+    peak_flops=1e9,
+    peak_source="measured: by hand",
+    memory_bytes=16_000_000_000,
+    energy_source=None,
+    energy_reason="no counter on this bench",
+)
+CHOSEN = [
+    Chosen(
+        card=card, options=None, origin=PluginOrigin(plugin=card.address, distribution="eflm", version="1")
+    )
+    for card in METRICS
+]
+
+
+def step(begin: float, end: float, **fields) -> Window:
+    window = {"name": "step", "tokens": 100, "samples": 4, "flops": 1e8} | fields
+    return Window(begin=int(begin * SECOND), end=int(end * SECOND), **window)
+
+
+#: A warm-up second, then steps of 1 s and 3 s with a gap of 1 s between them.
+STEPS = (step(0, 1, warmup=True, tokens=7), step(1, 2), step(3, 6))
+
+
+def record(stage="pretrain", windows=STEPS, **fields) -> StageRecord:
+    model = ModelFacts(parameters=50, trainable_parameters=50, bytes=200)
+    return StageRecord(
+        **{"stage": stage, "windows": windows, "samples": (), "model": model, "hardware": HARDWARE} | fields
+    )
+
+
+def figures(of: StageRecord) -> dict[str, Metric]:
+    metrics, flags = collect(of, CHOSEN)
+    assert flags == []
+    return metrics
+
+
+def sampled(**readings) -> tuple[Sample, ...]:
+    """One sample a second from 0 to 6."""
+    columns = {name: iter(values) for name, values in readings.items()}
+    return tuple(Sample(time=t * SECOND, **{n: next(c) for n, c in columns.items()}) for t in range(7))
+
+
+def test_latency_is_the_mean_of_the_measured_steps():
+    latency = figures(record())["AL"]
+    assert (latency.value, latency.unit, latency.provenance, latency.n) == (2.0, "s", "clock", 2)
+    assert latency.sd == pytest.approx(2**0.5)
+    # Student's t for one degree of freedom: 12.706 × sqrt(2) / sqrt(2)
+    assert latency.ci95 == pytest.approx((2 - 12.706, 2 + 12.706), abs=1e-3)
+    assert latency.percentiles["p50"] == 2.0
+    assert latency.percentiles["p90"] == pytest.approx(2.8)
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "value", "unit"),
+    [
+        ("pretrain", "TT", 200 / 50 / 4, "tokens/param/s"),
+        ("finetune", "ST", 8 / 50 / 4, "samples/param/s"),
+    ],
+)
+def test_throughput_is_per_parameter_in_training(stage, name, value, unit):
+    metrics = figures(record(stage))
+    assert metrics[name].value == pytest.approx(value)
+    assert metrics[name].unit == unit
+    assert metrics["tokens_per_second"].value == 50
+    assert metrics["samples_per_second"].value == 2
+    assert not {"TT", "ST", "IT"} - {name} & metrics.keys()
+
+
+def test_throughput_is_total_over_total_not_a_mean_of_rates():
+    # The steps' own rates are 100 and 33.3 tokens/s; their mean would be 66.7.
+    rate = figures(record())["tokens_per_second"]
+    assert rate.value == 50
+    assert rate.sd == pytest.approx((100 - 100 / 3) / 2**0.5)
+
+
+def test_a_model_without_parameters_has_no_throughput_per_parameter():
+    empty = ModelFacts(parameters=0, trainable_parameters=0, bytes=0)
+    assert figures(record(model=empty))["TT"].reason == "the model has no parameters"
+
+
+def test_utilization_is_counted_work_over_time_and_peak():
+    metrics = figures(record())
+    assert metrics["FLOPS"].value == pytest.approx(2e8 / 4)
+    assert metrics["PCU"].value == pytest.approx(0.05)
+    assert "measured: by hand" in metrics["PCU"].note
+
+
+def test_utilization_needs_operations_and_a_peak():
+    uncounted = tuple(evolve(window, flops=None) for window in STEPS)
+    assert figures(record(windows=uncounted))["PCU"].reason == "no floating-point operations were counted"
+    unknown = evolve(HARDWARE, peak_flops=None, peak_source="no such dtype")
+    metrics = figures(record(hardware=unknown))
+    assert metrics["PCU"].reason == "no peak to compare with: no such dtype"
+    assert metrics["FLOPS"].value == pytest.approx(5e7)
+
+
+def test_memory_is_averaged_over_the_measured_windows_alone():
+    # 2 GB in the first step, a rise in the gap, 4 GB in the second: (1 × 2 + 3 × 4) / 4
+    rss = [9e9, 2e9, 2e9, 4e9, 4e9, 4e9, 4e9]
+    metrics = figures(record(samples=sampled(rss=rss)))
+    assert metrics["AMU"].value == pytest.approx(3.5)
+    assert metrics["AMU"].provenance == "sampled"
+    assert metrics["AMU_fraction"].value == pytest.approx(3.5 / 16)
+    assert metrics["peak_memory"].value == 4.0
+    assert metrics["AMU"].n == 6
+
+
+def test_memory_on_a_gpu_is_the_workers_own_where_nvml_tells():
+    gpu = evolve(HARDWARE, device="cuda")
+    samples = sampled(rss=[1e9] * 7, device_used=[6e9] * 7, device_process=[5e9] * 7)
+    assert figures(record(hardware=gpu, samples=samples))["AMU"].value == 5.0
+    untold = sampled(rss=[1e9] * 7, device_used=[6e9] * 7)
+    metrics = figures(record(hardware=gpu, samples=untold, facts={"peak_allocated_bytes": 3e9}))
+    assert metrics["AMU"].value == 6.0
+    assert "all processes" in metrics["AMU"].note
+    assert metrics["peak_allocated"].value == 3.0
+    assert "peak_reserved" not in metrics
+
+
+def test_memory_that_nobody_sampled_is_unavailable():
+    assert figures(record())["AMU"].reason == "no memory was sampled"
+
+
+def test_a_stage_shorter_than_the_sampling_interval_takes_its_neighbours():
+    samples = (Sample(time=0, rss=1_000_000_000), Sample(time=10 * SECOND, rss=3_000_000_000))
+    metrics = figures(record(windows=(step(5, 5.001),), samples=samples))
+    assert metrics["AMU"].value == pytest.approx(2.0, rel=1e-3)
+    assert metrics["AMU"].n == 0
+
+
+def test_energy_is_the_counters_difference_over_the_windows():
+    # 10 W at first, 30 W in the gap (not ours), 20 W in the second step.
+    joules = [0, 10, 20, 50, 70, 90, 110]
+    counter = evolve(HARDWARE, energy_source="NVML energy counter", energy_reason=None)
+    metrics = figures(record(hardware=counter, samples=sampled(energy=joules, power=[1.0] * 7)))
+    assert metrics["energy"].value == pytest.approx(10 + 60)
+    assert metrics["AEC"].value == pytest.approx(70 / 4)
+    assert metrics["AEC"].provenance == "counter"
+    assert metrics["AEC"].note == "NVML energy counter"
+    assert metrics["energy_per_token"].value == pytest.approx(70 / 200)
+
+
+def test_energy_is_integrated_from_power_where_there_is_no_counter():
+    power = [0, 10, 10, 20, 20, 20, 20]
+    metrics = figures(record(samples=sampled(power=[float(p) for p in power])))
+    assert metrics["energy"].value == pytest.approx(10 + 60)
+    assert metrics["AEC"].provenance == "sampled"
+
+
+def test_energy_that_cannot_be_read_says_why_and_is_never_zero():
+    for name in ("AEC", "energy", "energy_per_token"):
+        metric = figures(record())[name]
+        assert (metric.value, metric.provenance, metric.reason) == (
+            None,
+            "unavailable",
+            "no counter on this bench",
+        )
+
+
+def infer(**fields) -> StageRecord:
+    windows = (
+        step(0, 1, name="request", tokens=8, samples=2),
+        step(0, 0.2, name="prefill", tokens=20, samples=2),
+        step(0.2, 0.8, name="decode", tokens=6, samples=2),
+    )
+    return record("infer", windows, **fields)
+
+
+def test_inference_has_its_phases_and_generated_tokens():
+    metrics = figures(infer())
+    assert metrics["IT"].value == 8
+    assert metrics["TTFT"].value == pytest.approx(0.2)
+    assert metrics["TPOT"].value == pytest.approx(
+        0.6 / 3
+    )  # three tokens after the first for each of two samples
+    assert metrics["IT"].ci95 is None
+
+
+def ppl(value: float) -> dict[str, Metric]:
+    return {"PPL": Metric(value=value, unit="perplexity per token", provenance="evaluated")}
+
+
+def test_compression_is_size_times_kept_quality():
+    found = Compression(original_bytes=400, bytes=100, original_quality=ppl(8.0), quality=ppl(10.0))
+    metrics = figures(infer(compression=found))
+    assert metrics["MCR"].value == pytest.approx(4 * 8 / 10)
+    assert metrics["compression"].value == 4.0
+
+
+def test_compression_without_a_quantizer_is_one_and_says_so():
+    rate = figures(infer())["MCR"]
+    assert rate.value == 1.0
+    assert "nothing was quantized" in rate.note
+
+
+def test_compression_needs_the_original():
+    metrics = figures(infer(compression=Compression(reason="quantized while it was loaded")))
+    assert metrics["MCR"].reason == "quantized while it was loaded"
+    unjudged = Compression(original_bytes=400, bytes=100)
+    metrics = figures(infer(compression=unjudged))
+    assert "no perplexity" in metrics["MCR"].reason
+    assert metrics["compression"].value == 4.0
+
+
+@given(st.floats(0.1, 1e4), st.integers(1, 10**12), st.integers(1, 10**12))
+def test_compression_that_keeps_quality_is_the_ratio_of_sizes(perplexity, before, after):
+    found = Compression(
+        original_bytes=before, bytes=after, original_quality=ppl(perplexity), quality=ppl(perplexity)
+    )
+    assert figures(infer(compression=found))["MCR"].value == pytest.approx(before / after)
+
+
+def test_perplexity_is_passed_on_as_it_was_evaluated():
+    quality = ppl(8.5) | {"PPL_floor": ppl(700.0)["PPL"]}
+    metrics = figures(record(quality=quality))
+    assert metrics["PPL"] == quality["PPL"]
+    assert metrics["PPL_floor"].value == 700.0
+
+
+def test_quality_that_no_collector_knows_is_passed_on_too():
+    accuracy = Metric(value=0.75, unit="ratio", provenance="evaluated")
+    bits = Metric(value=1.5, unit="bits per byte", provenance="evaluated")
+    metrics = figures(record(quality={"accuracy": accuracy, "PPL": bits}))
+    assert metrics["accuracy"] == accuracy
+    assert metrics["PPL"] == bits
+
+
+def test_a_stage_in_which_nothing_was_measured_has_no_figures_and_no_failures():
+    metrics = figures(record(windows=STEPS[:1]))
+    assert metrics["AL"].reason == "no work was measured"
+    assert all(metric.value is None for metric in metrics.values())
+
+
+def test_every_figure_is_announced_by_a_card_with_its_unit():
+    announced = {info.name: info for card in METRICS for info in card.metrics}
+    assert len(announced) == sum(len(card.metrics) for card in METRICS)
+    seen = figures(record(samples=sampled(rss=[1e9] * 7))) | figures(record("finetune")) | figures(infer())
+    for name, metric in seen.items():
+        assert metric.unit == announced[name].unit
