@@ -38,6 +38,9 @@ def _share(achieved: Metric, record: StageRecord) -> Metric:
     if not peak:
         return Metric.unavailable("ratio", f"no peak to compare with: {record.hardware.peak_source}")
     assert achieved.value is not None
+    note = f"of {peak / 1e12:.3g} TFLOP/s in {record.hardware.dtype}; {record.hardware.peak_source}"
+    if achieved.value > peak:
+        note = f"above 1, so this peak is too low; {note}"
     return Metric(
         value=achieved.value / peak,
         unit="ratio",
@@ -45,7 +48,7 @@ def _share(achieved: Metric, record: StageRecord) -> Metric:
         n=achieved.n,
         sd=None if achieved.sd is None else achieved.sd / peak,
         ci95=None if achieved.ci95 is None else (achieved.ci95[0] / peak, achieved.ci95[1] / peak),
-        note=f"of {peak / 1e12:.3g} TFLOP/s in {record.hardware.dtype}; {record.hardware.peak_source}",
+        note=note,
     )
 
 

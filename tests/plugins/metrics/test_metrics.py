@@ -113,6 +113,13 @@ def test_utilization_needs_operations_and_a_peak():
     assert metrics["FLOPS"].value == pytest.approx(5e7)
 
 
+def test_a_utilization_that_cannot_be_accuses_the_peak():
+    low = evolve(HARDWARE, peak_flops=1e6)
+    metric = figures(record(hardware=low))["PCU"]
+    assert metric.value == pytest.approx(50)
+    assert metric.note.startswith("above 1, so this peak is too low; ")
+
+
 def test_memory_is_averaged_over_the_measured_windows_alone():
     # 2 GB in the first step, a rise in the gap, 4 GB in the second: (1 × 2 + 3 × 4) / 4
     rss = [9e9, 2e9, 2e9, 4e9, 4e9, 4e9, 4e9]
