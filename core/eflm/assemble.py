@@ -14,7 +14,7 @@ from eflm import device as devices
 from eflm.contracts import Adapter, Host, Quantizer, Targets, Workload, WorkloadRequest
 from eflm.errors import ModelError
 from eflm.plan import Chosen, Plan
-from eflm_schemas import AdapterCard, AttentionCard, MoeRouterCard
+from eflm_schemas import AdapterCard, AttentionCard, ModalityCard, MoeRouterCard, QuantizerCard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -55,6 +55,7 @@ def base_model(plan: Plan, workload: Workload) -> nn.Module:
     """The model with attention and mixture of experts replaced, on the CPU unless a quantizer loaded it elsewhere."""
     import torch
 
+    check_memory(plan, workload)
     # Whatever a technique initialises shall depend on the run's seed and on nothing that happened before.
     torch.manual_seed(plan.spec.seed)
     model = workload.build_model(from_scratch=plan.from_scratch, load_kwargs=load_kwargs(plan))
@@ -63,6 +64,33 @@ def base_model(plan: Plan, workload: Workload) -> nn.Module:
     if plan.moe is not None:
         replace_mlps(plan, _host(plan, workload, plan.moe), model)
     return model
+
+
+def check_memory(plan: Plan, workload: Workload) -> None:
+    """ModelError when the weights of a pretrained model cannot fit, before they fill the memory that there is."""
+    import torch
+
+    if cast(ModalityCard, plan.modality.card).preset(plan.spec.model) is not None:
+        return
+    try:
+        with torch.device("meta"):
+            outline = workload.build_model(from_scratch=True, load_kwargs={})
+    except (
+        Exception
+    ):  # a modality need not be able to build without memory; then the size is not known beforehand
+        return
+    if plan.from_scratch:
+        width = 4.0
+    elif quantizes_at_load(plan):
+        assert plan.quantizer is not None
+        width = cast(QuantizerCard, plan.quantizer.card).bits / 8
+    else:
+        width = (
+            2.0  # what nearly every checkpoint stores; one in float32 that does not fit is still met later
+        )
+    parameters = sum(parameter.numel() for parameter in outline.parameters())
+    what = f"{plan.spec.model} has {parameters:,} parameters, which"
+    devices.require_memory(int(parameters * width), what, plan.spec.device)
 
 
 def quantizes_at_load(plan: Plan) -> bool:
