@@ -1,0 +1,112 @@
+"""Every adapter at every bit width that leaves it something to train, on real tiny decoders."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from eflm_plugins.adapters.cards import ADAPTERS
+from eflm_plugins.hosts.decoder import DecoderHost
+from eflm_plugins.quantizers.cards import QUANTIZERS
+from eflm_schemas.options import parse
+from support import decoders
+from support.decoders import CONFIGS, VOCABULARY, with_attention, with_moe
+
+IDS = torch.randint(3, VOCABULARY, (4, 16), generator=torch.Generator().manual_seed(0))
+SETTINGS = {"freeze": {"num_frozen_layers": 1}}
+LEGAL = [
+    (adapter, quantizer)
+    for adapter in ADAPTERS
+    for quantizer in QUANTIZERS
+    if quantizer.trainable or not adapter.trains_base
+]
+
+
+def tiny(family="qwen2"):
+    """Rows of whole blocks, so that 4 bits can hold them."""
+    return decoders.tiny(family, hidden_size=64, intermediate_size=128, num_attention_heads=4)
+
+
+def make(card):
+    options = (
+        parse(card.config.resolve(), SETTINGS.get(card.name, {}), owner=card.name) if card.config else None
+    )
+    return card.factory.resolve()(options)
+
+
+def adapt(model, adapter_card, quantizer_card):
+    host = DecoderHost()
+    model = make(quantizer_card).apply(model, host.targets(model), "cpu")
+    adapter = make(adapter_card)
+    return adapter.apply(model, host.targets(model)), adapter
+
+
+def train(model, adapter, steps=4, learning_rate=5e-3):
+    model.train()
+    optimizer = torch.optim.AdamW(adapter.parameter_groups(model, learning_rate), weight_decay=0.0)
+    losses = []
+    for _ in range(steps):
+        loss = model(input_ids=IDS, labels=IDS, use_cache=False).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(float(loss.detach()))
+    return losses
+
+
+def check_training(model, adapter):
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert wanted
+    losses = train(model, adapter)
+    assert losses[-1] < losses[0]
+    changed = {name for name, p in model.named_parameters() if not torch.equal(before[name], p.detach())}
+    assert changed == wanted
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize(("adapter", "quantizer"), LEGAL, ids=lambda card: card.name)
+def test_training_changes_what_is_trained_and_nothing_else(family, adapter, quantizer):
+    check_training(*adapt(tiny(family), adapter, quantizer))
+
+
+@pytest.mark.parametrize("attention", ["mla", "nsa"])
+@pytest.mark.parametrize(("adapter", "quantizer"), LEGAL, ids=lambda card: card.name)
+def test_replaced_attention_and_experts_can_be_trained(attention, adapter, quantizer):
+    model, adapter = adapt(with_moe(with_attention(tiny(), attention)), adapter, quantizer)
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    losses = train(model, adapter)
+    assert losses[-1] < losses[0]
+    for old, parameter in zip(before, model.parameters(), strict=True):
+        if not parameter.requires_grad:
+            assert torch.equal(old, parameter)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "quantizer"), [pair for pair in LEGAL if pair[1].name != "int4"], ids=lambda card: card.name
+)
+def test_merging_changes_no_output(adapter, quantizer):
+    # Merged weights are rounded to the base's width; what is left of the difference is that rounding.
+    tolerance = {"fp32": 1e-5, "fp16": 0.02, "bf16": 0.1}[quantizer.name]
+    model, adapter = adapt(tiny("llama"), adapter, quantizer)
+    train(model, adapter)
+    model.eval()
+    with torch.no_grad():
+        before = model(input_ids=IDS).logits
+        merged = adapter.merge(model).eval()
+        after = merged(input_ids=IDS).logits
+    torch.testing.assert_close(after, before, rtol=tolerance, atol=tolerance)
+    assert not any("lora" in name for name, _ in merged.named_parameters())
+    assert type(merged).__name__ == "LlamaForCausalLM"
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS[:3], ids=lambda card: card.name)
+def test_an_adapter_on_four_bits_stays_beside_them(adapter):
+    int4 = next(card for card in QUANTIZERS if card.name == "int4")
+    model, adapter = adapt(tiny(), adapter, int4)
+    train(model, adapter)
+    merged = adapter.merge(model)
+    assert merged is model
+    assert any("lora_A" in name for name, _ in merged.named_parameters())
+    out = merged.eval().generate(input_ids=IDS[:1], max_new_tokens=3, min_new_tokens=3, do_sample=False)
+    assert out.shape == (1, 19)
