@@ -15,6 +15,8 @@ from eflm.errors import ModelError, UsageError
 from eflm.measure.hardware import cpu_name
 
 GB = 1e9
+#: Environment variables that decide how threads share work and wait for each other.
+_OPENMP = ("OMP_", "GOMP_", "KMP_", "MKL_")
 
 
 def resolve(device: str) -> str:
@@ -43,7 +45,7 @@ def describe(device: str) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "device": device,
         "threads": torch.get_num_threads(),
-        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY"),
+        "openmp": {name: value for name, value in os.environ.items() if name.startswith(_OPENMP)},
     }
     if device.startswith("cuda"):
         properties = torch.cuda.get_device_properties(device)

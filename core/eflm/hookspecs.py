@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pluggy
+
 from eflm_schemas import (
     AdapterCard,
     AttentionCard,

@@ -134,9 +134,13 @@ class WorkerProcess:
 def _environment() -> dict[str, str]:
     """This process's environment, with its module path: a plugin that is found here must be found there."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-    # OpenMP threads that spin at a barrier take the core that the thread they wait for needs: a little other work on
-    # the machine would slow a step twentyfold. Waiting asleep, it slows a step by what it takes.
-    return {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": path}
+    if not environment.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
+        # By default OpenMP threads spin at a barrier for long, on the core that the thread they wait for may need: a
+        # little other work on the machine slows a step tenfold and more. So short a spin costs nothing when the
+        # machine is idle and slows a step by what the other work takes when it is not.
+        environment["GOMP_SPINCOUNT"] = "1000"
+    return environment
 
 
 def describe_end(status: int, resident: int | None) -> str:

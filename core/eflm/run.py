@@ -183,8 +183,8 @@ class Watcher:
     def _facts(self) -> dict[str, Any]:
         """What the result says besides metrics: the workload's own facts, and each stage's."""
         facts = dict(self._journal.facts)
-        if "omp_wait_policy" in self._journal.device:
-            facts["omp_wait_policy"] = self._journal.device["omp_wait_policy"]
+        if "openmp" in self._journal.device:
+            facts["openmp"] = self._journal.device["openmp"]
         for name, stage in self._journal.stages.items():
             told: dict[str, Any] = {"dtype": stage.dtype, **stage.facts}
             if stage.model is not None:

@@ -1,4 +1,7 @@
-"""The result table of `eflm bench`: a section per stage, each figure with its spread, unit and provenance."""
+"""The result table of `eflm bench`: a section per stage, each figure with its spread, unit and provenance.
+
+A remark that is long, such as why there is no energy, stands below the tables, once, with a number in the rows.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+#: Remarks up to this many characters stand in their row.
+SHORT = 36
+
 
 def render(result: RunResult, console: Console) -> None:
     """Print a result: what was run, the figures of each stage, and what a reader must know of them."""
@@ -19,9 +25,14 @@ def render(result: RunResult, console: Console) -> None:
 
     console.print(Text(heading(result), style="bold"))
     console.print(Text(machine(result), style="dim"))
+    footnotes: dict[str, int] = {}
     for stage, outcome in result.stages.items():
         console.print()
-        console.print(_table(stage, outcome))
+        console.print(_table(stage, outcome, footnotes))
+    if footnotes:
+        console.print()
+    for remark, mark in footnotes.items():
+        console.print(Text(f"[{mark}] {remark}", style="dim"))
     if result.flags:
         console.print(Text("\nBefore you trust these figures", style="bold yellow"))
     for flag in result.flags:
@@ -53,7 +64,7 @@ def machine(result: RunResult) -> str:
     return f"{where}; {software}; {result.seconds:.1f} s in all"
 
 
-def _table(stage: str, outcome: StageResult) -> Table:
+def _table(stage: str, outcome: StageResult, footnotes: dict[str, int]) -> Table:
     from rich.text import Text
 
     title = f"{stage}  ({outcome.seconds:.1f} s)"
@@ -63,7 +74,10 @@ def _table(stage: str, outcome: StageResult) -> Table:
         value, unit = figure(metric)
         style = "dim" if metric.value is None else ""
         count = "" if metric.n is None else f"{metric.n:,}"
-        cells = (name, value, unit, metric.provenance, count, metric.reason or metric.note or "")
+        remark = metric.reason or metric.note or ""
+        if len(remark) > SHORT:
+            remark = f"[{footnotes.setdefault(remark, len(footnotes) + 1)}]"
+        cells = (name, value, unit, metric.provenance, count, remark)
         table.add_row(*(Text(cell, style=style) for cell in cells))
     return table
 
