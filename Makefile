@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench test test-fast lint docs benchmarks clean
+.PHONY: bench test format docs benchmarks clean
 
 bench: $(VENV)/.installed  ## install, then run the first benchmark
 	$(BIN)/eflm bench --attention nsa --peft dora
@@ -13,12 +13,9 @@ test: $(VENV)/.installed-dev  ## install with the dev extra, then check style, t
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2
 
-test-fast: $(VENV)/.installed-dev  ## the tests that take a moment
-	$(BIN)/python -m pytest -m "not slow" -x
-
-lint: $(VENV)/.installed-dev  ## mend what can be mended
+format: $(VENV)/.installed-dev  ## mend what can be mended
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

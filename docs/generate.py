@@ -124,12 +124,27 @@ def _fields(card: type, beyond: type | None = None) -> str:
         if attribute.name in known and known[attribute.name] == attribute.default:
             continue
         default = "required" if attribute.default is attrs.NOTHING else f"`{_default(attribute.default)}`"
-        rows.append((f"`{attribute.name}`", f"`{attribute.type}`", default, meanings.get(attribute.name, "")))
+        rows.append(
+            (
+                f"`{attribute.name}`",
+                f"`{_written_type(card, attribute.name)}`",
+                default,
+                meanings.get(attribute.name, ""),
+            )
+        )
     return _table(("field", "type", "default", "meaning"), rows) if rows else ""
 
 
 def _default(value: Any) -> str:
     return f"{value.factory.__name__}()" if isinstance(value, attrs.Factory) else repr(value)  # type: ignore[arg-type]
+
+
+def _written_type(card: type, name: str) -> str:
+    """A field's type as its author wrote it; `attribute.type` changes once anything resolves the class's types."""
+    for owner in card.__mro__:
+        if name in inspect.get_annotations(owner):
+            return str(inspect.get_annotations(owner)[name])
+    raise LookupError(f"{card.__name__} has no annotation for {name}")
 
 
 def _comments(card: type) -> dict[str, str]:

@@ -92,13 +92,15 @@ def eflm(site: Site, tmp_path: Path) -> Callable[..., subprocess.CompletedProces
 
     def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         path = (str(site.root), os.environ.get("PYTHONPATH"))
+        # In a pipe the output is as wide as it needs to be, unless whoever runs the tests has set a width.
+        unsized = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
         return subprocess.run(
             [sys.executable, "-m", "eflm", *arguments],
             capture_output=True,
             text=True,
             timeout=120,
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path)), **(env or {})},
+            env={**unsized, "PYTHONPATH": os.pathsep.join(filter(None, path)), **(env or {})},
         )
 
     return run

@@ -38,6 +38,8 @@ def test_the_torch_free_commands_start_in_an_instant(benchmark, arguments):
         baseline.append(seconds(BASELINE))
 
     benchmark.pedantic(once, setup=before, rounds=ROUNDS)
+    if benchmark.disabled:  # tests run side by side time nothing; that the command runs has been seen
+        return
 
     fastest = benchmark.stats.stats.min
     benchmark.extra_info["baseline"] = min(baseline)

@@ -98,7 +98,12 @@ def test_random_weights_are_quantized_once_they_are_built(registry):
 
 def test_weights_that_cannot_fit_are_refused_before_they_are_read(registry, folder, tmp_path):
     config = json.loads((folder / "config.json").read_text())
-    config |= {"hidden_size": 6 << 13, "intermediate_size": 1 << 18, "num_hidden_layers": 32, "head_dim": 1 << 13}
+    config |= {
+        "hidden_size": 6 << 13,
+        "intermediate_size": 1 << 18,
+        "num_hidden_layers": 32,
+        "head_dim": 1 << 13,
+    }
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"has [\d,]+ parameters, which would take [\d.]+ GB of memory, and"):
         build(str(tmp_path), registry=registry)
