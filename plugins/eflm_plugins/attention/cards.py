@@ -9,7 +9,7 @@ _OPTIONS = "eflm_plugins.attention.options"
 ATTENTION = (
     AttentionCard(
         name="mha",
-        summary="Multi-head attention: every query head has its own keys and values.",
+        summary="multi-head attention: every query head has its own keys and values",
         source="arXiv 1706.03762, section 3.2.2",
         factory=Ref("eflm_plugins.attention.dense.module:multi_head"),
         converts=True,
@@ -18,7 +18,7 @@ ATTENTION = (
     ),
     AttentionCard(
         name="gqa",
-        summary="Grouped-query attention: groups of query heads share keys and values.",
+        summary="grouped-query attention: groups of query heads share keys and values",
         source="arXiv 2305.13245",
         factory=Ref("eflm_plugins.attention.dense.module:grouped_query"),
         config=Ref(f"{_OPTIONS}:GqaOptions"),
@@ -28,7 +28,7 @@ ATTENTION = (
     ),
     AttentionCard(
         name="mqa",
-        summary="Multi-query attention: all query heads share one key and value head.",
+        summary="multi-query attention: all query heads share one key and value head",
         source="arXiv 1911.02150",
         factory=Ref("eflm_plugins.attention.dense.module:multi_query"),
         converts=True,
@@ -37,7 +37,7 @@ ATTENTION = (
     ),
     AttentionCard(
         name="mla",
-        summary="Multi-head latent attention: keys and values from one cached low-rank latent, decoupled RoPE.",
+        summary="multi-head latent attention: keys and values from one cached low-rank latent, decoupled RoPE",
         source="arXiv 2405.04434, section 2.1",
         factory=Ref("eflm_plugins.attention.mla.module:MultiHeadLatentAttention"),
         config=Ref(f"{_OPTIONS}:MlaOptions"),
@@ -45,7 +45,7 @@ ATTENTION = (
     ),
     AttentionCard(
         name="nsa",
-        summary="Native sparse attention: compressed, selected and windowed keys, gated and summed.",
+        summary="native sparse attention: compressed, selected and windowed keys, gated and summed",
         source="arXiv 2502.11089, section 3",
         factory=Ref("eflm_plugins.attention.nsa.module:NativeSparseAttention"),
         config=Ref(f"{_OPTIONS}:NsaOptions"),
