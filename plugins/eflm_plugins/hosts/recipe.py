@@ -46,6 +46,14 @@ def needs_plugins(path: Path) -> bool:
     return config.is_file() and json.loads(config.read_text("utf-8")).get("model_type") == MODEL_TYPE
 
 
+def base_config(path: Path) -> tuple[PretrainedConfig, dict[str, Any]]:
+    """The config of a saved model before its techniques, and the recipe that puts them back."""
+    saved = json.loads((path / "config.json").read_text("utf-8"))
+    recipe = saved.pop("eflm")
+    saved.pop("model_type")
+    return AutoConfig.for_model(recipe["model_type"], **saved), recipe
+
+
 def load_pretrained(
     path: str | Path, *, dtype: torch.dtype | str | None = None, **_load_kwargs: Any
 ) -> nn.Module:
@@ -57,15 +65,10 @@ def load_pretrained(
     from safetensors.torch import load_file
 
     path = Path(path)
-    saved = json.loads((path / "config.json").read_text("utf-8"))
-    recipe = saved.pop("eflm")
-    saved.pop("model_type")
-    config = AutoConfig.for_model(recipe["model_type"], **saved)
-    model = AutoModelForCausalLM.from_config(config)
+    config, recipe = base_config(path)
+    # Made in its dtype rather than cast to it: the rotary frequencies stay float32, as they were when it was saved.
+    model = AutoModelForCausalLM.from_config(config, dtype=config.dtype if dtype in (None, "auto") else dtype)
     apply_recipe(model, recipe)
-    wanted = getattr(config, "dtype", None) if dtype in (None, "auto") else dtype
-    if wanted is not None:
-        model.to(getattr(torch, wanted) if isinstance(wanted, str) else wanted)
     weights: dict[str, Any] = {}
     for file in sorted(path.glob("*.safetensors")):
         weights.update(load_file(file))
@@ -95,7 +98,7 @@ def apply_recipe(model: nn.Module, recipe: Mapping[str, Any]) -> None:
             continue
         wanted = recipe[kind]
         try:
-            card = registry.get(kind, wanted["plugin"]).card
+            card = registry.get(kind, f"{wanted['distribution']}:{wanted['plugin']}").card
         except Exception as error:
             raise ModelError(
                 f"the model needs the {kind} plugin {wanted['plugin']!r} of {wanted['distribution']} "
@@ -111,4 +114,4 @@ def apply_recipe(model: nn.Module, recipe: Mapping[str, Any]) -> None:
         )
 
 
-__all__ = ["apply_recipe", "load_pretrained", "needs_plugins", "record"]
+__all__ = ["apply_recipe", "base_config", "load_pretrained", "needs_plugins", "record"]

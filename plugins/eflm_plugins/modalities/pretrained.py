@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,9 +19,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from eflm.errors import ModelError
+from eflm.errors import EflmError, ModelError
 from eflm_plugins.hosts.decoder import load_pretrained
-from eflm_plugins.hosts.recipe import needs_plugins
+from eflm_plugins.hosts.recipe import base_config, needs_plugins
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WHAT_WORKS = (
@@ -125,7 +124,7 @@ def _in_folder(model: str, path: Path) -> Pretrained:
         raise ModelError(f"--model {model}: the folder holds no config.json; {_WHAT_WORKS}")
     with _sentences(model):
         saved = needs_plugins(path)
-        config = _base_config(path) if saved else AutoConfig.from_pretrained(path, trust_remote_code=False)
+        config = base_config(path)[0] if saved else AutoConfig.from_pretrained(path, trust_remote_code=False)
     return Pretrained(model=model, source=str(path), folder=path, config=config, has_plugins=saved)
 
 
@@ -159,14 +158,6 @@ def _hub_answers() -> bool:
     return True
 
 
-def _base_config(path: Path) -> Any:
-    """The config of a model that eflm saved, as the architecture that its recipe starts from."""
-    saved = json.loads((path / "config.json").read_text("utf-8"))
-    recipe = saved.pop("eflm")
-    saved.pop("model_type")
-    return AutoConfig.for_model(recipe["model_type"], **saved)
-
-
 def _check_decoder(found: Pretrained) -> None:
     config, kind = found.config, type(found.config)
     if getattr(config, "is_encoder_decoder", False):
@@ -192,13 +183,11 @@ def _check_decoder(found: Pretrained) -> None:
 @contextmanager
 def _sentences(model: str) -> Iterator[None]:
     """Whatever transformers and its file formats raise for a checkpoint they cannot read, as one ModelError."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        if isinstance(error, torch.OutOfMemoryError):
-            raise
+    except (EflmError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # configs, tokenizers and weights each have errors of their own
         raise ModelError(f"--model {model} cannot be loaded: {_first_line(error)}; {_WHAT_WORKS}") from error
 
 

@@ -77,6 +77,19 @@ def test_a_model_is_saved_and_loaded(name, moe, tmp_path):
     assert loaded.generation_config.eos_token_id == model.generation_config.eos_token_id
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_of_half_width_is_loaded_as_it_was_saved(dtype, tmp_path):
+    from eflm_plugins.hosts.decoder import load_pretrained
+
+    model = with_attention(AutoModelForCausalLM.from_config(tiny().config, dtype=dtype), "mla").eval()
+    model.save_pretrained(tmp_path)
+    loaded = load_pretrained(tmp_path)
+    assert loaded.dtype == dtype
+    assert loaded.model.rotary_emb.inv_freq.dtype == torch.float32
+    ids = torch.randint(3, VOCABULARY, (2, 20))
+    assert torch.equal(loaded(ids).logits, model(ids).logits)
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_transformers_trainer_and_gradient_checkpointing(name, tmp_path):
     model = with_moe(with_attention(tiny(), name))
