@@ -40,7 +40,7 @@ def bench(
     folder, the result is saved there too. A run that fails is a result with status "failed" and its reason;
     a request that cannot be raises UsageError.
     """
-    from eflm.run import run
+    from eflm.running.run import run
 
     spec = request(
         model=model,

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from attrs import asdict
 
-from eflm import device as devices
 from eflm.contracts import Adapter, Host, Quantizer, Targets, Workload, WorkloadRequest
 from eflm.errors import ModelError
 from eflm.plan import Chosen, Plan
+from eflm.running import device as devices
 from eflm_schemas import AdapterCard, AttentionCard, ModalityCard, MoeRouterCard, QuantizerCard
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """Results on disk: one run a file, written whole or not at all. The files are the truth; there is no index.
 
-`eflm.run` saves, the command line names the path, and whoever compares results loads.
+`eflm.running.run` saves, the command line names the path, and whoever compares results loads.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def test_everything_promised_is_there():
 
 
 def test_importing_it_imports_nothing_heavy_nor_what_only_a_run_needs(heavy):
-    names = (*heavy, "eflm.run", "eflm.registry", "cattrs", "rich")
+    names = (*heavy, "eflm.running.run", "eflm.registry", "cattrs", "rich")
     code = f"import eflm, sys; print([n for n in {names!r} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

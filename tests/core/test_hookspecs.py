@@ -7,8 +7,8 @@ import torch
 
 import eflm
 from eflm import hookimpl
-from eflm.collect import collect
 from eflm.compose import compose
+from eflm.running.collect import collect
 from eflm.testing.metric import record_of
 from eflm_plugins.moe.layer import MoeLayer
 from eflm_schemas import (

@@ -72,7 +72,7 @@ def command(
     )
     plan = compose(spec, load_plugins())
     # Only now, with a request that can be, the heavy part.
-    from eflm.run import run
+    from eflm.running.run import run
 
     with _progress(wanted=not as_json) as progress:
         result = run(plan, results=results, progress=progress)

@@ -8,8 +8,8 @@ from typing import Any
 from attrs import define, field
 
 from eflm.contracts import Workload
-from eflm.events import EventWriter
 from eflm.measure.windows import Windows
+from eflm.running.events import EventWriter
 
 
 @define

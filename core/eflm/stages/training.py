@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from eflm import device as devices
 from eflm.contracts import Batch
 from eflm.errors import ModelError
+from eflm.running import device as devices
 from eflm.stages.options import FinetuneOptions, PretrainOptions
 from eflm.stages.session import Session
 

@@ -7,9 +7,9 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eflm.collect import collect
 from eflm.measure.record import Compression, Hardware, ModelFacts, Sample, StageRecord, Window
 from eflm.plan import Chosen
+from eflm.running.collect import collect
 from eflm_plugins.metrics.cards import METRICS
 from eflm_schemas import Metric, PluginOrigin
 

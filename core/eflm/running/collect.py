@@ -1,6 +1,6 @@
 """From records to figures: every metric collector sees every stage, and one that fails harms no other.
 
-Called by `eflm.run` once the worker has ended.
+Called by `eflm.running.run` once the worker has ended.
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ import os
 
 import pytest
 
-from eflm.events import EventWriter, decode
-from eflm.journal import Journal
 from eflm.measure.record import Compression, ModelFacts, Window
+from eflm.running.events import EventWriter, decode
+from eflm.running.journal import Journal
 from eflm_schemas import Flag, Metric
 
 PPL = Metric(value=8.0, unit="perplexity per token", provenance="evaluated", ci95=(7.5, 8.5))

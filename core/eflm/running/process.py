@@ -1,6 +1,6 @@
 """The worker as a process: started in a group of its own, listened to, ended, and its end put into words.
 
-`eflm.run` owns one per run. Whatever happens in the `with` block, nothing of the worker outlives it.
+`eflm.running.run` owns one per run. Whatever happens in the `with` block, nothing of the worker outlives it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class WorkerTimeout(Exception):
 
 
 class WorkerProcess:
-    """`python -m eflm.worker`, given `spec` as JSON on its standard input."""
+    """`python -m eflm.running.worker`, given `spec` as JSON on its standard input."""
 
     def __init__(self, spec: str, timeout: float | None) -> None:
         # It has no name, so that not even SIGKILL leaves it behind.
@@ -40,7 +40,7 @@ class WorkerProcess:
                     sys.executable,
                     "-P",
                     "-m",
-                    "eflm.worker",
+                    "eflm.running.worker",
                     f"--events={descriptor}",
                     f"--parent={os.getpid()}",
                 ],

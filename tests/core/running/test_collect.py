@@ -6,10 +6,10 @@ import math
 
 import pytest
 
-from eflm import collect as module
-from eflm.collect import collect, finite
 from eflm.measure.record import Hardware, StageRecord
 from eflm.plan import Chosen
+from eflm.running import collect as module
+from eflm.running.collect import collect, finite
 from eflm_schemas import Metric, MetricCard, MetricInfo, PluginOrigin, Ref
 
 GOOD = Metric(value=1.0, unit="s", provenance="clock")
@@ -39,7 +39,7 @@ def chosen(name: str, found: object, monkeypatch, **fields) -> Chosen:
         name=name,
         summary="",
         source="",
-        factory=Ref(f"eflm.collect:made_{name}"),
+        factory=Ref(f"eflm.running.collect:made_{name}"),
         metrics=(MetricInfo("good", "s", "lower", ""),),
         **fields,
     )

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from eflm.worker import receive
+from eflm.running.worker import receive
 from eflm_schemas import RunSpec
 from eflm_schemas.convert import to_json
 
-PIECE = Path(__file__).parents[1] / "support" / "known_amounts.py"
+PIECE = Path(__file__).parents[2] / "support" / "known_amounts.py"
 
 
 class Worker:
@@ -27,7 +27,7 @@ class Worker:
         command = [
             sys.executable,
             "-m",
-            "eflm.worker",
+            "eflm.running.worker",
             f"--events={write}",
             f"--parent={parent or os.getpid()}",
         ]

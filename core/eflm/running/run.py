@@ -17,16 +17,16 @@ from typing import Any, Literal
 from attrs import asdict, evolve
 
 from eflm import store
-from eflm.collect import collect
-from eflm.environment import Watch, environment
-from eflm.events import decode
-from eflm.journal import Journal, StageJournal
 from eflm.measure.energy import NoEnergy, Rapl, find_rapl
 from eflm.measure.nvml import NvmlDevice, NvmlUnavailable
 from eflm.measure.record import Hardware, StageRecord
 from eflm.measure.sampler import Sampler
 from eflm.plan import Plan
-from eflm.process import WorkerProcess, WorkerTimeout, describe_end
+from eflm.running.collect import collect
+from eflm.running.environment import Watch, environment
+from eflm.running.events import decode
+from eflm.running.journal import Journal, StageJournal
+from eflm.running.process import WorkerProcess, WorkerTimeout, describe_end
 from eflm_schemas import Environment, Flag, RunResult, StageResult
 from eflm_schemas.convert import to_dict, to_json
 

@@ -1,6 +1,6 @@
 """The worker: carries out one plan in a process of its own, and tells the watching parent what happens.
 
-Started by `eflm.run` as `python -m eflm.worker`. The spec comes on standard input, events leave on a pipe.
+Started by `eflm.running.process` as a command. The spec comes on standard input, events leave on a pipe.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from attrs import evolve
 
 from eflm.errors import EflmError
-from eflm.events import EventWriter
+from eflm.running.events import EventWriter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,7 +37,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main(arguments: list[str] | None = None) -> int:
     """Read a spec from standard input, run it, return the exit status: 0 done, 1 failed with a reason sent."""
-    parser = argparse.ArgumentParser(prog="python -m eflm.worker")
+    parser = argparse.ArgumentParser(prog="python -m eflm.running.worker")
     parser.add_argument("--events", type=int, required=True, help="descriptor of the pipe that events go to")
     parser.add_argument("--parent", type=int, required=True, help="process that must stay alive")
     options = parser.parse_args(arguments)
@@ -100,7 +100,7 @@ class Run:
     """One plan on its way through the stages."""
 
     def __init__(self, plan: Plan, events: EventWriter) -> None:
-        from eflm import device
+        from eflm.running import device
 
         self.events = events
         self.plan = plan.with_device(device.resolve(plan.spec.device))

@@ -17,11 +17,11 @@ import pytest
 from eflm import load_plugins
 from eflm.compose import compose
 from eflm.errors import EflmError
-from eflm.run import key, run
+from eflm.running.run import key, run
 from eflm.store import load, path_of
 from eflm_schemas import RunSpec
 
-PIECE = Path(__file__).parents[1] / "support" / "known_amounts.py"
+PIECE = Path(__file__).parents[2] / "support" / "known_amounts.py"
 
 
 @pytest.fixture

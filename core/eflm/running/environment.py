@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
-from eflm.device import memory_limit
 from eflm.measure.hardware import cpu_name
+from eflm.running.device import memory_limit
 from eflm_schemas import Environment, Flag
 
 #: What a figure can depend on. The plugins' own distributions are in the result's `plugins`.

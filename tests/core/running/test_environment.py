@@ -9,10 +9,10 @@ import time
 import psutil
 import pytest
 
-from eflm import device, environment
-from eflm.environment import Watch
 from eflm.errors import ModelError, UsageError
-from eflm.process import describe_end
+from eflm.running import device, environment
+from eflm.running.environment import Watch
+from eflm.running.process import describe_end
 
 
 def test_an_environment_is_that_of_this_machine():

@@ -1,4 +1,4 @@
-"""The journal: what the worker has told so far, stage by stage. Kept by `eflm.run` in the watching process."""
+"""The journal: what the worker has told so far, stage by stage. Kept by `eflm.running.run` in the watching process."""
 
 from __future__ import annotations
 
