@@ -16,6 +16,7 @@ from transformers.pytorch_utils import Conv1D
 
 from eflm.contracts import Targets
 from eflm.errors import ModelError
+from eflm_plugins.hosts.fidelity import check_plain_attention
 from eflm_plugins.hosts.masks import IMPLEMENTATION
 from eflm_plugins.hosts.recipe import load_pretrained, record
 from eflm_plugins.hosts.rotary import DecoderRotary
@@ -27,7 +28,7 @@ from eflm_plugins.hosts.sites import (
     mlp_of,
     rotary_module,
 )
-from eflm_plugins.hosts.weights import check_plain_attention, dense_weights, initialize, upcycle
+from eflm_plugins.hosts.weights import dense_weights, initialize, upcycle
 from eflm_plugins.moe.layer import MoeLayer
 from eflm_schemas import AttentionGeometry, MlpGeometry
 
@@ -59,7 +60,8 @@ class DecoderHost:
         geometries = self.attention_geometries(model)
         blocks = blocks_of(model)[1]
         if convert:
-            check_plain_attention(model, blocks[0].self_attn, geometries[0], rotary)
+            for block, geometry in zip(blocks, geometries, strict=True):
+                check_plain_attention(block.self_attn, geometry, _rotary_of(block.self_attn, rotary))
         for block, geometry in zip(blocks, geometries, strict=True):
             old = block.self_attn
             variant = build(geometry)
@@ -69,7 +71,9 @@ class DecoderHost:
             if convert:
                 variant.load_dense(dense_weights(old, geometry))
             variant.train(old.training)
-            variant.register_forward_pre_hook(_CallVariant(geometry, rotary), with_kwargs=True)
+            variant.register_forward_pre_hook(
+                _CallVariant(geometry, _rotary_of(old, rotary)), with_kwargs=True
+            )
             variant.register_forward_hook(_answer_decoder)
             block.self_attn = variant
         model.config._attn_implementation = IMPLEMENTATION
@@ -139,7 +143,7 @@ class DecoderHost:
 class _CallVariant:
     """A forward pre-hook: turns a decoder block's keywords into those of `AttentionVariant`."""
 
-    def __init__(self, geometry: AttentionGeometry, rotary: nn.Module) -> None:
+    def __init__(self, geometry: AttentionGeometry, rotary: nn.Module | None) -> None:
         self.geometry, self.rotary = geometry, rotary
 
     def __call__(
@@ -157,14 +161,20 @@ class _CallVariant:
             raise ModelError(
                 "a static cache was passed to a model whose attention is eflm's; use the default cache"
             )
-        cos, sin = kwargs["position_embeddings"]
-        position_ids = kwargs["position_ids"]
-        rotary = DecoderRotary(cos, sin, position_ids, self.rotary, self.geometry.head_dim)
+        rotary = None
+        if self.rotary is not None:
+            cos, sin = kwargs["position_embeddings"]
+            rotary = DecoderRotary(cos, sin, kwargs["position_ids"], self.rotary, self.geometry.head_dim)
         return (hidden_states,), {"rotary": rotary, "padding_mask": mask, "cache": cache}
 
     def _is_static(self, cache: Cache) -> bool:
         index = self.geometry.layer_idx
         return index < len(cache.layers) and isinstance(cache.layers[index], StaticLayer)
+
+
+def _rotary_of(attention: nn.Module, rotary: nn.Module) -> nn.Module | None:
+    """None for the layers of SmolLM3 and its like that see no positions."""
+    return rotary if getattr(attention, "use_rope", True) else None
 
 
 def _answer_decoder(_module: nn.Module, _args: Any, output: Tensor) -> tuple[Tensor, None]:
@@ -173,8 +183,26 @@ def _answer_decoder(_module: nn.Module, _args: Any, output: Tensor) -> tuple[Ten
 
 
 def _add_auxiliary_losses(model: nn.Module, _args: Any, _kwargs: Any, output: Any) -> Any:
-    """A forward hook of the whole model: adds the routers' losses to the loss while training."""
-    losses = [m.aux_loss for m in model.modules() if isinstance(m, MoeLayer) and m.aux_loss is not None]
-    if losses and getattr(output, "loss", None) is not None:
-        output.loss = output.loss + torch.stack([loss.to(output.loss.device) for loss in losses]).sum()
+    """A forward hook of the whole model: adds the routers' losses to the loss while training.
+
+    The losses are taken off the layers, so that no graph outlives its step.
+    """
+    layers = [module for module in model.modules() if isinstance(module, MoeLayer)]
+    losses = [layer.aux_loss for layer in layers if layer.aux_loss is not None]
+    for layer in layers:
+        layer.aux_loss = None
+    as_tuple = isinstance(output, tuple)
+    loss = output[0] if as_tuple else getattr(output, "loss", None)
+    # Without labels a tuple begins with the logits, and there is no loss to add to.
+    if not losses or loss is None or loss.ndim > 0:
+        return output
+    if loss.requires_grad and not all(auxiliary.requires_grad for auxiliary in losses):
+        raise ModelError(
+            "the routers' losses have no gradient under reentrant checkpointing, so the experts' load would not be "
+            'balanced; enable gradient checkpointing with {"use_reentrant": False}'
+        )
+    loss = loss + torch.stack([auxiliary.to(loss.device) for auxiliary in losses]).sum()
+    if as_tuple:
+        return (loss, *output[1:])
+    output.loss = loss
     return output

@@ -8,9 +8,11 @@ import pytest
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    Gemma2Config,
     GPT2Config,
     MixtralConfig,
     Qwen3Config,
+    SmolLM3Config,
     Trainer,
     TrainingArguments,
 )
@@ -165,13 +167,22 @@ def test_rotary_serves_scaled_and_partial_rotations():
         assert torch.isfinite(with_attention(tiny("llama", rope_parameters=scaling), "mla")(ids).logits).all()
 
 
+def test_layers_that_see_no_positions_keep_seeing_none():
+    config = SmolLM3Config(**{**SIZES, "num_hidden_layers": 4}, no_rope_layers=[1, 1, 1, 0])
+    model = AutoModelForCausalLM.from_config(config).eval()
+    ids = torch.randint(3, VOCABULARY, (1, 20))
+    before = model(ids).logits
+    after = with_attention(model, "mha", convert=True)(ids).logits
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+
+
 class TestRefusals:
     """What a host cannot serve is an error in words."""
 
     def test_attention_that_would_lose_something(self):
         qwen3 = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES, head_dim=8))
         torch.nn.init.normal_(qwen3.model.layers[0].self_attn.q_norm.weight)
-        with pytest.raises(ModelError, match="Qwen3Attention does more than projections"):
+        with pytest.raises(ModelError, match="Qwen3Attention of layer 0 does more than projections"):
             with_attention(qwen3, "mqa", convert=True)
         assert type(qwen3.model.layers[0].self_attn).__name__ == "Qwen3Attention"
 
@@ -202,3 +213,18 @@ class TestRefusals:
             model(
                 torch.randint(3, VOCABULARY, (1, 8)), attention_mask=torch.ones(1, 1, 8, 8, dtype=torch.bool)
             )
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+    def test_a_soft_cap_that_small_scores_would_not_show(self, dtype):
+        config = Gemma2Config(**SIZES, head_dim=8, query_pre_attn_scalar=8, attn_logit_softcapping=50.0)
+        gemma2 = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
+        with pytest.raises(ModelError, match="Gemma2Attention of layer 0 does more than"):
+            with_attention(gemma2, "mqa", convert=True)
+
+    def test_routers_losses_without_a_gradient(self):
+        model = with_moe(tiny()).train()
+        model.gradient_checkpointing_enable({"use_reentrant": True})
+        model.enable_input_require_grads()
+        ids = torch.randint(3, VOCABULARY, (1, 20))
+        with pytest.raises(ModelError, match="no gradient under reentrant checkpointing"):
+            model(ids, labels=ids)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -84,11 +86,17 @@ def test_every_token_gets_the_weighted_sum_of_its_experts(tokens, num_experts, d
 def test_the_loss_of_a_model_includes_its_routers_losses():
     model = with_moe(tiny()).train()
     ids = torch.randint(3, VOCABULARY, (2, 20))
+    losses = []
+    for block in model.model.layers:
+        block.mlp.register_forward_hook(lambda layer, _args, _output: losses.append(layer.aux_loss))
     loss = model(ids, labels=ids).loss
-    auxiliary = sum(block.mlp.aux_loss for block in model.model.layers)
+    auxiliary = sum(losses)
     assert auxiliary > 0
+    torch.testing.assert_close(model(ids, labels=ids, return_dict=False)[0], loss)
+    assert copy.deepcopy(model).training  # no graph is left on the layers
     model.eval()
     torch.testing.assert_close(loss - auxiliary, model(ids, labels=ids).loss)
+    assert not any(losses[4:])
     model.train()
     model(ids, labels=ids).loss.backward()
     assert all(block.mlp.router.gate.weight.grad.abs().sum() > 0 for block in model.model.layers)

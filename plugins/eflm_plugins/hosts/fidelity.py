@@ -1,0 +1,82 @@
+"""Whether a model's trained attention can be taken over: tried on numbers, not guessed from names.
+
+Norms of queries and keys, soft caps, sinks or another way to rotate would be lost without a word otherwise.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from eflm.errors import ModelError
+from eflm_plugins.attention.dense.module import GroupedQueryAttention
+from eflm_plugins.attention.visibility import visible_keys
+from eflm_plugins.hosts.rotary import DecoderRotary
+from eflm_plugins.hosts.weights import PROJECTIONS
+from eflm_schemas import AttentionGeometry
+
+#: Tokens tried, and how large their scores are made: large enough for a soft cap to show.
+TOKENS, SCORE = 16, 20.0
+#: Of the largest output; both sides compute in float32.
+TOLERANCE = 1e-4
+_INSTEAD = "leave --attention out, or add --stage pretrain to train its architecture from random weights"
+
+
+@torch.no_grad()
+def check_plain_attention(
+    attention: nn.Module, geometry: AttentionGeometry, rotary: nn.Module | None
+) -> None:
+    """Refuse, with ModelError, attention that does more than projections, RoPE (unless None), softmax and window."""
+    kind = type(attention).__name__
+    missing = [name for name in PROJECTIONS if not isinstance(getattr(attention, name, None), nn.Linear)]
+    if missing:
+        raise ModelError(
+            f"{kind} has no {', '.join(missing)}, so its weights cannot be taken over by another attention; {_INSTEAD}"
+        )
+    theirs = copy.deepcopy(attention).to(device="cpu", dtype=torch.float32).eval()
+    ours = GroupedQueryAttention(geometry, geometry.num_key_value_heads).eval()
+    ours.load_state_dict({k: v for k, v in theirs.state_dict().items() if k in ours.state_dict()})
+    hidden = _telling_tokens(ours, geometry)
+    positions = torch.arange(TOKENS)[None]
+    try:
+        cos, sin = copy.deepcopy(rotary).to("cpu")(hidden, positions) if rotary is not None else (None, None)
+        expected = theirs(
+            hidden_states=hidden,
+            position_embeddings=(cos, sin),
+            attention_mask=_additive_mask(geometry),
+            position_ids=positions,
+        )[0]
+    except (TypeError, AttributeError) as error:
+        raise ModelError(f"{kind} cannot be called as Llama's attention is ({error}); {_INSTEAD}") from None
+    turn = None if rotary is None else DecoderRotary(cos, sin, positions, rotary, geometry.head_dim)
+    difference = (ours(hidden, rotary=turn) - expected).abs().max()
+    if not difference <= TOLERANCE * expected.abs().max():
+        raise ModelError(
+            f"{kind} of layer {geometry.layer_idx} does more than projections, rotary positions and softmax, which "
+            f"another attention would lose; {_INSTEAD}"
+        )
+
+
+def _telling_tokens(attention: GroupedQueryAttention, geometry: AttentionGeometry) -> Tensor:
+    """Hidden states whose scores reach about SCORE: (1, TOKENS, hidden)."""
+    hidden = torch.randn(1, TOKENS, geometry.hidden_size, generator=torch.Generator().manual_seed(0))
+    query = attention.q_proj(hidden).unflatten(-1, (-1, geometry.head_dim))
+    key = attention.k_proj(hidden).unflatten(-1, (-1, geometry.head_dim))
+    typical = query.norm(dim=-1).mean() * key.norm(dim=-1).mean() / geometry.head_dim
+    return hidden * float((SCORE / typical.clamp(min=1e-6)).sqrt().clamp(max=1e3))
+
+
+def _additive_mask(geometry: AttentionGeometry) -> Tensor:
+    seen = visible_keys(
+        TOKENS,
+        TOKENS,
+        causal=geometry.causal,
+        window=geometry.sliding_window,
+        padding_mask=None,
+        device=torch.device("cpu"),
+    )
+    if seen is None:
+        return torch.zeros(1, 1, TOKENS, TOKENS)
+    return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
