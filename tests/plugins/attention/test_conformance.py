@@ -65,6 +65,20 @@ class TestNsaAtThePapersBlockSizes(Builtin):
     }
 
 
+class TestNsaWhereForcedBlocksTie(Builtin):
+    name = "nsa"
+    options = {"num_selected_blocks": 2}  # noqa: RUF012
+    test_it_runs_in_bfloat16 = None
+
+
+class TestNsaWhereNothingIsCompressedYet(Builtin):
+    name = "nsa"
+    options = {"compress_block_size": 128, "select_block_size": 4}  # noqa: RUF012
+    # Fifty tokens make no whole compression block: its weights have nothing to learn from.
+    test_every_parameter_learns = None
+    test_it_runs_in_bfloat16 = None
+
+
 class TestNsaWithoutOverlap(Builtin):
     name = "nsa"
     options = {"compress_block_size": 4, "num_selected_blocks": 3}  # noqa: RUF012

@@ -147,6 +147,15 @@ def test_the_cache_forgets_what_no_branch_needs():
     assert layer.compressed_keys.shape[2] == (50 - 8) // 4 + 1
 
 
+def test_dropout_acts_in_training_only():
+    torch.manual_seed(0)
+    module = NativeSparseAttention(attrs.evolve(GEOMETRY, dropout=0.5), options_of("nsa"))
+    tokens, rotary = torch.randn(1, 30, 48), Turning(torch.arange(30)[None])
+    assert (module(tokens, rotary=rotary) - module(tokens, rotary=rotary)).abs().max() > 1e-3
+    module.eval()
+    assert torch.equal(module(tokens, rotary=rotary), module(tokens, rotary=rotary))
+
+
 def test_what_it_cannot_serve_is_refused():
     with pytest.raises(ValueError, match="multiple of compress_stride"):
         NsaOptions(compress_block_size=10, compress_stride=4)

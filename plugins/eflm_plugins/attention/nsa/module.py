@@ -27,7 +27,8 @@ class NativeSparseAttention(nn.Module):
     """o_t = Σ_c g_t^c · Attn(q_t, K̃^c, Ṽ^c) over compression, selection and window (eq. 5).
 
     Each branch has keys and values of its own (section 3.3.3); the query is shared. Built on grouped queries:
-    the heads of a group read the same blocks (eq. 10).
+    the heads of a group read the same blocks (eq. 10). In a host whose own attention slides, the selection still
+    reaches every block: `geometry.sliding_window` is what its window branch stands in for.
     """
 
     def __init__(self, geometry: AttentionGeometry, options: NsaOptions) -> None:
@@ -189,7 +190,8 @@ class NativeSparseAttention(nn.Module):
         weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).masked_fill(
             hidden, 0.0
         )
-        mixed = torch.einsum("bghtn,bgnd->bghtd", weights.to(value.dtype), value)
+        dropped = F.dropout(weights, self._dropout).to(value.dtype)
+        mixed = torch.einsum("bghtn,bgnd->bghtd", dropped, value)
         return mixed.flatten(1, 2), weights.sum(dim=2)
 
     # --- selection: section 3.3.2 -------------------------------------------------------------------
@@ -230,9 +232,7 @@ class NativeSparseAttention(nn.Module):
         if padding_mask is not None:
             read = read & padding_mask[:, None, None, :] | (distance == 0)
         per_head = read.repeat_interleave(self.num_heads // self.num_key_value_heads, dim=1)
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=per_head, scale=self.scaling, enable_gqa=True
-        )
+        return self._softmax_attention(query, key, value, per_head)
 
     # --- window: section 3.3.3 ----------------------------------------------------------------------
 
@@ -256,14 +256,24 @@ class NativeSparseAttention(nn.Module):
             padding_mask=None if padding_mask is None else padding_mask[:, lost + begin :],
             device=query.device,
         )
+        return self._softmax_attention(
+            query, windowed[0][:, :, begin:end], windowed[1][:, :, begin:end], seen
+        )
+
+    def _softmax_attention(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
         return F.scaled_dot_product_attention(
             query,
-            windowed[0][:, :, begin:end],
-            windowed[1][:, :, begin:end],
-            attn_mask=seen,
+            key,
+            value,
+            attn_mask=mask,
             scale=self.scaling,
+            dropout_p=self._dropout,
             enable_gqa=True,
         )
+
+    @property
+    def _dropout(self) -> float:
+        return self.geometry.dropout if self.training else 0.0
 
 
 def _place(old: Tensor, new: Tensor, index: Tensor, have: Tensor, most: int) -> Tensor:

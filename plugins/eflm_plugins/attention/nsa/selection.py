@@ -33,12 +33,14 @@ def choose_blocks(importance: Tensor, own_block: Tensor, num_selected: int) -> T
     The first block and the local ones always count among the n; blocks that lie ahead are never chosen.
     """
     blocks = torch.arange(importance.shape[-1], device=importance.device)
-    own = own_block[:, None, :, None]
-    forced = (blocks < INITIAL_BLOCKS) | ((blocks > own - LOCAL_BLOCKS) & (blocks <= own))
-    ahead = blocks > own
-    # Importance is a sum of probabilities; one more than it can reach puts a block first whatever else there is,
-    # and the query's own block before all.
-    bound = importance.amax().detach() + 1
-    ranked = torch.where(forced, bound + (blocks == own), importance).masked_fill(ahead, -1.0)
-    top = ranked.topk(min(num_selected, ranked.shape[-1]), dim=-1).indices
-    return torch.zeros_like(ahead.expand_as(ranked)).scatter(-1, top, True) & ~ahead
+    behind = own_block[:, None, :, None] - blocks
+    # Importance is a sum of probabilities. What is forced stands above its bound, each at a rank of its own: the
+    # query's block, the one before it, the first.
+    bound = importance.amax().detach() + 1 if importance.numel() else 1.0
+    local = (behind >= 0) & (behind < LOCAL_BLOCKS)
+    ranked = torch.where(blocks < INITIAL_BLOCKS, bound, importance)
+    ranked = torch.where(local, bound + LOCAL_BLOCKS - behind, ranked).masked_fill(behind < 0, -1.0)
+    # A stable sort breaks ties by position, whatever the number of blocks; with topk, a cached step could read other
+    # blocks than the whole sequence did.
+    top = ranked.sort(dim=-1, descending=True, stable=True).indices[..., :num_selected]
+    return torch.zeros_like(ranked, dtype=torch.bool).scatter(-1, top, True) & (behind >= 0)
