@@ -49,8 +49,9 @@ class Rapl:
 def find_rapl(root: Path = POWERCAP) -> Rapl | NoEnergy:
     """The RAPL counters under `root`, or the reason why there are none."""
     domains = []
-    refused = None
-    for folder in sorted(root.glob("intel-rapl*:*")):
+    refused: list[str] = []
+    # Not intel-rapl-mmio: it is another way to the same counters.
+    for folder in sorted(root.glob("intel-rapl:*")):
         try:
             name = (folder / "name").read_text().strip()
             # Cores and the uncore are parts of their package; psys would count the package again.
@@ -60,14 +61,15 @@ def find_rapl(root: Path = POWERCAP) -> Rapl | NoEnergy:
             span = int((folder / "max_energy_range_uj").read_text())
             domains.append(_Domain(name.split("-")[0], counter, span, int(counter.read_text())))
         except PermissionError as error:
-            refused = error.filename
+            refused.append(str(error.filename))
         except (OSError, ValueError):
             continue
     # A package without its refused neighbour would be an undercount, so one refusal is a refusal of all.
     if refused:
         return NoEnergy(
-            f"the RAPL counters of this CPU are readable by root only; `chmod a+r {refused}` (as root) opens them"
+            "the RAPL counters of this CPU are readable by root only; "
+            f"`chmod a+r {' '.join(refused)}` (as root) opens them"
         )
     if not domains:
-        return NoEnergy(f"no NVIDIA device, and {root} has no RAPL domain (a virtual machine hides it)")
+        return NoEnergy(f"{root} has no RAPL domain of the CPU (a virtual machine hides it)")
     return Rapl(domains)

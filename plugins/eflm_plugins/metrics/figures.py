@@ -9,6 +9,9 @@ from eflm.measure.statistics import confidence_interval, mean, percentiles, stan
 from eflm_schemas import Metric
 from eflm_schemas.result import Provenance
 
+#: Nanoseconds by which a sampler on a busy machine may miss either end of the work.
+SLACK = 500_000_000
+
 
 def mean_of(values: Sequence[float], unit: str, provenance: Provenance, note: str | None = None) -> Metric:
     """The mean of independent observations with standard deviation, 95% interval and percentiles."""
@@ -52,3 +55,17 @@ def timed(record: StageRecord, name: str | None = None) -> list[Window]:
 def spans(record: StageRecord) -> list[tuple[int, int]]:
     """Begin and end, in nanoseconds, of the measured work."""
     return [(window.begin, window.end) for window in timed(record)]
+
+
+def uncovered(series: Sequence[tuple[int, float]], work: Sequence[tuple[int, int]]) -> str | None:
+    """Why readings do not span the work, or None when they do, give or take SLACK at either end.
+
+    Beyond its readings a series knows nothing: carrying the last value on would look like a measurement.
+    """
+    late = series[0][0] - work[0][0]
+    early = work[-1][1] - series[-1][0]
+    if late > SLACK:
+        return f"they began {late / 1e9:.2f} s after it"
+    if early > SLACK:
+        return f"they ended {early / 1e9:.2f} s before it"
+    return None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from eflm.measure.record import StageRecord
 from eflm.measure.statistics import standard_deviation, time_average
-from eflm_plugins.metrics.figures import spans
+from eflm_plugins.metrics.figures import spans, uncovered
 from eflm_schemas import Metric
 
 GB = 1e9
@@ -19,8 +19,11 @@ class Memory:
         """AMU in GB and as a fraction of the device's memory, and the peak, over the measured windows."""
         series, what = _series(record)
         work = spans(record)
-        if not work or not series:
+        gap = uncovered(series, work) if work and series else None
+        if not work or not series or gap is not None:
             reason = "no memory was sampled" if work else "no work was measured"
+            if gap is not None:
+                reason = f"the samples do not cover the work: {gap}"
             return {
                 "AMU": Metric.unavailable("GB", reason),
                 "AMU_fraction": Metric.unavailable("ratio", reason),

@@ -25,6 +25,7 @@ def test_packages_and_dram_are_added_and_their_parts_are_not(tmp_path):
     domain(tmp_path, "intel-rapl:0:0", "core", 100)
     dram = domain(tmp_path, "intel-rapl:0:1", "dram", 100)
     domain(tmp_path, "intel-rapl:1", "psys", 100)
+    domain(tmp_path, "intel-rapl-mmio:0", "package-0", 100)  # the first package again, by another way
     rapl = find_rapl(tmp_path)
     assert isinstance(rapl, Rapl)
     assert rapl.source == "RAPL dram + package"
@@ -48,7 +49,7 @@ def test_a_counter_that_wraps_around_goes_on(tmp_path):
 def test_no_domain_is_said_to_be_so(tmp_path):
     found = find_rapl(tmp_path)
     assert isinstance(found, NoEnergy)
-    assert found.reason == f"no NVIDIA device, and {tmp_path} has no RAPL domain (a virtual machine hides it)"
+    assert found.reason == f"{tmp_path} has no RAPL domain of the CPU (a virtual machine hides it)"
 
 
 def test_a_refused_counter_is_explained(tmp_path, monkeypatch):

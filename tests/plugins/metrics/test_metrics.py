@@ -162,7 +162,9 @@ def test_energy_is_the_counters_difference_over_the_windows():
     assert metrics["energy"].value == pytest.approx(10 + 60)
     assert metrics["AEC"].value == pytest.approx(70 / 4)
     assert metrics["AEC"].provenance == "counter"
-    assert metrics["AEC"].note == "NVML energy counter"
+    assert metrics["AEC"].note == (
+        "NVML energy counter, 6 readings during the work, interpolated at its ends"
+    )
     assert metrics["energy_per_token"].value == pytest.approx(70 / 200)
 
 
@@ -171,6 +173,20 @@ def test_energy_is_integrated_from_power_where_there_is_no_counter():
     metrics = figures(record(samples=sampled(power=[float(p) for p in power])))
     assert metrics["energy"].value == pytest.approx(10 + 60)
     assert metrics["AEC"].provenance == "sampled"
+
+
+@pytest.mark.parametrize(("kept", "gap"), [(slice(3), "ended"), (slice(4, None), "began")])
+def test_readings_that_do_not_cover_the_work_are_no_measurement(kept, gap):
+    every = sampled(rss=[1_000_000_000] * 7, power=[50.0] * 7)
+    watched = evolve(HARDWARE, energy_source="NVML power", energy_reason=None)
+    whole = figures(record(hardware=watched, samples=every))
+    assert whole["AEC"].value == pytest.approx(50)
+    assert whole["AMU"].value == pytest.approx(1)
+    metrics = figures(record(hardware=watched, samples=every[kept]))
+    for name in ("AEC", "energy", "AMU", "peak_memory"):
+        assert metrics[name].value is None
+        assert "do not cover the work" in metrics[name].reason
+        assert gap in metrics[name].reason
 
 
 def test_energy_that_cannot_be_read_says_why_and_is_never_zero():
