@@ -25,11 +25,8 @@ def build(plan: Plan) -> nn.Module:
 
     Raises UsageError, DataError or ModelError.
     """
-    import torch
-
     plan = plan.with_device(devices.resolve(plan.spec.device))
-    cuda = [torch.device(plan.spec.device)] if plan.spec.device.startswith("cuda") else []
-    with torch.random.fork_rng(devices=cuda):
+    with devices.fork_random_state(plan.spec.device):
         workload = prepare(plan)
         model = base_model(plan, workload)
         if plan.quantizer is not None:

@@ -169,11 +169,15 @@ class Host(Protocol):
 
 @frozen(kw_only=True)
 class Batch:
-    """What one step works on: whatever the workload's own functions understand, and how much it counts for."""
+    """What one step works on: whatever the workload's own functions understand, and how much it counts for.
+
+    `expected_tokens`: what a request must generate; None where that is not known beforehand.
+    """
 
     inputs: Any
     samples: int
     tokens: int
+    expected_tokens: int | None = None
 
 
 @frozen(kw_only=True)

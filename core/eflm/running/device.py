@@ -1,11 +1,15 @@
-"""The device of a run: which one "auto" is, what it is called, and whether what is asked of it fits its memory.
+"""The device of a run: which one "auto" is, what it is called, what fits its memory, and a clean state of it.
 
 Called in the process that does the work: by the worker, and by `eflm.build` in the user's own.
 """
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +59,42 @@ def describe(device: str) -> dict[str, Any]:
             "memory_bytes": properties.total_memory,
         }
     return facts | {"name": cpu_name(), "memory_bytes": memory_limit()}
+
+
+def fork_random_state(device: str) -> AbstractContextManager[None]:
+    """A block whose random draws, on the CPU and on `device`, leave no trace on those after it."""
+    import torch
+
+    devices = [torch.device(device)] if device.startswith("cuda") else []
+    fork: AbstractContextManager[None] = torch.random.fork_rng(devices=devices)
+    return fork
+
+
+def release_memory(device: str) -> None:
+    """Give back what earlier work has freed but allocators still hold, so that it is not measured as in use."""
+    gc.collect()
+    if device.startswith("cuda"):
+        import torch
+
+        torch.cuda.empty_cache()
+    # glibc keeps freed memory for the process; other C libraries have no such call.
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+@contextmanager
+def peak_memory(device: str) -> Iterator[dict[str, int]]:
+    """The most that torch's CUDA allocator gave out and took within the block, in bytes; nothing on a CPU."""
+    peaks: dict[str, int] = {}
+    if not device.startswith("cuda"):
+        yield peaks
+        return
+    import torch
+
+    torch.cuda.reset_peak_memory_stats(device)
+    yield peaks
+    peaks["peak_allocated_bytes"] = torch.cuda.max_memory_allocated(device)
+    peaks["peak_reserved_bytes"] = torch.cuda.max_memory_reserved(device)
 
 
 def memory_limit() -> int:

@@ -141,8 +141,8 @@ class Run:
 
         with self._stage("pretrain"):
             model = model.to(self.device)
-            self._describe(model)
-            pretrain.run(session, model, self.plan.stages["pretrain"])
+            with self._measured(model):
+                pretrain.run(session, model, self.plan.stages["pretrain"])
             self._evaluate(session, model, "pretrain")
         return model
 
@@ -162,8 +162,8 @@ class Run:
                 model = model.to(self.device)
             if first == "finetune":
                 assert adapter is not None  # compose never leaves fine-tuning without one
-                self._describe(model)
-                finetune.run(session, model, adapter, self.plan.stages["finetune"])
+                with self._measured(model):
+                    finetune.run(session, model, adapter, self.plan.stages["finetune"])
                 self._evaluate(session, model, "finetune")
             else:
                 self._serve(session, model, adapter, compression)
@@ -181,8 +181,8 @@ class Run:
             model = adapter.merge(model)
         if compression is not None:
             self.events.send("compression", compression=compression)
-        self._describe(model)
-        infer.run(session, model, options)
+        with self._measured(model):
+            infer.run(session, model, options)
         self._evaluate(session, model, "infer")
 
     def _quantize(self, session: Session, model: nn.Module) -> tuple[nn.Module, Compression | None]:
@@ -207,20 +207,21 @@ class Run:
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
-        cuda = self.device.startswith("cuda")
-        if cuda:
-            import torch
-
-            torch.cuda.reset_peak_memory_stats(self.device)
         self.events.send("stage_begin", stage=name, time=time.monotonic_ns())
         yield
-        if cuda:
-            facts = {
-                "peak_allocated_bytes": torch.cuda.max_memory_allocated(self.device),
-                "peak_reserved_bytes": torch.cuda.max_memory_reserved(self.device),
-            }
-            self.events.send("stage_facts", facts=facts)
         self.events.send("stage_end", stage=name, time=time.monotonic_ns())
+
+    @contextmanager
+    def _measured(self, model: nn.Module) -> Iterator[None]:
+        """Around the measured work of a stage: nothing that came before it may count as its memory."""
+        from eflm.running import device
+
+        self._describe(model)
+        device.release_memory(self.device)
+        with device.peak_memory(self.device) as peaks:
+            yield
+        if peaks:
+            self.events.send("stage_facts", facts=peaks)
 
     def _describe(self, model: nn.Module) -> None:
         """Tell the model's size and the peak that its stage is held against, before any window opens."""

@@ -29,32 +29,28 @@ def run(session: Session, model: nn.Module, options: InferOptions) -> None:
         for number in range(total):
             request = next(requests)
             if number == 0:
+                # Counting slows every operation down, so it has a request of its own, before the warm-up.
                 with session.windows.counting():
-                    _serve(session, model, request, options, warmup=True)
-            if number > 0 or options.warmup_requests == 0:
-                _serve(session, model, request, options, warmup=number < options.warmup_requests)
+                    _serve(session, model, request, warmup=True)
+            _serve(session, model, request, warmup=number < options.warmup_requests)
             session.progress(STAGE, number + 1, total)
 
 
-def _serve(
-    session: Session, model: nn.Module, request: Batch, options: InferOptions, *, warmup: bool
-) -> None:
+def _serve(session: Session, model: nn.Module, request: Batch, *, warmup: bool) -> None:
     with session.windows.unit("request", samples=request.samples, warmup=warmup) as tally:
         generated = session.workload.generate(model, request, session.windows.phase)
         tally.tokens, tally.samples = generated.tokens, generated.samples
-    _verify(generated, request, options, language_model=session.workload.host is not None)
+    _verify(generated, request)
 
 
-def _verify(generated: Generated, request: Batch, options: InferOptions, *, language_model: bool) -> None:
+def _verify(generated: Generated, request: Batch) -> None:
     if generated.samples != request.samples:
         raise ModelError(
             f"a request of {request.samples} samples was answered with {generated.samples}; "
             "its latency would not be that of the work asked for"
         )
-    expected = request.samples * options.new_tokens
-    # A workload without a host is no model of tokens that `new_tokens` could be meant for; it counts its own work.
-    if language_model and generated.tokens != expected:
+    if request.expected_tokens not in (None, generated.tokens):
         raise ModelError(
-            f"a request for {request.samples} × {options.new_tokens} new tokens gave {generated.tokens}; "
+            f"a request for {request.expected_tokens} new tokens gave {generated.tokens}; "
             "its latency would not be that of the work asked for"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from eflm.contracts import Batch
@@ -40,12 +40,10 @@ def train(
     losses = []
     for number in range(total):
         batch = next(batches)
-        warmup = number < options.warmup_steps
-        if number == 0 and not warmup:
+        if number == 0:
             trainer.rehearse(batch)
         trainer.set_rate(learning_rate_factor(number, total))
-        with session.windows.counting() if number == 0 and warmup else nullcontext():
-            loss = trainer.step(batch, warmup=warmup)
+        loss = trainer.step(batch, warmup=number < options.warmup_steps)
         losses.append(_finite(loss, stage, number + 1))
         session.progress(stage, number + 1, total)
     session.facts(first_loss=losses[0], last_loss=losses[-1])
@@ -87,8 +85,15 @@ class _Trainer:
         return loss.detach()
 
     def rehearse(self, batch: Batch) -> None:
-        """Count a step's operations, its gradients thrown away, where no warm-up step was asked for."""
-        with self._session.windows.counting(), _window(self._session, batch, warmup=True):
+        """Count a step's operations: forward and backward, with the gradients and any random draws taken back.
+
+        Counting slows every operation down, so it is no warm-up either.
+        """
+        with (
+            devices.fork_random_state(self._session.device),
+            self._session.windows.counting(),
+            _window(self._session, batch, warmup=True),
+        ):
             loss = self._session.workload.loss(self._model, batch)
             if loss.requires_grad:
                 loss.backward()

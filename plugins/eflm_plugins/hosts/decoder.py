@@ -187,16 +187,20 @@ def _add_auxiliary_losses(model: nn.Module, _args: Any, _kwargs: Any, output: An
 
     The losses are taken off the layers, so that no graph outlives its step.
     """
-    layers = [module for module in model.modules() if isinstance(module, MoeLayer)]
-    losses = [layer.aux_loss for layer in layers if layer.aux_loss is not None]
-    for layer in layers:
-        layer.aux_loss = None
+    losses = []
+    severed = False
+    for layer in (module for module in model.modules() if isinstance(module, MoeLayer)):
+        if layer.aux_loss is not None:
+            losses.append(layer.aux_loss)
+            trained = any(parameter.requires_grad for parameter in layer.router.parameters())
+            severed |= trained and not layer.aux_loss.requires_grad
+            layer.aux_loss = None
     as_tuple = isinstance(output, tuple)
     loss = output[0] if as_tuple else getattr(output, "loss", None)
     # Without labels a tuple begins with the logits, and there is no loss to add to.
     if not losses or loss is None or loss.ndim > 0:
         return output
-    if loss.requires_grad and not all(auxiliary.requires_grad for auxiliary in losses):
+    if severed and loss.requires_grad:
         raise ModelError(
             "the routers' losses have no gradient under reentrant checkpointing, so the experts' load would not be "
             'balanced; enable gradient checkpointing with {"use_reentrant": False}'

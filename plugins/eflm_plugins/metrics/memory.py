@@ -61,7 +61,7 @@ class Memory:
             ("peak_reserved_bytes", "peak_reserved"),
         ):
             if fact in record.facts:
-                note = "torch's CUDA allocator, over the whole stage"
+                note = "torch's CUDA allocator, during the work"
                 metrics[name] = Metric(
                     value=record.facts[fact] / GB, unit="GB", provenance="counted", note=note
                 )

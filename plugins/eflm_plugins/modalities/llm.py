@@ -139,7 +139,12 @@ class LlmWorkload:
             stream, batch_size=options.batch_size, length=options.prompt_tokens, seed=self._request.seed
         )
         for input_ids in (row.to(self._request.device) for row in rows):
-            yield Batch(inputs={"input_ids": input_ids}, samples=len(input_ids), tokens=input_ids.numel())
+            yield Batch(
+                inputs={"input_ids": input_ids},
+                samples=len(input_ids),
+                tokens=input_ids.numel(),
+                expected_tokens=len(input_ids) * options.new_tokens,
+            )
 
     def generate(self, model: nn.Module, request: Batch, phase: Phase) -> Generated:
         """Greedy decoding of exactly `new_tokens` tokens, in windows "prefill" and "decode"."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from eflm import load_plugins
+from eflm import bench, load_plugins
 from eflm.compose import compose
 from eflm.errors import EflmError
 from eflm.running.run import key, run
@@ -251,3 +251,11 @@ def test_the_key_is_that_of_the_question(known):
     assert key(known.plan("infer", timeout=9), result.environment, {"purpose": "testing"}) == result.key
     assert key(known.plan("infer", seed=1), result.environment, {"purpose": "testing"}) != result.key
     assert key(plan, result.environment, {"purpose": "another"}) != result.key
+
+
+def test_a_stage_is_not_charged_for_the_memory_of_earlier_ones():
+    settings = {"pretrain.steps": 4, "pretrain.batch_size": 16, "infer.requests": 20, "llm.eval_tokens": 1024}
+    after = bench(stages=["pretrain", "infer"], settings=settings)
+    alone = bench(stages=["infer"], settings={k: v for k, v in settings.items() if "pretrain" not in k})
+    one, other = (result.stages["infer"].metrics["AMU"].value for result in (after, alone))
+    assert one == pytest.approx(other, rel=0.15)

@@ -66,7 +66,7 @@ def test_it_learns_in_windows_of_which_the_first_are_warmup(session, emitted):
     train(session, "pretrain", model, evolve(OPTIONS, steps=120), groups(model))
 
     assert model.weight.item() == pytest.approx(3, abs=0.05)
-    assert [window.warmup for window in emitted] == [True] * 2 + [False] * 120
+    assert [window.warmup for window in emitted] == [True] * 3 + [False] * 120
     assert {(window.name, window.tokens, window.samples) for window in emitted} == {("step", 8, 8)}
     # One input needs no gradient: forward and weight gradient, two products of 8 × 1 × 1.
     assert {window.flops for window in emitted} == {2 * 2 * 8.0}
@@ -74,7 +74,7 @@ def test_it_learns_in_windows_of_which_the_first_are_warmup(session, emitted):
     assert facts["last_loss"] < 0.01 < facts["first_loss"]
 
 
-def test_without_warmup_a_rehearsal_is_counted_and_leaves_no_trace(session, emitted):
+def test_a_rehearsal_is_counted_and_leaves_no_trace(session, emitted):
     torch.manual_seed(0)
     model, twin = nn.Linear(1, 1), nn.Linear(1, 1)
     twin.load_state_dict(model.state_dict())
@@ -84,7 +84,7 @@ def test_without_warmup_a_rehearsal_is_counted_and_leaves_no_trace(session, emit
 
     emitted.clear()
     train(session, "pretrain", twin, evolve(OPTIONS, steps=1, warmup_steps=2), groups(twin))
-    assert [window.warmup for window in emitted] == [True, True, False]
+    assert [window.warmup for window in emitted] == [True, True, True, False]
     assert torch.equal(model.weight, twin.weight)
 
 
@@ -119,7 +119,7 @@ def test_nothing_to_train_needs_no_optimizer(session, emitted):
     before = model.weight.clone()
     train(session, "pretrain", model, evolve(OPTIONS, steps=2), groups(model))
     assert torch.equal(model.weight, before)
-    assert len(emitted) == 4
+    assert len(emitted) == 5
 
 
 def test_states_that_cannot_fit_are_refused_before_the_first_step():
