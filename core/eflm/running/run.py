@@ -27,7 +27,7 @@ from eflm.running.environment import Watch, environment
 from eflm.running.events import decode
 from eflm.running.journal import Journal, StageJournal
 from eflm.running.process import WorkerProcess, WorkerTimeout, describe_end
-from eflm_schemas import Environment, Flag, RunResult, StageResult
+from eflm_schemas import STAGES, Environment, Flag, RunResult, StageResult
 from eflm_schemas.convert import to_dict, to_json
 
 Progress = Callable[[str, int, int], None]
@@ -79,7 +79,7 @@ class Watcher:
         if self._nvml is not None:
             self._nvml.close()
         return RunResult(
-            key=key(self._plan, where, self._journal.facts),
+            key=key(self._plan.with_device(where.device), where, self._facts()),
             status=status,
             reason=reason,
             started=started.isoformat(),
@@ -116,7 +116,11 @@ class Watcher:
                     event = decode(line)
                 except ValueError:
                     continue  # cut short by the worker's death, which the exit status explains
-                journal.note(event)
+                try:
+                    journal.note(event)
+                except Exception as error:  # one word that is not understood must not cost the whole result
+                    detail = f"the worker told {event.get('event')!r}, which could not be noted: {error}"
+                    self._flags.append(Flag(name="event_lost", detail=detail))
         except WorkerTimeout:
             during = f"; it was in {journal.stage}" if journal.stage else ""
             return f"the run was not done after {self._plan.spec.timeout:g} seconds (--timeout){during}"
@@ -218,16 +222,16 @@ def options_in_force(plan: Plan) -> dict[str, dict[str, Any]]:
 
 
 def key(plan: Plan, where: Environment, facts: Mapping[str, Any]) -> str:
-    """A hash of all that decides a figure: spec, data, plugins, options, machine and software.
+    """A hash of all that decides a figure: spec, data, plugins, options, machine, software and its commit.
 
-    The time limit, the state of the checkout and the platform's build string decide nothing.
+    The time limit and the platform's build string decide nothing; "auto" counts as the device that it stood for.
     """
     parts = {
         "spec": to_dict(evolve(plan.spec, timeout=None)),
         "plugins": [to_dict(chosen.origin) for chosen in plan.plugins],
         "options": options_in_force(plan),
-        "workload": facts,
-        "environment": to_dict(evolve(where, git_commit=None, platform="")),
+        "workload": {name: fact for name, fact in facts.items() if name not in STAGES},
+        "environment": to_dict(evolve(where, platform="")),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 

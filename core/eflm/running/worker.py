@@ -178,12 +178,27 @@ class Run:
 
         options = self.plan.stages["infer"]
         if adapter is not None and options.merge:
-            model = adapter.merge(model)
+            wrapped, model = model, adapter.merge(model)
+            self._tell_unmerged(wrapped, model)
         if compression is not None:
             self.events.send("compression", compression=compression)
         with self._measured(model):
             infer.run(session, model, options)
         self._evaluate(session, model, "infer")
+
+    def _tell_unmerged(self, adapted: nn.Module, merged: nn.Module) -> None:
+        """An adapter that stays beside the weights costs time and memory that a merged one does not."""
+        from eflm_schemas import AdapterCard, Flag
+
+        assert self.plan.adapter is not None
+        card = self.plan.adapter.card
+        assert isinstance(card, AdapterCard)
+        if merged is adapted and not card.trains_base:
+            detail = (
+                f"infer.merge was asked for, and {card.address} cannot fold what it learned into these weights; "
+                "inference ran with the adapter beside them"
+            )
+            self.events.send("flag", flag=Flag(name="not_merged", stage="infer", detail=detail))
 
     def _quantize(self, session: Session, model: nn.Module) -> tuple[nn.Module, Compression | None]:
         """The quantized model, and what it is compared with where inference will report the compression."""

@@ -77,8 +77,8 @@ def test_a_run_is_told_in_events_from_device_to_done(worker):
     events = [json.loads(line) for line in child.events]
     names = [event["event"] for event in events if event["event"] != "progress"]
     assert names == [
-        "device", "facts", "facts", "stage_begin", "model", "window", "window", "window", "window", "stage_facts", "quality",
-        "stage_end", "done",
+        "device", "facts", "facts", "stage_begin", "model", "window", "window", "window", "window", "stage_facts",
+        "quality", "stage_end", "done",
     ]  # fmt: skip
     windows = [event["window"] for event in events if event["event"] == "window"]
     assert [window["warmup"] for window in windows] == [True, True, False, False]

@@ -1,0 +1,23 @@
+"""What a reader must know of a run is stamped into its result."""
+
+from __future__ import annotations
+
+import eflm
+
+QUICK = {
+    "infer.requests": 1,
+    "infer.prompt_tokens": 16,
+    "infer.new_tokens": 4,
+    "llm.eval_tokens": 512,
+}
+
+
+def flags_of(quant: str) -> set[str]:
+    result = eflm.bench(peft="lora", quant=quant, stages=["infer"], settings=QUICK)
+    assert result.status == "ok", result.reason
+    return {flag.name for flag in result.flags}
+
+
+def test_an_adapter_that_cannot_be_merged_is_flagged():
+    assert "not_merged" in flags_of("int4")
+    assert "not_merged" not in flags_of("bf16")
