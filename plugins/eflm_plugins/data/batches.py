@@ -91,9 +91,12 @@ def token_pairs(tokenizer: Any, pairs: Sequence[Pair], length: int) -> list[Toke
     )
     cut = []
     for prompt, completion in encoded:
-        # The first token of a sequence is never predicted: a pair without a prompt gets a start token for that.
-        prompt = (prompt[-(length // 2) :] if prompt else start) or completion[:1]
-        cut.append(TokenPair(prompt, [*completion, *end][: length - len(prompt)]))
+        # The first token of a sequence is never predicted. A pair without a prompt gets a start token for that; where
+        # the tokenizer has none, the completion gives its own first token up.
+        prompt, completion = prompt[-(length // 2) :] if prompt else start, [*completion, *end]
+        if not prompt:
+            prompt, completion = completion[:1], completion[1:]
+        cut.append(TokenPair(prompt, completion[: length - len(prompt)]))
     return cut
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from itertools import islice
 
 from attrs import evolve, frozen
 
@@ -62,7 +61,7 @@ class Split:
 def split(corpus: Corpus) -> Split:
     """Hold out whole documents with their pairs: those whose names hash lowest, up to 5% of the characters.
 
-    Of documents and of pairs at least one is held out and one left, where there are two of them. What is held out is
+    Of documents and of pairs at least one, the smallest, is held out and one left, where there are two of them. What is held out is
     then taken from the training part wherever it recurs: the same passage elsewhere, the same completion.
     """
     sizes: dict[str, int] = {}
@@ -75,18 +74,17 @@ def split(corpus: Corpus) -> Split:
     quota = HELD_OUT_SHARE * sum(sizes.values())
     held_out: set[str] = set()
     for name in order:
-        if sizes[name] > quota:
-            break
-        held_out.add(name)
-        quota -= sizes[name]
+        if sizes[name] <= quota:
+            held_out.add(name)
+            quota -= sizes[name]
     kinds = ({d.name for d in corpus.documents}, {p.document for p in corpus.pairs})
     for kind in kinds:
         if kind and kind <= held_out:
             held_out.discard(max(kind, key=_hash))
     for kind in kinds:
         if not kind & held_out:
-            spare = (n for n in order if n in kind and not any(k <= held_out | {n} for k in kinds if k))
-            held_out.update(islice(spare, 1))
+            spare = [n for n in order if n in kind and not any(k <= held_out | {n} for k in kinds if k)]
+            held_out.update(sorted(spare, key=sizes.__getitem__)[:1])
 
     judged = _part(corpus, held_out)
     trained = _part(corpus, sizes.keys() - held_out)

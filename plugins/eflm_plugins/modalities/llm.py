@@ -118,8 +118,7 @@ class LlmWorkload:
                 inputs = {"input_ids": input_ids, "labels": input_ids}
                 yield Batch(inputs=inputs, samples=len(input_ids), tokens=input_ids.numel())
         else:
-            pairs = token_pairs(self._vocabulary.tokenizer, self._split.train.pairs, options.sequence_length)
-            for chosen in shuffled(pairs, batch_size=options.batch_size, seed=seed):
+            for chosen in shuffled(self._train_pairs, batch_size=options.batch_size, seed=seed):
                 inputs = collate(chosen, self._vocabulary.pad_token_id)
                 tokens = int(inputs["attention_mask"].sum())
                 inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
@@ -159,12 +158,10 @@ class LlmWorkload:
         length = min(self._options.eval_sequence_length, self._context or self._options.eval_sequence_length)
         rows = sequences(self._held_out_stream, length, self._options.eval_tokens)
         at_once = rows_at_once(rows.shape[1], self._vocabulary.size)
-        value, count = perplexity(
-            model, ({"input_ids": part, "labels": part} for part in rows.split(at_once))
-        )
+        score = perplexity(model, ({"input_ids": part, "labels": part} for part in rows.split(at_once)))
         note = f"held-out text in sequences of {rows.shape[1]} tokens"
         return {
-            "PPL": evaluated(value, count, note=note),
+            "PPL": evaluated(score, note=note),
             "PPL_floor": self._floor(self._train_stream, rows[:, 1:]),
         }
 
@@ -175,11 +172,10 @@ class LlmWorkload:
         )
         at_once = rows_at_once(length, self._vocabulary.size)
         parts = [pairs[i : i + at_once] for i in range(0, len(pairs), at_once)]
-        value, count = perplexity(model, (collate(part, self._vocabulary.pad_token_id) for part in parts))
-        trained = token_pairs(self._vocabulary.tokenizer, self._split.train.pairs, length)
-        floor = self._floor(_completions(trained), _completions(pairs))
+        score = perplexity(model, (collate(part, self._vocabulary.pad_token_id) for part in parts))
+        floor = self._floor(_completions(self._train_pairs), _completions(pairs))
         return {
-            "PPL": evaluated(value, count, note=f"the completions of {len(pairs)} held-out pairs"),
+            "PPL": evaluated(score, note=f"the completions of {len(pairs)} held-out pairs"),
             "PPL_floor": floor,
         }
 
@@ -193,6 +189,11 @@ class LlmWorkload:
     @cached_property
     def _train_stream(self) -> Tensor:
         return token_stream(self._vocabulary.tokenizer, texts_of(self._split.train))
+
+    @cached_property
+    def _train_pairs(self) -> list[TokenPair]:
+        length = self._stages["finetune"].sequence_length
+        return token_pairs(self._vocabulary.tokenizer, self._split.train.pairs, length)
 
     @cached_property
     def _held_out_stream(self) -> Tensor:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
+from attrs import frozen
 from torch import Tensor, nn
 
+from eflm.errors import DataError
+from eflm.measure.statistics import t_quantile
 from eflm_plugins.data.batches import IGNORED
 from eflm_schemas import Metric
 
@@ -16,17 +19,27 @@ UNIT = "perplexity per token"
 _MOST_LOGITS = 1 << 26
 
 
+@frozen(kw_only=True)
+class Score:
+    """A perplexity, its 95% interval, and the number of tokens scored."""
+
+    value: float
+    interval: tuple[float, float] | None
+    tokens: int
+
+
 @torch.no_grad()
-def perplexity(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> tuple[float, int]:
-    """exp(mean −ln p) over the labelled tokens, and how many they are.
+def perplexity(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Score:
+    """exp(mean −ln p) over the labelled tokens.
 
     Each batch holds `input_ids` and `labels`, (batch, tokens), and perhaps `attention_mask`. A label is scored by the
     position before it; IGNORED labels and each row's first are left out. The model's own mode is restored.
+    DataError when that leaves nothing to score.
     """
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
-    total, count = 0.0, 0
+    rows: list[tuple[float, int]] = []
     try:
         for batch in batches:
             inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
@@ -37,11 +50,29 @@ def perplexity(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> tup
                 losses = nn.functional.cross_entropy(
                     row.float(), target, ignore_index=IGNORED, reduction="none"
                 )
-                total += float(losses.double().sum())
-            count += int((targets != IGNORED).sum())
+                rows.append((float(losses.double().sum()), int((target != IGNORED).sum())))
     finally:
         model.train(was_training)
-    return _exp(total / count), count
+    return _score([(loss, count) for loss, count in rows if count])
+
+
+def _score(rows: Sequence[tuple[float, int]]) -> Score:
+    """From each row's summed loss and number of tokens: the ratio of the sums, and its interval over rows.
+
+    Tokens of one row depend on each other, so rows are the observations (the ratio estimator's linearised variance;
+    Cochran, Sampling Techniques, section 6.3).
+    """
+    tokens = sum(count for _, count in rows)
+    if not tokens:
+        raise DataError("the held-out part of the data has no token to score; give more text with --data")
+    mean = sum(loss for loss, _ in rows) / tokens
+    interval = None
+    if len(rows) > 1 and math.isfinite(mean):
+        squares = sum((loss - mean * count) ** 2 for loss, count in rows)
+        error = math.sqrt(squares * len(rows) / (len(rows) - 1)) / tokens
+        half = t_quantile(0.975, len(rows) - 1) * error
+        interval = _exp(mean - half), _exp(mean + half)
+    return Score(value=_exp(mean), interval=interval, tokens=tokens)
 
 
 def rows_at_once(tokens: int, vocab_size: int) -> int:
@@ -49,13 +80,21 @@ def rows_at_once(tokens: int, vocab_size: int) -> int:
     return max(1, _MOST_LOGITS // max(1, tokens * vocab_size))
 
 
-def evaluated(value: float, count: int, *, note: str) -> Metric:
+def evaluated(score: Score, *, note: str) -> Metric:
     """A perplexity as a metric; one that left the range of numbers (a model that diverged) is unavailable."""
-    if not math.isfinite(value):
+    if not math.isfinite(score.value):
         return Metric.unavailable(
             UNIT, "the model's loss on held-out text is not a finite number: training diverged"
         )
-    return Metric(value=value, unit=UNIT, provenance="evaluated", n=count, note=note)
+    finite = score.interval is not None and math.isfinite(score.interval[1])
+    return Metric(
+        value=score.value,
+        unit=UNIT,
+        provenance="evaluated",
+        n=score.tokens,
+        ci95=score.interval if finite else None,
+        note=note,
+    )
 
 
 def _exp(mean: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import islice
 
 import pytest
@@ -105,3 +106,13 @@ def test_prompts_have_their_exact_length(length):
     first, second = islice(prompts(torch.arange(10), batch_size=3, length=length, seed=0), 2)
     assert first.shape == second.shape == (3, length)
     assert (first[:, 1:] == (first[:, :-1] + 1) % 10).all()
+
+
+def test_without_a_start_token_no_pair_teaches_to_copy(tokenizer):
+    a, b = (tokenizer(c, add_special_tokens=False)["input_ids"][0] for c in "ab")
+    bare = copy.deepcopy(tokenizer)
+    bare.bos_token = None
+    (pair,) = token_pairs(bare, [Pair("d", "", "aab")], 16)
+    assert (pair.prompt, pair.completion) == ([a], [a, b, bare.eos_token_id])
+    (pair,) = token_pairs(tokenizer, [Pair("d", "", "aab")], 16)
+    assert (pair.prompt, pair.completion) == ([tokenizer.bos_token_id], [a, a, b, tokenizer.eos_token_id])

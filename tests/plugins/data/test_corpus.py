@@ -75,3 +75,13 @@ def test_the_hash_sees_every_part():
         Corpus("c", corpus.documents, (Pair("a", "p", "c!"),)),
     ]
     assert len({c.sha256() for c in (corpus, *others)}) == 5
+
+
+@given(st.lists(st.integers(1, 5000), min_size=3, max_size=30), st.integers(0, 999))
+def test_a_large_document_is_never_what_is_held_out(sizes, salt):
+    documents = tuple(Document(f"{salt}-{i}", chr(97 + i % 26) * size) for i, size in enumerate(sizes))
+    held_out = split(Corpus("sizes", documents)).held_out.documents
+    characters = sum(len(document.text) for document in held_out)
+    # Within the share, or the smallest document where none fits in it.
+    assert characters <= max(0.05 * sum(sizes), min(sizes))
+    assert characters > 0
