@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from eflm.errors import DataError, EflmError, ModelError, PluginError, RunFailed, UsageError
+from eflm.errors import DataError, EflmError, ModelError, PluginError, UsageError
 from eflm.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ __all__ = [
     "EflmError",
     "ModelError",
     "PluginError",
-    "RunFailed",
     "UsageError",
     "__version__",
     "bench",

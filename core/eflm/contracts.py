@@ -187,7 +187,6 @@ class Generated:
     outputs: Any
     samples: int
     tokens: int  #: generated tokens (or images, or frames), counted from the outputs
-    prompt_tokens: int = 0
 
 
 class Phase(Protocol):

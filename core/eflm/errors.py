@@ -21,7 +21,3 @@ class DataError(EflmError):
 
 class ModelError(EflmError):
     """A model that cannot be loaded, or that a technique's host cannot serve."""
-
-
-class RunFailed(EflmError):
-    """A run started and did not finish; the result document carries the same reason (exit code 1)."""

@@ -31,12 +31,14 @@ class AttentionGeometry:
 
 @frozen(kw_only=True)
 class MlpGeometry:
-    """The shape of one feed-forward site. `activation` is a name that transformers' ACT2FN knows."""
+    """The shape of one gated feed-forward site: gate, up and down projections.
+
+    `activation` is a name that transformers' ACT2FN knows.
+    """
 
     hidden_size: int
     intermediate_size: int
     layer_idx: int
     activation: str = "silu"
-    gated: bool = True
     bias: bool = False
     initializer_range: float = 0.02

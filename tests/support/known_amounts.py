@@ -105,7 +105,7 @@ class Known:
             time.sleep(0.02)
         with phase("decode", tokens=9, samples=3):
             self.work()
-        return Generated(outputs=None, samples=3, tokens=12, prompt_tokens=5)
+        return Generated(outputs=None, samples=3, tokens=12)
 
     def quality(self, model, stage):
         return {}

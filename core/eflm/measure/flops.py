@@ -1,7 +1,8 @@
-"""Counts the floating-point operations that really ran, by watching every operator that torch dispatches.
+"""Counts floating-point operations by watching every operator that torch dispatches.
 
-What a technique leaves out is therefore not counted: no weight gradient for a frozen base, no expert that
-was not chosen. The stages use it on a warm-up step or request, never on a measured one.
+What a technique leaves out is therefore not counted: no weight gradient for a frozen base, no expert that was not
+chosen. A kernel that skips masked parts is counted as if it did not, as the literature on MFU counts it: causal and
+windowed attention as full rectangles. The stages count a step or request of its own, never a measured one.
 """
 
 from __future__ import annotations

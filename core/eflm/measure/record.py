@@ -112,14 +112,6 @@ class StageRecord:
         name = name or self.unit_of_work
         return (window for window in self.windows if window.name == name and not window.warmup)
 
-    def sampled(self) -> Iterator[Sample]:
-        """The samples taken while measured work was going on: from the first window's begin to the last one's end."""
-        windows = list(self.measured())
-        if not windows:
-            return iter(())
-        begin, end = min(w.begin for w in windows), max(w.end for w in windows)
-        return (sample for sample in self.samples if begin <= sample.time <= end)
-
     def series(self, read: Callable[[Sample], float | None]) -> list[tuple[int, float]]:
         """(time, reading) of every sample of the stage that has the reading, those around the work included."""
         readings = ((sample.time, read(sample)) for sample in self.samples)

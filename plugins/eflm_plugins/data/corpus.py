@@ -61,8 +61,8 @@ class Split:
 def split(corpus: Corpus) -> Split:
     """Hold out whole documents with their pairs: those whose names hash lowest, up to 5% of the characters.
 
-    Of documents and of pairs at least one, the smallest, is held out and one left, where there are two of them. What is held out is
-    then taken from the training part wherever it recurs: the same passage elsewhere, the same completion.
+    Of documents and of pairs at least one, the smallest, is held out and one left, where there are two of them. What
+    is held out is then taken from the training part wherever it recurs: a passage elsewhere, the same completion.
     """
     sizes: dict[str, int] = {}
     for document in corpus.documents:

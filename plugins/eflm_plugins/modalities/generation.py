@@ -20,7 +20,7 @@ def generate_greedily(model: nn.Module, prompts: Tensor, new_tokens: int, phase:
     `prompts`: (batch, tokens), none of them padding, on the model's device. Window "prefill" holds the prompt's
     forward and the first token, "decode" the others.
     """
-    batch, prompt_tokens = prompts.shape
+    batch = len(prompts)
     cache = DynamicCache(config=model.config)
     with phase("prefill", tokens=prompts.numel(), samples=batch):
         token = _next(model, prompts, cache)
@@ -30,9 +30,7 @@ def generate_greedily(model: nn.Module, prompts: Tensor, new_tokens: int, phase:
             token = _next(model, token, cache)
             tokens.append(token)
     outputs = torch.cat(tokens, dim=1)
-    return Generated(
-        outputs=outputs, samples=batch, tokens=outputs.numel(), prompt_tokens=batch * prompt_tokens
-    )
+    return Generated(outputs=outputs, samples=batch, tokens=outputs.numel())
 
 
 def _next(model: nn.Module, tokens: Tensor, cache: DynamicCache) -> Tensor:
