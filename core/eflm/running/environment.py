@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+import eflm
 from eflm.measure.hardware import cpu_name
 from eflm.running.device import memory_limit
 from eflm_schemas import Environment, Flag
@@ -68,7 +69,7 @@ def packages() -> dict[str, str]:
 
 def git_commit() -> str | None:
     """The commit that eflm itself runs from, with "+changes" when its tree differs; None outside a checkout."""
-    root = Path(__file__).resolve().parents[2]
+    root = Path(eflm.__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
 
