@@ -32,6 +32,12 @@ METRICS = (
                 "PCU", "ratio", "higher", "Σ counted FLOPs / (Σ time × peak FLOP/s at the stage's dtype)"
             ),
             MetricInfo("FLOPS", "FLOP/s", "higher", "Σ counted FLOPs / Σ time; a multiply-add counts as two"),
+            MetricInfo(
+                "utilization",
+                "ratio",
+                "neither",
+                "share of time in which a kernel ran on the GPU (NVML), or of the cores in use on a CPU run",
+            ),
         ),
     ),
     MetricCard(

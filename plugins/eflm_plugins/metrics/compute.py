@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from attrs import evolve
 
 from eflm.measure.record import StageRecord
-from eflm_plugins.metrics.figures import rate_of, timed
+from eflm.measure.statistics import time_average
+from eflm_plugins.metrics.figures import rate_of, spans, timed, uncovered
 from eflm_schemas import Metric
 
 
@@ -18,7 +19,11 @@ class Compute:
     """Achieved FLOP/s, and their share of the peak at the dtype of the stage."""
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
-        """PCU as a ratio and FLOPS in FLOP/s; both need operations counted on a warm-up step or request."""
+        """PCU as a ratio, FLOPS in FLOP/s, and beside them, under its own name, what the device calls utilization."""
+        return {**self._achieved(record), **_utilization(record)}
+
+    def _achieved(self, record: StageRecord) -> dict[str, Metric]:
+        """PCU and FLOPS; both need operations counted on a step or request before the measured ones."""
         windows = [window for window in timed(record) if window.flops is not None]
         if not windows:
             reason = "no floating-point operations were counted"
@@ -50,6 +55,18 @@ def _share(achieved: Metric, record: StageRecord) -> Metric:
         ci95=None if achieved.ci95 is None else (achieved.ci95[0] / peak, achieved.ci95[1] / peak),
         note=note,
     )
+
+
+def _utilization(record: StageRecord) -> dict[str, Metric]:
+    """It says how long the device was busy, not how well: a kernel that runs slowly counts in full."""
+    series, work = record.series(lambda sample: sample.utilization), spans(record)
+    if not series or not work or uncovered(series, work) is not None:
+        return {}
+    inside = sum(any(begin <= time <= end for begin, end in work) for time, _ in series)
+    cuda = record.hardware.device.startswith("cuda")
+    note = "NVML: a kernel was running" if cuda else "of all cores, by the worker"
+    value = time_average(series, work)
+    return {"utilization": Metric(value=value, unit="ratio", provenance="sampled", n=inside, note=note)}
 
 
 def compute(_options: None) -> Compute:

@@ -279,3 +279,12 @@ def test_every_figure_is_announced_by_a_card_with_its_unit():
     seen = figures(record(samples=sampled(rss=[1e9] * 7))) | figures(record("finetune")) | figures(infer())
     for name, metric in seen.items():
         assert metric.unit == announced[name].unit
+
+
+def test_utilization_is_averaged_over_the_work_under_its_own_name():
+    share = [0.0, 1.0, 1.0, 0.0, 0.5, 0.5, 0.5]
+    metric = figures(record(samples=sampled(utilization=share)))["utilization"]
+    # 1 s at 1, then 3 s: from 0 to a half within one, then at a half.
+    assert metric.value == pytest.approx((1 + 0.25 + 1) / 4)
+    assert (metric.unit, metric.provenance) == ("ratio", "sampled")
+    assert "utilization" not in figures(record())
