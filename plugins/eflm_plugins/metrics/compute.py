@@ -33,7 +33,7 @@ class Compute:
             }
         achieved = rate_of([w.flops or 0.0 for w in windows], [w.seconds for w in windows], "FLOP/s")
         achieved = evolve(
-            achieved, provenance="computed", note="operations counted on a step or request of its own, over measured time"
+            achieved, provenance="computed", note="operations counted beforehand, over measured time"
         )
         return {"PCU": _share(achieved, record), "FLOPS": achieved}
 
