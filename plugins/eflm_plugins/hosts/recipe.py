@@ -32,12 +32,15 @@ def record(model: nn.Module, recipe: Mapping[str, Any]) -> None:
 
 @cache
 def _config_class(base: type[PretrainedConfig]) -> type[PretrainedConfig]:
-    """`base`, except that it is written to disk under our model type."""
+    """`base`, except that it is written to disk under our model type.
 
-    def to_dict(self: PretrainedConfig) -> dict[str, Any]:
-        return {**base.to_dict(self), "model_type": MODEL_TYPE}
+    In memory it keeps its own: peft, for one, looks up where to put adapters by it.
+    """
 
-    return type(f"Eflm{base.__name__}", (base,), {"to_dict": to_dict, "eflm_base": base})
+    def to_diff_dict(self: PretrainedConfig) -> dict[str, Any]:
+        return {**base.to_diff_dict(self), "model_type": MODEL_TYPE}
+
+    return type(f"Eflm{base.__name__}", (base,), {"to_diff_dict": to_diff_dict, "eflm_base": base})
 
 
 def needs_plugins(path: Path) -> bool:
@@ -66,6 +69,11 @@ def load_pretrained(
 
     path = Path(path)
     config, recipe = base_config(path)
+    if getattr(config, "quantization_config", None):
+        raise ModelError(
+            f"{path} holds quantized weights of a model that needs plugins, which cannot be put back together; "
+            "save it before it is quantized, and quantize it when it is loaded (--quant)"
+        )
     # Made in its dtype rather than cast to it: the rotary frequencies stay float32, as they were when it was saved.
     model = AutoModelForCausalLM.from_config(config, dtype=config.dtype if dtype in (None, "auto") else dtype)
     apply_recipe(model, recipe)

@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
@@ -90,6 +91,14 @@ def test_a_model_of_half_width_is_loaded_as_it_was_saved(dtype, tmp_path):
     assert loaded.model.rotary_emb.inv_freq.dtype == torch.float32
     ids = torch.randint(3, VOCABULARY, (2, 20))
     assert torch.equal(loaded(ids).logits, model(ids).logits)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_peft_finds_its_own_places(name):
+    model = get_peft_model(with_moe(with_attention(tiny(), name)), LoraConfig())
+    assert any("q_proj" in key for key, value in model.named_parameters() if value.requires_grad)
+    ids = torch.randint(3, VOCABULARY, (1, 20))
+    model(input_ids=ids, labels=ids).loss.backward()
 
 
 @pytest.mark.parametrize("name", VARIANTS)
