@@ -7,7 +7,9 @@ imported: a mistake costs an instant, not a model.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
+from contextlib import redirect_stdout
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -146,9 +148,20 @@ def _metrics(registry: Registry, composition: legality.Composition) -> list[Entr
     """Every metric that can be had; of two with one name the first, built-in before others."""
     metrics: dict[str, Entry] = {}
     for entry in registry.entries("metric"):
-        if entry.status == "ready" and legality.fits(entry.card, composition):
+        if entry.status == "ready" and legality.fits(entry.card, composition) and _has_options(entry):
             metrics.setdefault(entry.card.name, entry)
     return list(metrics.values())
+
+
+def _has_options(entry: Entry) -> bool:
+    """Nobody asked for a metric by name, so one whose options are broken is left out rather than ending the run."""
+    try:
+        config = config_class(entry)
+        if config is not None:
+            config()
+    except Exception:
+        return False
+    return True
 
 
 # --- settings ---------------------------------------------------------------------------------------------
@@ -197,8 +210,11 @@ def config_class(entry: Entry) -> type | None:
     if entry.card.config is None:
         return None
     try:
-        config = entry.card.config.resolve()
-    except Exception as error:
+        with redirect_stdout(sys.stderr):
+            config = entry.card.config.resolve()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module that exits must not take the command with it
         raise PluginError(
             f"the options of {entry.card.address} ({entry.origin.distribution}) cannot be imported from "
             f"{entry.card.config.target}: {type(error).__name__}: {error}"
@@ -207,6 +223,11 @@ def config_class(entry: Entry) -> type | None:
         raise PluginError(
             f"{entry.card.address} ({entry.origin.distribution}) names {entry.card.config.target} for its "
             "options, and that is not an attrs class"
+        )
+    required = [a.name for a in attrs.fields(config) if a.default is attrs.NOTHING]
+    if required:
+        raise PluginError(
+            f"{entry.card.address} ({entry.origin.distribution}) has options without a default: {', '.join(required)}"
         )
     return config
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,4 +38,7 @@ class RunSpec:
     data: str | None = None
     device: str = "auto"
     seed: int = field(default=0, validator=validators.ge(0))
-    timeout: float | None = field(default=None, validator=validators.optional(validators.gt(0)))
+    timeout: float | None = field(
+        default=None,
+        validator=validators.optional(validators.and_(validators.gt(0), validators.lt(math.inf))),
+    )

@@ -6,8 +6,10 @@ Called by `eflm.running.run` once the worker has ended.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping
-from typing import cast
+from contextlib import redirect_stdout
+from typing import Any, cast, get_args
 
 from attrs import evolve
 
@@ -15,6 +17,7 @@ from eflm.contracts import MetricCollector
 from eflm.measure.record import StageRecord
 from eflm.plan import Chosen
 from eflm_schemas import Flag, Metric, MetricCard
+from eflm_schemas.result import Provenance
 
 
 def collect(record: StageRecord, chosen: Iterable[Chosen]) -> tuple[dict[str, Metric], list[Flag]]:
@@ -29,8 +32,12 @@ def collect(record: StageRecord, chosen: Iterable[Chosen]) -> tuple[dict[str, Me
         if record.stage not in card.stages:
             continue
         try:
-            found = _checked(card, plugin.make().collect(record), metrics)
-        except Exception as error:  # a collector is anyone's code, and the run it would spoil is over
+            # One that prints would spoil the one document that --json promises on standard output.
+            with redirect_stdout(sys.stderr):
+                found = _checked(card, plugin.make().collect(record), metrics)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a collector is anyone's code, one that exits included
             reason = f"its collector failed: {type(error).__name__}: {error}"
             found = {
                 info.name: Metric.unavailable(info.unit, reason)
@@ -59,7 +66,33 @@ def _checked(card: MetricCard, found: object, taken: Mapping[str, Metric]) -> di
             raise ValueError(f"{name} is in {metric.unit!r}, and its card announces {units[name]!r}")
         if name in taken:
             raise ValueError(f"{name} is reported by another plugin already")
-    return {name: finite(metric) for name, metric in found.items()}
+    return {name: finite(_plain(name, metric)) for name, metric in found.items()}
+
+
+def _plain(name: str, metric: Metric) -> Metric:
+    """The metric in Python's own numbers (collectors may hold numpy's or torch's); an error says what is wrong."""
+    known = get_args(Provenance)
+    if metric.provenance not in known:
+        raise ValueError(f"{name} has provenance {metric.provenance!r}; it is one of {', '.join(known)}")
+    if (metric.value is None) != (metric.provenance == "unavailable"):
+        raise ValueError(f"{name} has value {metric.value!r} and provenance {metric.provenance!r}")
+    if metric.value is None and not metric.reason:
+        raise ValueError(f"{name} is unavailable without a reason")
+    interval = metric.ci95
+    return evolve(
+        metric,
+        value=None if metric.value is None else _number(name, metric.value),
+        n=None if metric.n is None else int(metric.n),
+        sd=None if metric.sd is None else _number(name, metric.sd),
+        ci95=None if interval is None else (_number(name, interval[0]), _number(name, interval[1])),
+        percentiles=metric.percentiles and {str(k): _number(name, v) for k, v in metric.percentiles.items()},
+    )
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool | str | bytes):
+        raise TypeError(f"{name} holds {value!r}, which is no number")
+    return float(value)
 
 
 def finite(metric: Metric) -> Metric:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from eflm.measure.record import StageRecord
-from eflm.measure.statistics import standard_deviation, time_average
+from eflm.measure.statistics import interpolate, standard_deviation, time_average
 from eflm_plugins.metrics.figures import spans, uncovered
 from eflm_schemas import Metric
 
@@ -47,9 +47,9 @@ class Memory:
                 provenance="computed",
                 note=f"AMU over {record.hardware.memory_bytes / GB:.1f} GB",
             ),
-            # With no sample inside a short stage, its neighbours are the best that is known.
+            # Of the very curve that is averaged, its ends between samples included: no mean is above its maximum.
             "peak_memory": Metric(
-                value=max(inside or (value for _, value in series)) / GB,
+                value=max((*inside, *(interpolate(series, end) for span in work for end in span))) / GB,
                 unit="GB",
                 provenance="sampled",
                 n=len(inside),

@@ -27,8 +27,8 @@ QUANTIZERS = (
         bits=16,
         trainable=False,
         untrainable_reason=(
-            "updates of weights that are held in pure fp16 fall under its smallest step and are lost;"
-            " bf16 or fp32 weights can be trained"
+            "AdamW's squared gradients and its epsilon fall below fp16's smallest number, and its steps become"
+            " infinite; bf16 or fp32 weights have the range to be trained"
         ),
     ),
     QuantizerCard(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 
+import numpy as np
 import pytest
+import torch
 
 from eflm.measure.record import Hardware, StageRecord
 from eflm.plan import Chosen
 from eflm.running import collect as module
 from eflm.running.collect import collect, finite
 from eflm_schemas import Metric, MetricCard, MetricInfo, PluginOrigin, Ref
+from eflm_schemas.convert import to_dict
 
 GOOD = Metric(value=1.0, unit="s", provenance="clock")
 RECORD = StageRecord(
@@ -92,3 +96,41 @@ def test_a_value_that_is_no_number_is_unavailable(value):
 def test_a_spread_that_is_no_number_is_left_out():
     metric = finite(Metric(value=1.0, unit="s", provenance="clock", sd=math.nan, ci95=(0.0, 2.0)))
     assert (metric.value, metric.sd, metric.ci95) == (1.0, None, None)
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), torch.tensor(0.5), np.int64(2)])
+def test_numbers_of_other_libraries_become_pythons_own(number, monkeypatch):
+    found = {"good": Metric(value=number, unit="s", provenance="clock", n=np.int64(3), ci95=(number, number))}
+    metrics, flags = collect(RECORD, [chosen("foreign", found, monkeypatch)])
+    assert flags == []
+    assert type(metrics["good"].value) is float
+    assert type(metrics["good"].n) is int
+    json.dumps(to_dict(metrics["good"]))
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"),
+    [
+        (Metric(value=1.0, unit="s", provenance="guessed"), "good has provenance 'guessed'"),
+        (Metric(value=None, unit="s", provenance="computed"), "good has value None"),
+        (Metric(value=None, unit="s", provenance="unavailable"), "good is unavailable without a reason"),
+        (Metric(value=True, unit="s", provenance="clock"), "good holds True, which is no number"),
+    ],
+)
+def test_a_metric_that_breaks_its_own_rules_is_refused(metric, words, monkeypatch):
+    metrics, (flag,) = collect(RECORD, [chosen("broken", {"good": metric}, monkeypatch)])
+    assert words in flag.detail
+    assert metrics["good"].provenance == "unavailable"
+
+
+def test_a_collector_that_exits_or_prints_harms_nobody(monkeypatch, capsys):
+    class Exits:
+        def collect(self, record):
+            print("on the way out")
+            raise SystemExit(0)
+
+    plugin = chosen("exits", None, monkeypatch)
+    monkeypatch.setattr(module, "made_exits", lambda options: Exits())
+    _, (flag,) = collect(RECORD, [plugin])
+    assert "SystemExit" in flag.detail
+    assert capsys.readouterr().out == ""
