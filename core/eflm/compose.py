@@ -72,7 +72,7 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
         default_adapter=wanted["adapter"] is None,
     )
     legality.check(composition, registry)
-    metrics = _metrics(registry, composition)
+    metrics, left_out = _metrics(registry, composition)
 
     owners = [
         *(_Owner.of_stage(stage) for stage in stages),
@@ -103,6 +103,7 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
         adapter=technique("adapter"),
         quantizer=technique("quantizer"),
         metrics=tuple(map(choice, metrics)),
+        left_out=left_out,
         stages={stage: options[f"stage/{stage}"] for stage in stages},
         from_scratch=from_scratch,
     )
@@ -144,24 +145,28 @@ def _default_adapter(registry: Registry) -> Entry:
     return registry.get("adapter", f"{OWN_DISTRIBUTION}:{DEFAULT_ADAPTER}")
 
 
-def _metrics(registry: Registry, composition: legality.Composition) -> list[Entry]:
-    """Every metric that can be had; of two with one name the first, built-in before others."""
+def _metrics(registry: Registry, composition: legality.Composition) -> tuple[list[Entry], tuple[str, ...]]:
+    """Every metric that can be had, of two with one name the first; and why others were left out.
+
+    Nobody asked for a metric by name, so one whose options are broken is left out rather than ending the run.
+    """
     metrics: dict[str, Entry] = {}
+    left_out = []
     for entry in registry.entries("metric"):
-        if entry.status == "ready" and legality.fits(entry.card, composition) and _has_options(entry):
-            metrics.setdefault(entry.card.name, entry)
-    return list(metrics.values())
-
-
-def _has_options(entry: Entry) -> bool:
-    """Nobody asked for a metric by name, so one whose options are broken is left out rather than ending the run."""
-    try:
-        config = config_class(entry)
-        if config is not None:
-            config()
-    except Exception:
-        return False
-    return True
+        if entry.status != "ready" or not legality.fits(entry.card, composition):
+            continue
+        if entry.card.name in metrics:
+            left_out.append(f"{entry.qualified} has the name of another metric that takes part")
+            continue
+        try:
+            config = config_class(entry)
+            if config is not None:
+                config()
+        except Exception as error:
+            left_out.append(str(error) if isinstance(error, PluginError) else f"{entry.qualified}: {error}")
+        else:
+            metrics[entry.card.name] = entry
+    return list(metrics.values()), tuple(left_out)
 
 
 # --- settings ---------------------------------------------------------------------------------------------

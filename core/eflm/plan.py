@@ -42,6 +42,8 @@ class Plan:
         bool  #: random weights: a preset, or a pretrained model's architecture when it is pretrained anew
     )
 
+    left_out: tuple[str, ...] = ()  #: metrics that are installed and could not take part, and why
+
     @property
     def techniques(self) -> tuple[Chosen, ...]:
         """The techniques that were asked for, in the order in which they act on the model."""

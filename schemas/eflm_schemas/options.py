@@ -147,10 +147,10 @@ def _convert(value: Any, hint: Any) -> Any:
                 return False
         elif kind is int:
             if isinstance(value, int) and not isinstance(value, bool):
-                return value
+                return _in_64_bits(value)
             if isinstance(value, str):
                 try:
-                    return int(value)
+                    return _in_64_bits(int(value))
                 except ValueError:
                     continue
         elif kind is float:
@@ -165,3 +165,10 @@ def _convert(value: Any, hint: Any) -> Any:
         elif kind is str and isinstance(value, str):
             return value
     raise ValueError
+
+
+def _in_64_bits(value: int) -> int:
+    """Larger integers fit no tensor's size or index; refused here, they are not met in the middle of a run."""
+    if abs(value) >= 2**63:
+        raise ValueError
+    return value

@@ -37,7 +37,7 @@ class RunSpec:
     settings: Mapping[str, Any] = field(factory=dict)
     data: str | None = None
     device: str = "auto"
-    seed: int = field(default=0, validator=validators.ge(0))
+    seed: int = field(default=0, validator=validators.and_(validators.ge(0), validators.lt(2**63)))
     timeout: float | None = field(
         default=None,
         validator=validators.optional(validators.and_(validators.gt(0), validators.lt(math.inf))),

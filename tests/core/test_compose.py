@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eflm import hookimpl
+from eflm import hookimpl, load_plugins
 from eflm.compose import compose
 from eflm.errors import PluginError, UsageError
 from eflm.registry import Registry
@@ -384,3 +384,33 @@ print([name for name in {heavy!r} if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+REQUIRED = "import attrs\n\n@attrs.frozen\nclass C:\n    x: int"
+
+
+@pytest.mark.parametrize("body", ["raise SystemExit(0)", "C = 5", REQUIRED])
+def test_a_metric_with_broken_options_is_left_out_and_named(body, tmp_path, monkeypatch):
+    (tmp_path / "brokenopts.py").write_text(body)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "brokenopts", raising=False)
+
+    class Manifest:
+        @hookimpl
+        def eflm_metric_collector(self):
+            return [
+                MetricCard(
+                    name="hurt",
+                    summary="",
+                    source="",
+                    factory=Ref("brokenopts:C"),
+                    config=Ref("brokenopts:C"),
+                    metrics=(),
+                )
+            ]
+
+    registry = load_plugins()
+    registry.register(Manifest(), distribution="hurt-package")
+    plan = compose(RunSpec(), registry)
+    assert "hurt" not in [chosen.card.name for chosen in plan.metrics]
+    assert any("hurt-package" in reason for reason in plan.left_out)

@@ -126,3 +126,14 @@ def test_describe_tells_what_show_prints():
     assert infos["size"].type == "int or none"
     assert infos["name"].allowed == "one of auto, left, right"
     assert infos["on"].allowed == ""
+
+
+@given(st.integers(min_value=2**63) | st.integers(max_value=-(2**63)))
+def test_an_integer_that_no_tensor_could_hold_is_refused(value):
+    @frozen
+    class Sizes:
+        size: int = option(1, "a size")
+
+    for given_as in (value, str(value)):
+        with pytest.raises(OptionError, match=r"sizes\.size takes int"):
+            parse(Sizes, {"size": given_as}, owner="sizes")

@@ -89,7 +89,12 @@ class Watcher:
             plugins=tuple(chosen.origin for chosen in self._plan.plugins),
             environment=where,
             facts=facts,
-            flags=(*machine.flags(self._own_seconds()), *self._journal.flags, *self._flags),
+            flags=(
+                *self._left_out(),
+                *machine.flags(self._own_seconds()),
+                *self._journal.flags,
+                *self._flags,
+            ),
             stages=stages,
         )
 
@@ -201,6 +206,9 @@ class Watcher:
         """CPU time of the worker and of this process, which are not other people's work."""
         watching = time.process_time() - self._cpu_begin
         return watching + (self._sampler.cpu_seconds if self._sampler is not None else 0.0)
+
+    def _left_out(self) -> list[Flag]:
+        return [Flag(name="metric_left_out", detail=detail) for detail in self._plan.left_out]
 
     def _sampling_flags(self) -> list[Flag]:
         faults = self._sampler.faults if self._sampler is not None else []

@@ -65,6 +65,10 @@ class DecoderHost:
         for block, geometry in zip(blocks, geometries, strict=True):
             old = block.self_attn
             variant = build(geometry)
+            if not isinstance(variant, nn.Module):
+                raise ModelError(
+                    f"an attention's factory returned {type(variant).__name__}, which is no nn.Module"
+                )
             initialize(variant, geometry.initializer_range)
             like = next(old.parameters())
             variant.to(device=like.device, dtype=like.dtype)
@@ -177,8 +181,16 @@ def _rotary_of(attention: nn.Module, rotary: nn.Module) -> nn.Module | None:
     return rotary if getattr(attention, "use_rope", True) else None
 
 
-def _answer_decoder(_module: nn.Module, _args: Any, output: Tensor) -> tuple[Tensor, None]:
+def _answer_decoder(module: nn.Module, args: tuple[Tensor], output: Tensor) -> tuple[Tensor, None]:
     """A forward hook: decoder blocks unpack (hidden states, attention weights)."""
+    wanted = args[0].shape
+    if not isinstance(output, Tensor) or output.shape != wanted:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        # A shape that broadcasts would run, and mean nothing.
+        raise ModelError(
+            f"the attention {type(module).__name__} returned {got} for hidden states of {tuple(wanted)}; "
+            "a variant returns a tensor of the shape that it was given"
+        )
     return output, None
 
 

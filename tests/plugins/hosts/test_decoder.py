@@ -210,6 +210,24 @@ class TestRefusals:
         with pytest.raises(ModelError, match="no gated feed-forward"):
             with_moe(mixtral)
 
+    @pytest.mark.parametrize(
+        ("answer", "words"),
+        [(lambda x: x[..., :1], r"returned \(1, 8, 1\) for"), (lambda x: (x, None), "returned tuple for")],
+    )
+    def test_an_attention_that_returns_another_shape(self, answer, words):
+        class Wrong(torch.nn.Linear):
+            def forward(self, states, **keywords):
+                return answer(states)
+
+        model = tiny()
+        DecoderHost().replace_attention(model, lambda g: Wrong(1, 1), convert=False, recipe={"attention": {}})
+        with pytest.raises(ModelError, match=words):
+            model(torch.randint(3, VOCABULARY, (1, 8)))
+
+    def test_a_factory_that_makes_no_module(self):
+        with pytest.raises(ModelError, match=r"returned int, which is no nn\.Module"):
+            DecoderHost().replace_attention(tiny(), lambda g: 5, convert=False, recipe={"attention": {}})
+
     def test_sequences_packed_into_one_row(self):
         model = with_attention(tiny(), "gqa")
         ids, positions = torch.randint(3, VOCABULARY, (1, 8)), torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]])
