@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tempfile
 from pathlib import Path
 
 from eflm.errors import DataError, EflmError
+from eflm.files import write_atomically
 from eflm_schemas import RunResult
 from eflm_schemas.convert import from_dict, to_json
 from eflm_schemas.result import SCHEMA
@@ -35,20 +35,9 @@ def save(results: Path, result: RunResult) -> Path:
     Raises EflmError when the disk or the folder refuses; files that were there stay as they were.
     """
     path = path_of(results, result)
-    text = to_json(result, indent=2) + "\n"
-    temporary = None
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=results, prefix=".unfinished-")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp's own mode hides the file from everyone else
-        os.replace(temporary, path)
+        write_atomically(path, (to_json(result, indent=2) + "\n").encode())
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise EflmError(
             f"the result could not be saved as {path}: {error.strerror or error}; "
             "earlier results are as they were; --results DIR chooses another folder"
@@ -88,9 +77,3 @@ def load(path: Path) -> RunResult:
 
         faults = "; ".join(transform_error(error)[:3])
         raise DataError(f"{path} calls itself a result and is damaged: {faults}") from error
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

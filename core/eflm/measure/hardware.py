@@ -7,16 +7,17 @@ machine, dtype and thread count; the cache says when.
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from platformdirs import user_cache_dir
+
+from eflm.files import write_atomically
 
 TFLOPS = 1e12
 #: A product whose threads worked for less than this share of its time was waiting for cores that others had.
@@ -189,13 +190,6 @@ def _recall(identity: Mapping[str, Any]) -> dict[str, Any] | None:
 
 def _remember(identity: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
     entries = _read_cache() | {json.dumps(identity, sort_keys=True): entry}
-    path = _cache()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".peak-flops-")
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(entries, file, indent=1)
-        os.replace(temporary, path)
-    except OSError:
-        # A cache folder that cannot be written costs a second per run and nothing else.
-        return
+    # A cache folder that cannot be written costs a second per run and nothing else.
+    with suppress(OSError):
+        write_atomically(_cache(), json.dumps(entries, indent=1).encode())

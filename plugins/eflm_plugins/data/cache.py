@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import platformdirs
+
+from eflm.files import write_atomically
 
 
 def remember(name: str, make: Callable[[], bytes]) -> bytes:
@@ -26,7 +26,7 @@ def remember(name: str, make: Callable[[], bytes]) -> bytes:
         content = make()
         # A read-only home, or a full disk, is no reason to stop: the work is at hand already.
         with contextlib.suppress(OSError):
-            _write(path, content)
+            write_atomically(path, _digest(content) + b"\n" + content)
     return content
 
 
@@ -37,19 +37,6 @@ def _read(path: Path) -> bytes | None:
         return None
     digest, _, content = stored.partition(b"\n")
     return content if digest == _digest(content) else None
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Renamed into place, so that a reader, or a run that is killed, never sees half a file.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(_digest(content) + b"\n" + content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _digest(content: bytes) -> bytes:
