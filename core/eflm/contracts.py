@@ -52,6 +52,24 @@ class AttentionVariant(Protocol):
 
     # A variant whose card says `converts` also has:
     #     def load_dense(self, dense: DenseAttention) -> None
+    # A variant whose card lists backends also has:
+    #     used_backends: dict[str, str | None]  (each backend that ran; None, or why it stood in for a better one)
+
+
+class AttentionCost(Protocol):
+    """What a variant keeps and computes, in closed form: made from its options, in a module that imports no torch."""
+
+    def cache_bytes_per_token(self, geometry: AttentionGeometry, dtype: str) -> float:
+        """Bytes by which one layer's cache grows with each token of a sequence; `dtype` as torch names it."""
+
+    def fixed_cache_bytes(self, geometry: AttentionGeometry, dtype: str) -> float:
+        """Bytes of one layer's cache that no longer grow once a sequence is long: windows, recurrent states."""
+
+    def flops(self, geometry: AttentionGeometry, tokens: int, context: int) -> int:
+        """Operations of one layer's forward for the last `tokens` of `context` positions of one sequence.
+
+        Projections included; a multiply-add is two, and only what a causal mask leaves to see is counted.
+        """
 
 
 @frozen(kw_only=True)

@@ -58,6 +58,20 @@ class Preset:
 
 
 @frozen
+class Backend:
+    """One of the ways in which a technique can compute the same thing: where it runs, and what it needs.
+
+    A card lists them best first; `--set NAME.backend=...` overrides the choice.
+    """
+
+    name: str
+    summary: str
+    devices: tuple[str, ...] = ("cpu", "cuda")
+    requires: tuple[str, ...] = ()  #: import names
+    extra: str | None = None  #: the extra of the distribution that installs them
+
+
+@frozen
 class MetricInfo:
     """What a metric means: its unit, which direction is better, and the definition it follows."""
 
@@ -130,6 +144,12 @@ class AttentionCard(Card):
     plain_checkpoint: bool = False
     causal: bool = True  #: it can serve a host that attends to the past only
     bidirectional: bool = False  #: it can serve a host that attends both ways
+    #: `naive(module, hidden_states, *, rotary, padding_mask)`: the paper's equations, which every fast path must equal
+    naive: Ref | None = None
+    #: `cost(options) -> AttentionCost`: what its cache holds and what it computes; its module imports no torch
+    cost: Ref | None = None
+    backends: tuple[Backend, ...] = ()  #: ways to compute it, best first; none: there is one way
+    limits: tuple[str, ...] = field(default=(), converter=_strings)  #: what it does not support, in words
 
 
 @frozen(kw_only=True)
@@ -143,6 +163,8 @@ class MoeRouterCard(Card):
     causal: bool = (
         True  #: a token's route depends on no later token; hosts that generate step by step need it
     )
+    #: `naive(layer, tokens)`: the layer's output by loops over tokens and experts, from the paper's equations
+    naive: Ref | None = None
 
 
 @frozen(kw_only=True)

@@ -5,13 +5,16 @@ from __future__ import annotations
 from eflm_schemas import AttentionCard, Ref
 
 _OPTIONS = "eflm_plugins.attention.options"
+_DENSE = "eflm_plugins.attention.dense"
 
 ATTENTION = (
     AttentionCard(
         name="mha",
         summary="multi-head attention: every query head has its own keys and values",
         source="arXiv 1706.03762, section 3.2.2",
-        factory=Ref("eflm_plugins.attention.dense.module:multi_head"),
+        factory=Ref(f"{_DENSE}.module:multi_head"),
+        naive=Ref(f"{_DENSE}.naive:naive"),
+        cost=Ref(f"{_DENSE}.cost:multi_head"),
         converts=True,
         plain_checkpoint=True,
         bidirectional=True,
@@ -20,7 +23,9 @@ ATTENTION = (
         name="gqa",
         summary="grouped-query attention: groups of query heads share keys and values",
         source="arXiv 2305.13245",
-        factory=Ref("eflm_plugins.attention.dense.module:grouped_query"),
+        factory=Ref(f"{_DENSE}.module:grouped_query"),
+        naive=Ref(f"{_DENSE}.naive:naive"),
+        cost=Ref(f"{_DENSE}.cost:grouped_query"),
         config=Ref(f"{_OPTIONS}:GqaOptions"),
         converts=True,
         plain_checkpoint=True,
@@ -30,7 +35,9 @@ ATTENTION = (
         name="mqa",
         summary="multi-query attention: all query heads share one key and value head",
         source="arXiv 1911.02150",
-        factory=Ref("eflm_plugins.attention.dense.module:multi_query"),
+        factory=Ref(f"{_DENSE}.module:multi_query"),
+        naive=Ref(f"{_DENSE}.naive:naive"),
+        cost=Ref(f"{_DENSE}.cost:multi_query"),
         converts=True,
         plain_checkpoint=True,
         bidirectional=True,

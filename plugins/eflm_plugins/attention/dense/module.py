@@ -11,6 +11,7 @@ from transformers import Cache
 
 from eflm.contracts import DenseAttention, Rotary
 from eflm.errors import UsageError
+from eflm_plugins.attention.dense import heads
 from eflm_plugins.attention.options import GqaOptions
 from eflm_plugins.attention.sdpa import attend
 from eflm_schemas import AttentionGeometry
@@ -21,20 +22,20 @@ class GroupedQueryAttention(nn.Module):
 
     def __init__(self, geometry: AttentionGeometry, num_key_value_heads: int) -> None:
         super().__init__()
-        heads, head_dim = geometry.num_attention_heads, geometry.head_dim
-        if heads % num_key_value_heads:
-            divisors = ", ".join(str(n) for n in range(1, heads + 1) if heads % n == 0)
+        num_heads, head_dim = geometry.num_attention_heads, geometry.head_dim
+        if num_heads % num_key_value_heads:
+            divisors = ", ".join(str(n) for n in range(1, num_heads + 1) if num_heads % n == 0)
             raise UsageError(
-                f"{num_key_value_heads} key-value heads cannot share {heads} query heads evenly; "
+                f"{num_key_value_heads} key-value heads cannot share {num_heads} query heads evenly; "
                 f"choose one of {divisors}"
             )
         self.geometry = geometry
         self.num_key_value_heads = num_key_value_heads
         context_dim = geometry.cross_attention_dim or geometry.hidden_size
-        self.q_proj = nn.Linear(geometry.hidden_size, heads * head_dim, bias=geometry.query_bias)
+        self.q_proj = nn.Linear(geometry.hidden_size, num_heads * head_dim, bias=geometry.query_bias)
         self.k_proj = nn.Linear(context_dim, num_key_value_heads * head_dim, bias=geometry.query_bias)
         self.v_proj = nn.Linear(context_dim, num_key_value_heads * head_dim, bias=geometry.query_bias)
-        self.o_proj = nn.Linear(heads * head_dim, geometry.hidden_size, bias=geometry.output_bias)
+        self.o_proj = nn.Linear(num_heads * head_dim, geometry.hidden_size, bias=geometry.output_bias)
 
     def forward(
         self,
@@ -95,22 +96,16 @@ class GroupedQueryAttention(nn.Module):
         return grouped.float().mean(dim=1).flatten(0, 1).to(weight.dtype)
 
 
-def multi_head(geometry: AttentionGeometry, _options: None) -> GroupedQueryAttention:
+def multi_head(geometry: AttentionGeometry, options: None) -> GroupedQueryAttention:
     """As many key-value heads as query heads."""
-    return GroupedQueryAttention(geometry, geometry.num_attention_heads)
+    return GroupedQueryAttention(geometry, heads.multi_head(geometry, options))
 
 
-def multi_query(geometry: AttentionGeometry, _options: None) -> GroupedQueryAttention:
+def multi_query(geometry: AttentionGeometry, options: None) -> GroupedQueryAttention:
     """One key-value head."""
-    return GroupedQueryAttention(geometry, 1)
+    return GroupedQueryAttention(geometry, heads.multi_query(geometry, options))
 
 
 def grouped_query(geometry: AttentionGeometry, options: GqaOptions) -> GroupedQueryAttention:
     """The number of key-value heads asked for, or the model's own, or about a quarter of its query heads."""
-    if options.num_key_value_heads is not None:
-        return GroupedQueryAttention(geometry, options.num_key_value_heads)
-    if geometry.num_key_value_heads < geometry.num_attention_heads:
-        return GroupedQueryAttention(geometry, geometry.num_key_value_heads)
-    quarter = max(1, geometry.num_attention_heads // 4)
-    groups = max(n for n in range(1, quarter + 1) if geometry.num_attention_heads % n == 0)
-    return GroupedQueryAttention(geometry, groups)
+    return GroupedQueryAttention(geometry, heads.grouped_query(geometry, options))
