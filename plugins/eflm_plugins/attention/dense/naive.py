@@ -1,4 +1,4 @@
-"""The dense family by loops, from arXiv 1706.03762 (eq. 1) and 2305.13245 (section 2.2): what the fast path must equal."""
+"""The dense family by loops (arXiv 1706.03762, eq. 1; 2305.13245, section 2.2): what the fast path must equal."""
 
 from __future__ import annotations
 
