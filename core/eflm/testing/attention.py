@@ -8,10 +8,24 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from eflm_schemas import AttentionGeometry
 
 #: Sequence lengths that cross block edges, and one token.
 LENGTHS = (1, 2, 7, 16, 33, 50)
+#: Batches for the comparison with the naive twin: sequences, tokens, and each sequence's padding on the left or right.
+BATCHES = {
+    "B1-T1": (1, (0,), (0,)),
+    "B1-T2": (2, (0,), (0,)),
+    "B2-T7": (7, (0, 0), (0, 0)),
+    "B1-T33": (33, (0,), (0,)),
+    "B2-T50": (50, (0, 0), (0, 0)),
+    "B3-T41-left": (41, (0, 5, 12), (0, 0, 0)),
+    "B3-T41-right": (41, (0, 0, 0), (3, 0, 17)),
+}
+#: Agreement that rounding leaves, as a share of the largest number.
+ROUNDING = {"float64": 1e-10, "float32": 2e-5}
 #: How a sequence of 50 tokens may reach the cache: token by token, in even and in odd chunks.
 ARRIVALS = ((1,) * 50, (25, 25), (7, 1, 1, 9, 20, 1, 11), (49, 1))
 
@@ -46,6 +60,9 @@ class AttentionConformance:
         initializer_range=0.2,
     )
     tolerance = 1e-4
+
+    #: the naive twin, `naive(variant, tokens, *, rotary, padding_mask)`; None: there is nothing to compare with
+    naive: Any = None
 
     def build(self, geometry: AttentionGeometry) -> Any:
         """The variant under test, built from a geometry."""
@@ -191,3 +208,76 @@ class AttentionConformance:
         assert out.dtype == torch.bfloat16
         # Eight bits of mantissa through a few products: a coarse bound, which a wrong dtype path would break.
         assert (out.float() - exact).norm() < 0.1 * exact.norm()
+
+    @pytest.mark.parametrize("dtype", ROUNDING)
+    @pytest.mark.parametrize("batch", BATCHES)
+    def test_it_equals_its_naive_twin(self, batch: str, dtype: str) -> None:
+        import torch
+
+        if self.naive is None:
+            pytest.skip("no naive twin")
+        length, left, right = BATCHES[batch]
+        variant = self._variant().to(getattr(torch, dtype))
+        tokens = self._tokens(len(left), length).to(getattr(torch, dtype))
+        places = torch.arange(length)[None]
+        begins, ends = torch.tensor(left)[:, None], length - torch.tensor(right)[:, None]
+        mask = (places >= begins) & (places < ends)
+        keywords = {
+            "rotary": Turning((places - begins).clamp(min=0)),
+            "padding_mask": None if mask.all() else mask,
+        }
+        weight = self._tokens(len(left), length, seed=3).to(tokens) * mask[..., None]
+        fast = self._value_and_gradients(variant, variant, tokens, weight, keywords)
+        twin = type(self).naive
+        slow = self._value_and_gradients(
+            variant, lambda states, **k: twin(variant, states, **k), tokens, weight, keywords
+        )
+        for name, expected in slow.items():
+            # Some gradients are zero but for rounding: a key's bias changes no softmax.
+            scale = max(
+                float(value.abs().max()) for key, value in slow.items() if ("out" in key) == ("out" in name)
+            )
+            error = float((fast[name] - expected).abs().max())
+            assert error <= ROUNDING[dtype] * max(scale, 1.0), f"{name}: off by {error:.2g} of {scale:.2g}"
+
+    def _value_and_gradients(
+        self, variant: Any, run: Any, tokens: Any, weight: Any, keywords: Any
+    ) -> dict[str, Any]:
+        variant.zero_grad()
+        leaf = tokens.clone().requires_grad_()
+        out = run(leaf, **keywords)
+        (out * weight).sum().backward()
+        gradients = {name: p.grad for name, p in variant.named_parameters() if p.grad is not None}
+        return {"out": (out * weight.ne(0)).detach(), "tokens": leaf.grad} | {
+            k: v.clone() for k, v in gradients.items()
+        }
+
+    def test_gradient_checkpointing_changes_nothing(self) -> None:
+        import torch
+        from torch.utils.checkpoint import checkpoint
+
+        variant, tokens = self._variant().train(), self._tokens(2, 33)
+        weight, keywords = self._tokens(2, 33, seed=3), {"rotary": Turning(torch.arange(33)[None])}
+        plain = self._value_and_gradients(variant, variant, tokens, weight, keywords)
+        anew = self._value_and_gradients(
+            variant,
+            lambda states, **k: checkpoint(variant, states, use_reentrant=False, **k),
+            tokens,
+            weight,
+            keywords,
+        )
+        for name, expected in plain.items():
+            self._assert_close(anew[name], expected)
+
+    def test_it_compiles(self) -> None:
+        import torch
+
+        variant, tokens = self._variant(), self._tokens(2, 33)
+        # Traced and differentiated as the compiler does it, but run by torch's own kernels: no C compiler is needed.
+        compiled = torch.compile(variant, backend="aot_eager")
+        weight, keywords = self._tokens(2, 33, seed=3), {"rotary": Turning(torch.arange(33)[None])}
+        plain = self._value_and_gradients(variant, variant, tokens, weight, keywords)
+        traced = self._value_and_gradients(variant, compiled, tokens, weight, keywords)
+        torch._dynamo.reset()
+        for name, expected in plain.items():
+            self._assert_close(traced[name], expected)

@@ -6,6 +6,8 @@ from eflm_schemas import AttentionCard, Ref
 
 _OPTIONS = "eflm_plugins.attention.options"
 _DENSE = "eflm_plugins.attention.dense"
+_MLA = "eflm_plugins.attention.mla"
+_NSA = "eflm_plugins.attention.nsa"
 
 ATTENTION = (
     AttentionCard(
@@ -46,7 +48,8 @@ ATTENTION = (
         name="mla",
         summary="multi-head latent attention: keys and values from one cached low-rank latent, decoupled RoPE",
         source="arXiv 2405.04434, section 2.1",
-        factory=Ref("eflm_plugins.attention.mla.module:MultiHeadLatentAttention"),
+        factory=Ref(f"{_MLA}.module:MultiHeadLatentAttention"),
+        naive=Ref(f"{_MLA}.naive:naive"),
         config=Ref(f"{_OPTIONS}:MlaOptions"),
         bidirectional=True,
     ),
@@ -54,7 +57,8 @@ ATTENTION = (
         name="nsa",
         summary="native sparse attention: compressed, selected and windowed keys, gated and summed",
         source="arXiv 2502.11089, section 3",
-        factory=Ref("eflm_plugins.attention.nsa.module:NativeSparseAttention"),
+        factory=Ref(f"{_NSA}.module:NativeSparseAttention"),
+        naive=Ref(f"{_NSA}.naive:naive"),
         config=Ref(f"{_OPTIONS}:NsaOptions"),
     ),
 )

@@ -49,6 +49,11 @@ class NsaOptions:
     )
     window: int = option(512, "w, latest tokens that the window branch sees", ge=1)
     compress_hidden_ratio: int = option(2, "width of the compression MLP, in head sizes", ge=1)
+    backend: str = option(
+        "auto",
+        "how the selection is computed; auto: the best that fits",
+        choices=("auto", "dispatch", "gather"),
+    )
 
     def __attrs_post_init__(self) -> None:
         for name in ("compress_block_size", "select_block_size"):

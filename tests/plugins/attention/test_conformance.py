@@ -13,6 +13,9 @@ class Builtin(AttentionConformance):
     name = ""
     options: dict[str, object] = {}  # noqa: RUF012
 
+    def __init_subclass__(cls):
+        cls.naive = staticmethod(card_of(cls.name).naive.resolve())
+
     def build(self, geometry):
         return card_of(self.name).factory.resolve()(geometry, options_of(self.name, **self.options))
 

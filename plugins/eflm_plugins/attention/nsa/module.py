@@ -1,26 +1,26 @@
-"""Native sparse attention (arXiv 2502.11089): compressed, selected and windowed keys, gated and summed.
+"""Native sparse attention (arXiv 2502.11089): projections, gates and cache around the three branches.
 
-Queries are taken in chunks, so that no mask or score matrix ever spans the whole context squared.
+The branches themselves are in `attention.py` for whole sequences and in `gather.py` for decoding.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache
 
 from eflm.contracts import Rotary
 from eflm.errors import UsageError
-from eflm_plugins.attention.nsa.cache import NsaCacheLayer, nsa_layer
-from eflm_plugins.attention.nsa.compression import BlockCompression, count_blocks, gather_blocks
-from eflm_plugins.attention.nsa.selection import choose_blocks, overlap
+from eflm_plugins.attention.nsa.attention import BRANCHES, Pair, mix
+from eflm_plugins.attention.nsa.cache import nsa_layer
+from eflm_plugins.attention.nsa.compression import BlockCompression, compress_tokens
+from eflm_plugins.attention.nsa.gather import mix_gathered
 from eflm_plugins.attention.options import NsaOptions
-from eflm_plugins.attention.visibility import left_padding, visible_keys
+from eflm_plugins.attention.visibility import left_padding
 from eflm_schemas import AttentionGeometry
 
-BRANCHES = ("compress", "select", "window")
-QUERY_CHUNK = 1024
+#: New tokens from which a cached sequence's chunk is dispatched rather than gathered.
+DISPATCH_FROM = 64
 
 
 class NativeSparseAttention(nn.Module):
@@ -48,7 +48,7 @@ class NativeSparseAttention(nn.Module):
                 f"nsa needs query heads ({heads}) to be a multiple of key-value heads ({groups})"
             )
         self.num_heads, self.num_key_value_heads, self.head_dim = heads, groups, head_dim
-        self.scaling = head_dim**-0.5
+        self.used_backends: dict[str, str | None] = {}
         self.q_proj = nn.Linear(geometry.hidden_size, heads * head_dim, bias=geometry.query_bias)
         for branch in BRANCHES:
             for states in ("k", "v"):
@@ -81,10 +81,13 @@ class NativeSparseAttention(nn.Module):
         if rotary is not None:
             query = rotary(query)
             states = {branch: (rotary(key), value) for branch, (key, value) in states.items()}
-        layer = None if cache is None else nsa_layer(cache, self.geometry.layer_idx)
-        pads = left_padding(padding_mask)
+        gates = self.gate_proj(hidden_states).unflatten(-1, (self.num_heads, len(BRANCHES)))
 
-        compressed = self._compress(*states["compress"], layer, pads)
+        layer = None if cache is None else nsa_layer(cache, self.geometry.layer_idx)
+        seen = 0 if layer is None else layer.get_seq_length()
+        pads = left_padding(padding_mask)
+        phi = (self.compress_keys, self.compress_values)
+        compressed = compress_tokens(phi, states["compress"], layer, pads, self.options.compress_stride)
         selectable, windowed = states["select"], states["window"]
         if layer is not None:
             keep = self.options.window - 1
@@ -93,196 +96,62 @@ class NativeSparseAttention(nn.Module):
                 layer.append("window_keys", windowed[0], keep=keep),
                 layer.append("window_values", windowed[1], keep=keep),
             )
-        gates = self.gate_proj(hidden_states).sigmoid().unflatten(-1, (self.num_heads, len(BRANCHES)))
-        chunks = [
-            self._mix(query[:, :, begin : begin + QUERY_CHUNK], begin, query.shape[2], compressed, selectable, windowed,
-                      gates[:, begin : begin + QUERY_CHUNK], padding_mask, pads)
-            for begin in range(0, query.shape[2], QUERY_CHUNK)
-        ]  # fmt: skip
-        return self.o_proj(torch.cat(chunks, dim=2).transpose(1, 2).flatten(2))
+        backend = self._backend(query, seen, pads)
+        if backend == "gather":
+            mixed = mix_gathered(
+                query,
+                compressed,
+                selectable,
+                windowed,
+                gates,
+                self.options,
+                pads=pads,
+                padding_mask=padding_mask,
+                dropout=self._dropout,
+            )
+        elif pads is None:
+            mixed = mix(query, compressed, selectable, windowed, gates, self.options)
+        else:
+            mixed = self._mix_padded(query, compressed, selectable, windowed, gates, pads)
+        return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
     def _heads(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
-    def _mix(
-        self,
-        query: Tensor,
-        begin: int,
-        query_length: int,
-        compressed: tuple[Tensor, Tensor],
-        selectable: tuple[Tensor, Tensor],
-        windowed: tuple[Tensor, Tensor],
-        gates: Tensor,
-        padding_mask: Tensor | None,
-        pads: Tensor | None,
+    def _mix_padded(
+        self, query: Tensor, compressed: Pair, selectable: Pair, windowed: Pair, gates: Tensor, pads: Tensor
     ) -> Tensor:
-        """The gated sum (eq. 5) for the queries `begin` ... of this call: (B, H, chunk, D)."""
-        tokens, context = query.shape[2], selectable[0].shape[2]
-        first = context - query_length + begin
-        end = first + tokens
-        positions = torch.arange(first, end, device=query.device)[None]
-        if pads is not None:
-            positions = positions - pads[:, None]
-        visible = None if padding_mask is None else padding_mask[:, :end]
+        """Whole sequences with padding before them: it is turned to stand behind, where causality hides it."""
+        tokens = torch.arange(query.shape[2], device=query.device)
+        ahead = (tokens + pads[:, None]) % query.shape[2]
+        back = (tokens - pads[:, None]) % query.shape[2]
+        query, *others = (_turn(part, ahead) for part in (query, *selectable, *windowed))
+        gates = _turn(gates.transpose(1, 2), ahead).transpose(1, 2)
+        selectable, windowed = (others[0], others[1]), (others[2], others[3])
+        return _turn(mix(query, compressed, selectable, windowed, gates, self.options), back)
 
-        from_compressed, importance = self._attend_compressed(query, compressed, positions, end)
-        chosen = self._select(importance, positions, end)
-        from_selected = self._attend_selected(query, selectable, chosen, positions, end, pads, visible)
-        lost = context - windowed[0].shape[2]
-        from_window = self._attend_window(query, windowed, first - lost, end - lost, visible, lost)
-        gate = gates.permute(3, 0, 2, 1).unsqueeze(-1).to(query.dtype)
-        return gate[0] * from_compressed + gate[1] * from_selected + gate[2] * from_window
-
-    # --- compression: section 3.3.1 -----------------------------------------------------------------
-
-    def _compress(
-        self, key: Tensor, value: Tensor, layer: NsaCacheLayer | None, pads: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """K̃^cmp and Ṽ^cmp of every whole block so far, (B, G, blocks, D); block i of a sequence begins at token i·d."""
-        size, stride = self.options.compress_block_size, self.options.compress_stride
-        seen = 0 if layer is None else layer.get_seq_length()
-        total = seen + key.shape[2]
-        if layer is not None:
-            key = layer.append("pending_keys", key, keep=size - 1)
-            value = layer.append("pending_values", value, keep=size - 1)
-        offset = total - key.shape[2]  # where the pending tokens begin in the cache
-
-        padding = torch.zeros(1, dtype=torch.long, device=key.device) if pads is None else pads
-        had, have = (count_blocks(length - padding, size, stride) for length in (seen, total))
-        had_most, have_most = int(had.max()), int(have.max())
-        fresh = int((have - had).max())
-        old_keys = None if layer is None else layer.compressed_keys
-        old_values = None if layer is None else layer.compressed_values
-        if fresh:
-            index = had[:, None] + torch.arange(fresh, device=key.device)
-            starts = (padding[:, None] + index * stride - offset).expand(key.shape[0], -1)
-            new_keys = self.compress_keys(gather_blocks(key, starts, size))
-            new_values = self.compress_values(gather_blocks(value, starts, size))
-            if had_most and pads is not None:
-                new_keys = _place(old_keys, new_keys, index, have, have_most)
-                new_values = _place(old_values, new_values, index, have, have_most)
-            elif had_most:
-                new_keys = torch.cat([old_keys, new_keys], dim=2)
-                new_values = torch.cat([old_values, new_values], dim=2)
+    def _backend(self, query: Tensor, seen: int, pads: Tensor | None) -> str:
+        """Dispatch for whole sequences and long chunks, gathering for the few queries of a decoding step."""
+        few = seen > 0 and query.shape[2] < DISPATCH_FROM
+        reason = None
+        if self._dropout:
+            reason = "attention weights are dropped out, which dispatch cannot do"
+        elif seen and pads is not None:
+            reason = "a cached sequence with padding before it goes on"
+        if self.options.backend == "auto":
+            backend = "gather" if few or reason else "dispatch"
+        elif self.options.backend == "dispatch" and reason:
+            backend = "gather"
         else:
-            empty = key[:, :, :0]
-            new_keys = empty if old_keys is None else old_keys
-            new_values = empty if old_values is None else old_values
-        if layer is not None:
-            layer.compressed_keys, layer.compressed_values = new_keys, new_values
-        return new_keys, new_values
-
-    def _attend_compressed(
-        self, query: Tensor, compressed: tuple[Tensor, Tensor], positions: Tensor, end: int
-    ) -> tuple[Tensor, Tensor]:
-        """The branch's output, (B, H, T, D), and each block's probability summed over a group's heads (eq. 8, 10)."""
-        size, stride = self.options.compress_block_size, self.options.compress_stride
-        whole = int(count_blocks(end, size, stride))
-        key, value = compressed[0][:, :, :whole], compressed[1][:, :, :whole]
-        grouped = query.unflatten(1, (self.num_key_value_heads, -1))
-        if key.shape[2] == 0:
-            return torch.zeros_like(query), query.new_zeros((*grouped.shape[:2], query.shape[2], 0))
-        scores = torch.einsum("bghtd,bgnd->bghtn", grouped, key) * self.scaling
-        # A block is visible once its last token is: nothing of it lies ahead of the query.
-        last = torch.arange(key.shape[2], device=query.device) * stride + size - 1
-        hidden = last > positions[:, None, None, :, None]
-        scores = scores.masked_fill(hidden, torch.finfo(scores.dtype).min)
-        weights = scores.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).masked_fill(
-            hidden, 0.0
-        )
-        dropped = F.dropout(weights, self._dropout).to(value.dtype)
-        mixed = torch.einsum("bghtn,bgnd->bghtd", dropped, value)
-        return mixed.flatten(1, 2), weights.sum(dim=2)
-
-    # --- selection: section 3.3.2 -------------------------------------------------------------------
-
-    def _select(self, importance: Tensor, positions: Tensor, end: int) -> Tensor:
-        """The blocks that each query of each group reads: bool, (B, G, T, blocks)."""
-        options = self.options
-        num_blocks = -(-end // options.select_block_size)
-        shared = overlap(
-            importance.shape[-1],
-            num_blocks,
-            options.compress_block_size,
-            options.compress_stride,
-            options.select_block_size,
-        ).to(importance)
-        own = positions.clamp(min=0) // options.select_block_size
-        return choose_blocks((importance @ shared).detach(), own, options.num_selected_blocks)
-
-    def _attend_selected(
-        self,
-        query: Tensor,
-        selectable: tuple[Tensor, Tensor],
-        chosen: Tensor,
-        positions: Tensor,
-        end: int,
-        pads: Tensor | None,
-        padding_mask: Tensor | None,
-    ) -> Tensor:
-        """Attention to the tokens of the chosen blocks up to the query (eq. 12): (B, H, T, D)."""
-        key, value = selectable[0][:, :, :end], selectable[1][:, :, :end]
-        tokens = torch.arange(end, device=query.device)[None]
-        if pads is not None:
-            tokens = tokens - pads[:, None]
-        block = (tokens.clamp(min=0) // self.options.select_block_size)[:, None, None, :]
-        read = chosen.gather(-1, block.expand(chosen.shape[0], *chosen.shape[1:3], -1))
-        distance = positions[:, None, :, None] - tokens[:, None, None, :]
-        read &= distance >= 0
-        if padding_mask is not None:
-            read = read & padding_mask[:, None, None, :] | (distance == 0)
-        per_head = read.repeat_interleave(self.num_heads // self.num_key_value_heads, dim=1)
-        return self._softmax_attention(query, key, value, per_head)
-
-    # --- window: section 3.3.3 ----------------------------------------------------------------------
-
-    def _attend_window(
-        self,
-        query: Tensor,
-        windowed: tuple[Tensor, Tensor],
-        first: int,
-        end: int,
-        padding_mask: Tensor | None,
-        lost: int,
-    ) -> Tensor:
-        """Attention to the last w tokens: (B, H, T, D). `first` and `end` count from the oldest token still held."""
-        window = self.options.window
-        begin = max(0, first - window + 1)
-        seen = visible_keys(
-            end - first,
-            end - begin,
-            causal=True,
-            window=window,
-            padding_mask=None if padding_mask is None else padding_mask[:, lost + begin :],
-            device=query.device,
-        )
-        return self._softmax_attention(
-            query, windowed[0][:, :, begin:end], windowed[1][:, :, begin:end], seen
-        )
-
-    def _softmax_attention(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        return F.scaled_dot_product_attention(
-            query,
-            key,
-            value,
-            attn_mask=mask,
-            scale=self.scaling,
-            dropout_p=self._dropout,
-            enable_gqa=True,
-        )
+            backend, reason = self.options.backend, None
+        self.used_backends[backend] = None if few else reason
+        return backend
 
     @property
     def _dropout(self) -> float:
         return self.geometry.dropout if self.training else 0.0
 
 
-def _place(old: Tensor, new: Tensor, index: Tensor, have: Tensor, most: int) -> Tensor:
-    """Write each sequence's new blocks at its own `index`: (B, G, blocks, D), `most` blocks long.
-
-    Sequences with more padding have fewer blocks; what stands past their count is never visible to them.
-    """
-    grown = F.pad(old, (0, 0, 0, most + new.shape[2] - old.shape[2]))
-    # Blocks that are not whole yet go past the end, and are cut off with it.
-    target = torch.where(index < have[:, None], index, most + torch.arange(new.shape[2], device=new.device))
-    target = target[:, None, :, None].expand(-1, new.shape[1], -1, new.shape[3])
-    return grown.scatter(2, target, new)[:, :, :most]
+def _turn(states: Tensor, index: Tensor) -> Tensor:
+    """Tokens in another order, each sequence its own: (B, H, T, D), (B, T) -> (B, H, T, D)."""
+    return states.gather(2, index[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3]))

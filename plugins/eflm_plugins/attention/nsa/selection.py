@@ -3,44 +3,62 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from eflm_plugins.attention.options import NsaOptions
 
 #: Blocks that are always read: the first one and the two that end at the query (section 4.1).
 INITIAL_BLOCKS = 1
 LOCAL_BLOCKS = 2
 
 
-def overlap(
-    num_compressed: int, num_selectable: int, block_size: int, stride: int, select_size: int
-) -> Tensor:
-    """How many strides each compression block shares with each selection block: (compressed, selectable).
+def block_importance(probabilities: Tensor, num_blocks: int, options: NsaOptions) -> Tensor:
+    """Importance of each selection block (eq. 9): (..., compressed blocks) -> (..., num_blocks).
 
-    It is the double sum of eq. 9 written as a matrix: block i covers strides i ... i + l/d - 1, selection block j
-    covers strides j·l'/d ... (j + 1)·l'/d - 1.
+    Compression block i covers the strides i ... i + l/d - 1, selection block j the strides j·l'/d ... (j+1)·l'/d - 1;
+    each stride that two of them share counts the probability once.
     """
-    begins = torch.arange(num_compressed)[:, None] * stride
-    select_begins = torch.arange(num_selectable)[None, :] * select_size
-    shared = torch.minimum(begins + block_size, select_begins + select_size) - torch.maximum(
-        begins, select_begins
-    )
-    return shared.clamp(min=0) // stride
+    per_block = options.compress_block_size // options.compress_stride
+    per_selection = options.select_block_size // options.compress_stride
+    blocks, strides = probabilities.shape[-1], num_blocks * per_selection
+    # Probability on each stride: that of every compression block that covers it. A sequence ends before its last
+    # selection block does, so no stride beyond `strides` was ever covered.
+    room = F.pad(probabilities, (per_block - 1, max(0, strides - blocks)))
+    covered = room[..., per_block - 1 : per_block - 1 + strides].clone()
+    for m in range(1, per_block):
+        covered += room[..., per_block - 1 - m : per_block - 1 - m + strides]
+    return covered.unflatten(-1, (num_blocks, per_selection)).sum(-1)
 
 
 def choose_blocks(importance: Tensor, own_block: Tensor, num_selected: int) -> Tensor:
-    """The top-n blocks of each query and key-value head (eq. 11): bool, the shape of `importance`.
+    """The top-n blocks of each query (eq. 11): (..., queries, blocks) -> indices (..., queries, n), -1 for none.
 
-    `importance`: (B, G, T, blocks), p of eq. 10; `own_block`: (B or 1, T), the block in which the query stands.
-    The first block and the local ones always count among the n; blocks that lie ahead are never chosen.
+    `own_block`: the block in which each query stands, broadcastable to (..., queries). The query's own block comes
+    first, then the one before it and the first of all, which always count among the n (section 4.1), then the others by
+    importance, earlier ones first where it is equal. Blocks that lie ahead are never chosen.
     """
     blocks = torch.arange(importance.shape[-1], device=importance.device)
-    behind = own_block[:, None, :, None] - blocks
-    # Importance is a sum of probabilities. What is forced stands above its bound, each at a rank of its own: the
-    # query's block, the one before it, the first.
-    bound = importance.amax().detach() + 1 if importance.numel() else 1.0
-    local = (behind >= 0) & (behind < LOCAL_BLOCKS)
-    ranked = torch.where(blocks < INITIAL_BLOCKS, bound, importance)
-    ranked = torch.where(local, bound + LOCAL_BLOCKS - behind, ranked).masked_fill(behind < 0, -1.0)
-    # A stable sort breaks ties by position, whatever the number of blocks; with topk, a cached step could read other
-    # blocks than the whole sequence did.
-    top = ranked.sort(dim=-1, descending=True, stable=True).indices[..., :num_selected]
-    return torch.zeros_like(ranked, dtype=torch.bool).scatter(-1, top, True) & (behind >= 0)
+    behind = own_block[..., None] - blocks
+    # Importance is a sum of probabilities. What is forced is lifted above its bound, each to a height of its own.
+    bound = importance.amax() + 1 if importance.numel() else 1.0
+    lift = (LOCAL_BLOCKS + 1 - behind).clamp(max=LOCAL_BLOCKS + 1).masked_fill(behind >= LOCAL_BLOCKS, 0)
+    lift = torch.where((blocks < INITIAL_BLOCKS) & (lift == 0), 1, lift).to(importance.dtype).mul_(bound)
+    ranked = importance + lift.masked_fill_(behind < 0, -torch.inf)
+    best, chosen = _top(ranked, min(num_selected, ranked.shape[-1]))
+    return chosen.masked_fill_(best < 0, -1)
+
+
+def _top(ranked: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest along the last dimension and their places, equal ones in the order of their places.
+
+    torch's topk breaks ties as it likes; then a cached step could read other blocks than the whole sequence did.
+    """
+    if ranked.dtype != torch.float32:
+        best, places = ranked.sort(dim=-1, descending=True, stable=True)
+        return best[..., :count], places[..., :count]
+    # Floats that are not negative compare as their bits do, so rank and place fit one integer.
+    places = torch.arange(ranked.shape[-1], 0, -1, device=ranked.device)
+    keys = torch.add(places, ranked.contiguous().view(torch.int32).long(), alpha=1 << 32)
+    best, chosen = keys.topk(count, dim=-1)
+    return best, chosen

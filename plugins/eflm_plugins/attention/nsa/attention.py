@@ -1,0 +1,66 @@
+"""The gated sum of the three branches (arXiv 2502.11089, eq. 5), without projections and without a cache.
+
+For whole sequences it runs in time and memory linear in the tokens, but for the scores of compressed blocks: their
+number grows with the square of the tokens, divided by the stride.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from eflm_plugins.attention.nsa.compressed import attend_compressed
+from eflm_plugins.attention.nsa.compression import split_blocks
+from eflm_plugins.attention.nsa.dispatch import attend_dispatched
+from eflm_plugins.attention.nsa.window import attend_window
+from eflm_plugins.attention.options import NsaOptions
+from eflm_plugins.attention.sdpa import attend
+
+BRANCHES = ("compress", "select", "window")
+
+Pair = tuple[Tensor, Tensor]
+
+
+def native_sparse_attention(
+    query: Tensor,
+    states: Mapping[str, Pair],
+    gates: Tensor,
+    compress: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]],
+    options: NsaOptions,
+) -> Tensor:
+    """Causal self-attention of a whole sequence: (B, H, T, D), keys and values (B, G, T, D) a branch -> (B, H, T, D).
+
+    `gates`: (B, T, H, 3), the logits of g^cmp, g^slc and g^win; `compress`: φ for keys and for values (eq. 7),
+    (..., l, D) -> (..., D).
+    """
+    blocks = tuple(
+        phi(split_blocks(part, options.compress_block_size, options.compress_stride))
+        if part.shape[2] >= options.compress_block_size
+        else part[:, :, :0]
+        for phi, part in zip(compress, states["compress"], strict=True)
+    )
+    return mix(query, blocks, states["select"], states["window"], gates, options)
+
+
+def mix(
+    query: Tensor, compressed: Pair, selectable: Pair, windowed: Pair, gates: Tensor, options: NsaOptions
+) -> Tensor:
+    """The same with keys and values compressed already; the queries are the last T of the positions at hand."""
+    scale = query.shape[-1] ** -0.5
+    first = selectable[0].shape[2] - query.shape[2]
+    from_compressed, chosen = attend_compressed(query, *compressed, first, scale, options)
+    if chosen.shape[-1] * options.select_block_size >= selectable[0].shape[2]:
+        # Every block is chosen, so nothing is left out.
+        from_selected = attend(query, *selectable, causal=True, scale=scale)
+    else:
+        from_selected = attend_dispatched(query, *selectable, chosen, first, scale, options.select_block_size)
+    from_window = attend_window(query, *windowed, options.window, scale)
+    return gated_sum(gates, from_compressed, from_selected, from_window)
+
+
+def gated_sum(gates: Tensor, *branches: Tensor) -> Tensor:
+    """Σ_c g^c · branch c (eq. 5): logits (B, T, H, 3), branches (B, H, T, D)."""
+    weights = gates.sigmoid().permute(3, 0, 2, 1).unsqueeze(-1).to(branches[0].dtype)
+    compressed, selected, windowed = branches
+    return (weights[0] * compressed).addcmul_(weights[1], selected).addcmul_(weights[2], windowed)

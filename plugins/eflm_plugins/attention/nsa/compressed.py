@@ -1,0 +1,127 @@
+"""The compression branch (arXiv 2502.11089, eq. 8-11): attention to compressed tokens, and the blocks it points to.
+
+One pass over the scores gives both the branch's output and the blocks that the selection branch will read. Queries
+come in chunks and scores are computed anew for the gradient, so that no queries × blocks matrix ever stands whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from attrs import frozen
+from torch import Tensor
+
+from eflm_plugins.attention.nsa.compression import count_blocks
+from eflm_plugins.attention.nsa.scratch import Scratch
+from eflm_plugins.attention.nsa.selection import block_importance, choose_blocks
+from eflm_plugins.attention.options import NsaOptions
+
+#: Scores at one time: they stay in the processor's cache from their product to the values'.
+SCORES = 1 << 20
+
+
+@torch.compiler.disable  # the blocks are chosen inside, from the data
+def attend_compressed(
+    query: Tensor, key: Tensor, value: Tensor, first: int, scale: float, options: NsaOptions
+) -> tuple[Tensor, Tensor]:
+    """The branch's output and the blocks that each query reads in full.
+
+    (B, H, T, D) on (B, G, blocks, D) -> (B, H, T, D), and indices (B, G, T, n), -1 where there are fewer blocks.
+    Query t stands at position `first` + t.
+    """
+    return _CompressedAttention.apply(query, key, value, first, scale, options)
+
+
+class _CompressedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, query, key, value, first, scale, options):
+        batch, heads, length, width = query.shape
+        groups, scratch = key.shape[1], Scratch(query.device)
+        num_blocks = -(-(first + length) // options.select_block_size)
+        n = min(options.num_selected_blocks, num_blocks)
+        out = query.new_empty(batch, groups, heads // groups, length, width)
+        chosen = torch.full((batch, groups, length, n), -1, dtype=torch.long, device=query.device)
+        for chunk in _chunks(query, key, first, options):
+            weights = _weights(query, key, chunk, scale, options, scratch)
+            mixed = scratch.product(
+                "mixed", weights.to(value.dtype), value[:, :, : chunk.whole].flatten(0, 1), out.dtype
+            )
+            out[:, :, :, chunk.rows] = mixed.view(out[:, :, :, chunk.rows].shape)
+            # The heads of a group read the same blocks (eq. 10).
+            shared = weights.view(batch, groups, heads // groups, chunk.length, chunk.whole).sum(2)
+            blocks = -(-(first + chunk.rows.stop) // options.select_block_size)
+            own = chunk.positions // options.select_block_size
+            found = choose_blocks(block_importance(shared, blocks, options), own, n)
+            chosen[:, :, chunk.rows, : found.shape[-1]] = found
+        ctx.save_for_backward(query, key, value)
+        ctx.first, ctx.scale, ctx.options = first, scale, options
+        ctx.mark_non_differentiable(chosen)
+        return out.flatten(1, 2), chosen
+
+    @staticmethod
+    def backward(ctx, grad_out, _):
+        query, key, value = ctx.saved_tensors
+        groups, scratch = key.shape[1], Scratch(query.device)
+        grad_query = torch.empty_like(query)
+        grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
+        for chunk in _chunks(query, key, ctx.first, ctx.options):
+            weights = _weights(query, key, chunk, ctx.scale, ctx.options, scratch)
+            grad, rows = (_by_group(states[:, :, chunk.rows], groups) for states in (grad_out, query))
+            keys, values = (states[:, :, : chunk.whole].flatten(0, 1) for states in (key, value))
+            slope = scratch.product("slope", grad, values.mT, weights.dtype)
+            mean = (slope * weights).sum(-1, keepdim=True)
+            slope = slope.sub_(mean).mul_(weights).mul_(ctx.scale).to(query.dtype)
+            grad_value[:, :, : chunk.whole] += torch.bmm(weights.to(grad.dtype).mT, grad).view_as(
+                grad_value[:, :, : chunk.whole]
+            )
+            grad_key[:, :, : chunk.whole] += torch.bmm(slope.mT, rows).view_as(grad_key[:, :, : chunk.whole])
+            grad_query[:, :, chunk.rows] = torch.bmm(slope, keys).view_as(grad_query[:, :, chunk.rows])
+        return grad_query, grad_key, grad_value, None, None, None
+
+
+@frozen
+class _Chunk:
+    """A run of queries, their positions, and how many compression blocks are whole at the last of them."""
+
+    rows: slice
+    positions: Tensor
+    whole: int
+
+    @property
+    def length(self) -> int:
+        return self.rows.stop - self.rows.start
+
+
+def _chunks(query: Tensor, key: Tensor, first: int, options: NsaOptions) -> Iterator[_Chunk]:
+    length = query.shape[2]
+    size = max(16, SCORES // (query.shape[0] * query.shape[1] * max(1, key.shape[2])))
+    for begin in range(0, length, size):
+        end = min(length, begin + size)
+        positions = torch.arange(first + begin, first + end, device=query.device)
+        whole = int(count_blocks(first + end, options.compress_block_size, options.compress_stride))
+        yield _Chunk(slice(begin, end), positions, whole)
+
+
+def _by_group(states: Tensor, groups: int) -> Tensor:
+    """(B, H, T, D) -> (B · G, H/G · T, D)."""
+    return states.unflatten(1, (groups, -1)).flatten(2, 3).flatten(0, 1)
+
+
+def _weights(
+    query: Tensor, key: Tensor, chunk: _Chunk, scale: float, options: NsaOptions, scratch: Scratch
+) -> Tensor:
+    """p^cmp of eq. 8 for a chunk: (B · G, H/G · T, blocks), float32 or wider; zero where no block is whole."""
+    groups, wide = key.shape[1], torch.promote_types(query.dtype, torch.float32)
+    keys = key[:, :, : chunk.whole].flatten(0, 1)
+    scores = scratch.product("scores", _by_group(query[:, :, chunk.rows] * scale, groups), keys.mT, wide)
+    size, stride = options.compress_block_size, options.compress_stride
+    # A block is visible once its last token is, so that nothing of it lies ahead. The whole chunk sees the early ones.
+    seen_by_all = int(count_blocks(chunk.positions[0].item() + 1, size, stride))
+    last = torch.arange(seen_by_all, chunk.whole, device=query.device) * stride + size - 1
+    hidden = (last > chunk.positions[:, None]).repeat(query.shape[1] // groups, 1)
+    late = scores[..., seen_by_all:]
+    late.masked_fill_(hidden, torch.finfo(wide).min)
+    torch.softmax(scores, dim=-1, out=scores)
+    late.masked_fill_(hidden, 0.0)
+    return scores

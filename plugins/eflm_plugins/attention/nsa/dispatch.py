@@ -1,0 +1,127 @@
+"""The selection branch (arXiv 2502.11089, eq. 12) by dispatch: each block of keys meets all the queries that chose it.
+
+Keys and values are read once, as a mixture of experts reads its experts' weights, instead of once per query. What a
+query gets from its blocks is merged by the logarithms of their sums of exponentials, which is exact. The gradient
+computes the scores anew, so memory grows with the tokens and not with their square.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from eflm_plugins.attention.nsa.scratch import Scratch, multiply
+from eflm_plugins.attention.nsa.tiles import Tiles, spans
+
+
+@torch.compiler.disable  # tiles depend on what was chosen
+def attend_dispatched(
+    query: Tensor, key: Tensor, value: Tensor, chosen: Tensor, first: int, scale: float, block: int
+) -> Tensor:
+    """Attention of each query to the tokens of its blocks, up to itself: (B, H, T, D) on (B, G, S, D) -> (B, H, T, D).
+
+    `chosen`: (B, G, T, n), block indices, the query's own first, -1 for none. Query t stands at `first` + t, and
+    S = first + T.
+    """
+    groups = key.shape[1]
+    rows = query.unflatten(1, (groups, -1)).transpose(2, 3).flatten(0, 1)
+    out = _SelectedAttention.apply(
+        rows, key.flatten(0, 1), value.flatten(0, 1), chosen.flatten(0, 1), first, scale, block
+    )
+    return out.unflatten(0, (-1, groups)).transpose(2, 3).flatten(1, 2)
+
+
+class _SelectedAttention(torch.autograd.Function):
+    """(N, T, R, D) on (N, S, D): N sequences and groups of R query heads."""
+
+    @staticmethod
+    def forward(ctx, query, key, value, chosen, first, scale, block):
+        keys, values = _blocks(key, block), _blocks(value, block)
+        out = torch.empty_like(query, memory_format=torch.contiguous_format)
+        wide, heads, width = torch.promote_types(query.dtype, torch.float32), query.shape[2], query.shape[3]
+        sums = query.new_empty(query.shape[:3], dtype=wide)
+        ahead, scratch = _ahead(block, heads, query.device), Scratch(query.device)
+        for span in spans(query, chosen, first, block):
+            rows = span.load(query) * scale
+            partial = scratch.take("partial", span.num_slots, heads, width, dtype=wide)
+            sums_of_pairs = scratch.take("sums_of_pairs", span.num_slots, heads, dtype=wide)
+            for tiles in span.tiles():
+                scores = _scores(tiles, tiles.take(rows, scratch, "queries"), keys, wide, ahead, scratch)
+                own_sums = sums_of_pairs[tiles.slots].view(scores.shape[:2])
+                torch.amax(scores, -1, out=own_sums)
+                weights = torch.softmax(scores, -1, out=scores)
+                # The largest weight is exp(max score) over the sum: their logarithms give that of the sum.
+                own_sums.sub_(weights.amax(-1).log_())
+                own_values = scratch.rows("values", values, tiles.blocks)
+                target = partial[tiles.slots].view(*scores.shape[:2], width)
+                multiply(weights.to(values.dtype), own_values, target)
+            index, missing = span.slots()
+            # ln Σ exp over everything that a query read, and the share of it that each block has.
+            parts = sums_of_pairs.flatten()[index].masked_fill_(missing, -torch.inf)
+            whole = parts.logsumexp(-1)
+            share = parts.sub_(whole[:, None]).exp_()
+            merged = F.embedding_bag(index, partial.view(-1, width), per_sample_weights=share, mode="sum")
+            out[:, span.begin : span.end] = merged.view_as(out[:, span.begin : span.end])
+            sums[:, span.begin : span.end] = whole.view_as(sums[:, span.begin : span.end])
+        ctx.save_for_backward(query, key, value, chosen, out, sums)
+        ctx.first, ctx.scale, ctx.block = first, scale, block
+        return out
+
+    @staticmethod
+    def backward(ctx, grad_out):
+        query, key, value, chosen, out, sums = ctx.saved_tensors
+        keys, values = _blocks(key, ctx.block), _blocks(value, ctx.block)
+        wide, heads, width = sums.dtype, query.shape[2], query.shape[3]
+        grad_keys, grad_values = (states.new_zeros(states.shape, dtype=wide) for states in (keys, values))
+        grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
+        mean = (grad_out * out).sum(-1, dtype=wide)
+        ahead, scratch = _ahead(ctx.block, heads, query.device), Scratch(query.device)
+        for span in spans(query, chosen, ctx.first, ctx.block):
+            rows, grads = span.load(query) * ctx.scale, span.load(grad_out)
+            whole, means = span.load(sums[..., None]), span.load(mean[..., None])
+            partial = scratch.take("partial", span.num_slots, heads, width, dtype=wide)
+            for tiles in span.tiles():
+                own_query, grad = tiles.take(rows, scratch, "queries"), tiles.take(grads, scratch, "grads")
+                scores = _scores(tiles, own_query, keys, wide, ahead, scratch)
+                weights = scores.sub_(tiles.take_sums(whole, scratch)).exp_()
+                own_values = scratch.rows("values", values, tiles.blocks)
+                slope = scratch.product("slope", grad, own_values.transpose(1, 2), wide)
+                slope = slope.sub_(tiles.take(means, scratch, "means")).mul_(weights).to(query.dtype)
+                weights = weights.to(grad.dtype)
+                grad_values.index_add_(0, tiles.blocks, scratch.product("grad_block", weights.mT, grad, wide))
+                grad_keys.index_add_(
+                    0, tiles.blocks, scratch.product("grad_block", slope.mT, own_query, wide)
+                )
+                own_keys = scratch.rows("values", keys, tiles.blocks)
+                multiply(slope, own_keys, partial[tiles.slots].view(*slope.shape[:2], width))
+            index, missing = span.slots()
+            present = torch.full(index.shape, ctx.scale, dtype=wide, device=index.device).masked_fill_(
+                missing, 0.0
+            )
+            summed = F.embedding_bag(index, partial.view(-1, width), per_sample_weights=present, mode="sum")
+            grad_query[:, span.begin : span.end] = summed.view_as(grad_query[:, span.begin : span.end])
+        grad_key, grad_value = (
+            grad.view(key.shape[0], -1, width)[:, : key.shape[1]].to(key.dtype)
+            for grad in (grad_keys, grad_values)
+        )
+        return grad_query, grad_key, grad_value, None, None, None, None
+
+
+def _blocks(states: Tensor, block: int) -> Tensor:
+    """(N, S, D) -> (N · blocks, block, D), with zeros after the last token."""
+    return F.pad(states, (0, 0, 0, -states.shape[1] % block)).reshape(-1, block, states.shape[2])
+
+
+def _ahead(block: int, heads: int, device: torch.device) -> Tensor:
+    """Which tokens of its own block lie ahead of a query: (block · R, block)."""
+    return torch.ones(block, block, dtype=torch.bool, device=device).triu(1).repeat_interleave(heads, dim=0)
+
+
+def _scores(
+    tiles: Tiles, query: Tensor, keys: Tensor, dtype: torch.dtype, ahead: Tensor, scratch: Scratch
+) -> Tensor:
+    """(tiles, queries · R, block); minus infinity for what lies ahead."""
+    own_keys = scratch.rows("keys", keys, tiles.blocks)
+    scores = scratch.product("scores", query, own_keys.transpose(1, 2), dtype)
+    return scores.masked_fill_(ahead, -torch.inf) if tiles.own else scores

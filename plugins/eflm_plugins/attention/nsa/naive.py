@@ -1,0 +1,95 @@
+"""Native sparse attention by loops over queries and heads, from arXiv 2502.11089: what every path must equal."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from eflm.contracts import Rotary
+
+
+def naive(
+    module: nn.Module,
+    hidden_states: Tensor,
+    *,
+    rotary: Rotary | None = None,
+    padding_mask: Tensor | None = None,
+) -> Tensor:
+    """The layer's output with `module`'s weights; no cache, no dropout. Outputs at padding are zero."""
+
+    def heads(projection: nn.Module) -> Tensor:
+        return projection(hidden_states).unflatten(-1, (-1, module.head_dim)).transpose(1, 2)
+
+    turn = rotary or (lambda states: states)
+    query = turn(heads(module.q_proj))
+    branches = ("compress", "select", "window")
+    keys = {branch: turn(heads(module.get_submodule(f"k_proj_{branch}"))) for branch in branches}
+    values = {branch: heads(module.get_submodule(f"v_proj_{branch}")) for branch in branches}
+    gates = torch.sigmoid(module.gate_proj(hidden_states)).unflatten(-1, (-1, 3))
+    outputs = []
+    for b in range(hidden_states.shape[0]):
+        length = hidden_states.shape[1]
+        real = range(length) if padding_mask is None else padding_mask[b].nonzero().flatten().tolist()
+        place = slice(real[0], real[-1] + 1)  # positions of the paper count from the first real token
+        mixed = _sequence(
+            module,
+            query[b, :, place],
+            {branch: keys[branch][b, :, place] for branch in branches},
+            {branch: values[branch][b, :, place] for branch in branches},
+            gates[b, place],
+        )
+        outputs.append(torch.zeros(length, mixed.shape[1]).to(mixed).index_copy(0, torch.tensor(real), mixed))
+    return module.o_proj(torch.stack(outputs))
+
+
+def _sequence(
+    module: nn.Module, query: Tensor, keys: dict[str, Tensor], values: dict[str, Tensor], gates: Tensor
+) -> Tensor:
+    """One sequence without padding: (H, T, D) on (G, T, D) -> (T, H · D)."""
+    o = module.options
+    scale = module.head_dim**-0.5
+    share = module.num_heads // module.num_key_value_heads
+    tokens = []
+    for t in range(query.shape[1]):
+        heads: list[Tensor] = []
+        for g in range(module.num_key_value_heads):
+            members = range(g * share, (g + 1) * share)
+            # Eq. 7: the blocks that end at or before the query, at every d-th token.
+            starts = range(0, t + 2 - o.compress_block_size, o.compress_stride)
+            probabilities = {}
+            if len(starts):
+                blocks = [slice(i, i + o.compress_block_size) for i in starts]
+                block_keys = torch.stack([module.compress_keys(keys["compress"][g, i]) for i in blocks])
+                block_values = torch.stack([module.compress_values(values["compress"][g, i]) for i in blocks])
+                for h in members:
+                    probabilities[h] = torch.softmax(block_keys @ query[h, t] * scale, dim=0)  # eq. 8
+            # Eq. 11 and section 4.1: the query's own block, the one before it and the first, then the best.
+            current = t // o.select_block_size
+            forced = list(dict.fromkeys([current, max(0, current - 1), 0]))
+            importance = {
+                j: _importance(j, list(starts), probabilities, o)
+                for j in range(current + 1)
+                if j not in forced
+            }
+            ranked = forced + sorted(importance, key=lambda j: (-importance[j], j))
+            chosen = ranked[: o.num_selected_blocks]
+            read = [s for s in range(t + 1) if s // o.select_block_size in chosen]  # eq. 12
+            near = list(range(max(0, t - o.window + 1), t + 1))  # section 3.3.3
+            for h in members:
+                out = gates[t, h, 0] * (probabilities[h] @ block_values) if probabilities else 0.0
+                for gate, branch, seen in ((1, "select", read), (2, "window", near)):
+                    weights = torch.softmax(keys[branch][g, seen] @ query[h, t] * scale, dim=0)
+                    out = out + gates[t, h, gate] * (weights @ values[branch][g, seen])
+                heads.append(out)  # eq. 5
+        tokens.append(torch.cat(heads))
+    return torch.stack(tokens)
+
+
+def _importance(j: int, starts: list[int], probabilities: dict[int, Tensor], o: object) -> float:
+    """p'_j of eq. 9, summed over the heads of the group (eq. 10), one stride of the selection block at a time."""
+    total = 0.0
+    for stride in range(j * o.select_block_size, (j + 1) * o.select_block_size, o.compress_stride):
+        for n, i in enumerate(starts):
+            if i <= stride < i + o.compress_block_size:
+                total += sum(float(p[n].detach()) for p in probabilities.values())
+    return total

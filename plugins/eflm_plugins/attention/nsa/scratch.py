@@ -1,0 +1,42 @@
+"""Memory that a loop uses again on every turn: fresh pages can cost more than the products that are written to them."""
+
+from __future__ import annotations
+
+from math import prod
+
+import torch
+from torch import Tensor
+
+
+class Scratch:
+    """Named buffers on one device, each as large as the largest tensor that was asked for under its name."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._buffers: dict[str, Tensor] = {}
+
+    def take(self, name: str, *shape: int, dtype: torch.dtype) -> Tensor:
+        """An uninitialised tensor, valid until `name` is taken again."""
+        size = prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < size or buffer.dtype != dtype:
+            buffer = torch.empty(size + size // 8, dtype=dtype, device=self._device)
+            self._buffers[name] = buffer
+        return buffer[:size].view(shape)
+
+    def product(self, name: str, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
+        """left @ right over batches, (N, m, k), (N, k, n) -> (N, m, n), as `dtype`."""
+        out = self.take(name, left.shape[0], left.shape[1], right.shape[2], dtype=dtype)
+        return multiply(left, right, out)
+
+    def rows(self, name: str, states: Tensor, index: Tensor) -> Tensor:
+        """states[index] along the first dimension."""
+        out = self.take(name, len(index), *states.shape[1:], dtype=states.dtype)
+        return torch.index_select(states, 0, index, out=out)
+
+
+def multiply(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """left @ right into `out`, without a copy where the dtypes agree."""
+    if left.dtype == out.dtype:
+        return torch.bmm(left, right, out=out)
+    return out.copy_(torch.bmm(left, right))

@@ -1,0 +1,144 @@
+"""Sorts what queries chose by what was chosen: tiles of queries that all read one block of keys.
+
+The dispatch of `dispatch.py`, without its arithmetic. A span is a run of queries, padded to whole blocks; every
+(query, block) pair of it has a slot, a row of a table where the pair's partial result stands until it is merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from attrs import frozen
+from torch import Tensor
+
+from eflm_plugins.attention.nsa.scratch import Scratch
+
+#: Rows (queries times the heads of a group) of one tile, and tiles at one time: their scores stay in the cache.
+TILE_ROWS = 128
+TILES = 64
+#: Queries whose partial results stand at one time.
+SPAN = 2048
+
+
+@frozen(kw_only=True)
+class Tiles:
+    """Some tiles of one shape: tile i holds the queries that read block `blocks[i]`."""
+
+    blocks: Tensor  #: (tiles,), indices into the blocks of all sequences and groups
+    rows: Tensor | slice  #: which of the span's queries they hold, tile after tile
+    slots: slice  #: where their results go, a slot per query
+    empty: Tensor | None  #: (tiles · queries,), True where a tile had room left; None: they are full
+    own: bool  #: the queries stand in their block, so they see it only up to themselves
+
+    def take(self, states: Tensor, scratch: Scratch, name: str) -> Tensor:
+        """(queries of the span, R, D) -> (tiles, queries · R, D), in the scratch memory of that name."""
+        taken = states[self.rows] if isinstance(self.rows, slice) else scratch.rows(name, states, self.rows)
+        return taken.view(len(self.blocks), -1, states.shape[-1])
+
+    def take_sums(self, sums: Tensor, scratch: Scratch) -> Tensor:
+        """(queries of the span, R, 1) -> (tiles, queries · R, 1), infinite where a tile has room left."""
+        taken = self.take(sums, scratch, "sums")
+        if self.empty is None:
+            return taken
+        empty = self.empty.view(len(self.blocks), -1, 1).repeat_interleave(sums.shape[1], 1)
+        return taken.masked_fill_(empty, torch.inf)
+
+
+class Span:
+    """The queries `begin` ... `end` of every sequence and group, with the tiles that serve them.
+
+    `chosen`: (N, T, n), the query's own block first, -1 for none; `first`: the position of query 0; `num_blocks`: the
+    blocks of one sequence's keys.
+    """
+
+    def __init__(
+        self, chosen: Tensor, begin: int, end: int, *, first: int, block: int, heads: int, num_blocks: int
+    ) -> None:
+        self.begin, self.end, self._block, self._heads = begin, end, block, heads
+        self._lead = (first + begin) % block  # positions of the first block that came before the span
+        self._length = -(-(self._lead + end - begin) // block) * block
+        self._sequences, device = chosen.shape[0], chosen.device
+        self._own_blocks = self._length // block
+        self._first_block = (first + begin) // block
+        self._num_blocks = num_blocks
+
+        # Pairs: a query (its row in the span) and an earlier block.
+        others = chosen[:, begin:end, 1:]
+        self._missing = others < 0
+        sequence = torch.arange(self._sequences, device=device)[:, None, None]
+        wanted = (others + sequence * num_blocks).masked_fill(self._missing, self._sequences * num_blocks)
+        ids, order = wanted.flatten().sort(stable=True)
+        ids = ids[: ids.numel() - int(self._missing.sum())]
+        order = order[: len(ids)]
+        self._queries = (
+            self._lead + torch.arange(end - begin, device=device) + sequence[:, :, 0] * self._length
+        )
+
+        # Each block's pairs, cut into tiles of `size` queries; the last one of a block may have room left.
+        size = max(1, TILE_ROWS // heads)
+        counts = ids.bincount(minlength=self._sequences * num_blocks)
+        tiles = (counts + size - 1) // size
+        shift = (tiles.cumsum(0) - tiles) * size - (counts.cumsum(0) - counts)
+        slots = torch.arange(len(ids), device=device) + shift[ids]
+        self._size = size
+        self._tile_blocks = torch.repeat_interleave(tiles)
+        room = len(self._tile_blocks) * size
+        self._tile_rows = torch.zeros(room, dtype=torch.long, device=device)
+        self._tile_rows[slots] = self._queries.flatten()[order // max(1, others.shape[-1])]
+        self._tile_empty = torch.ones(room, dtype=torch.bool, device=device)
+        self._tile_empty[slots] = False
+        own_slots = self._sequences * self._length
+        self._slots = torch.zeros(others.numel(), dtype=torch.long, device=device)
+        self._slots[order] = own_slots + slots
+        self.num_slots = own_slots + room
+
+    def load(self, states: Tensor) -> Tensor:
+        """The span's part of (N, T, R, D): (queries, R, D), with zeros where the span was padded."""
+        part = states[:, self.begin : self.end]
+        tail = self._length - self._lead - part.shape[1]
+        return F.pad(part, (0, 0, 0, 0, self._lead, tail)).flatten(0, 1)
+
+    def tiles(self) -> Iterator[Tiles]:
+        """All tiles: first the queries' own blocks, then the earlier blocks that they chose."""
+        device = self._tile_rows.device
+        own = torch.arange(self._first_block, self._first_block + self._own_blocks, device=device)
+        own = (own + torch.arange(self._sequences, device=device)[:, None] * self._num_blocks).flatten()
+        block = self._block
+        step = max(1, TILES * TILE_ROWS // (block * self._heads))
+        for i in range(0, len(own), step):
+            rows = slice(i * block, min(len(own), i + step) * block)
+            yield Tiles(blocks=own[i : i + step], rows=rows, slots=rows, empty=None, own=True)
+        base, size = len(own) * block, self._size
+        for i in range(0, len(self._tile_blocks), TILES):
+            blocks = self._tile_blocks[i : i + TILES]
+            rows = slice(i * size, (i + len(blocks)) * size)
+            yield Tiles(
+                blocks=blocks,
+                rows=self._tile_rows[rows],
+                slots=slice(base + rows.start, base + rows.stop),
+                empty=self._tile_empty[rows],
+                own=False,
+            )
+
+    def slots(self) -> tuple[Tensor, Tensor]:
+        """The rows of each query head in a table of R rows a slot, its own block's first, and which are void.
+
+        Both are (queries · R, n).
+        """
+        heads = torch.arange(self._heads, device=self._slots.device)
+        missing = F.pad(self._missing.flatten(0, 1), (1, 0))
+        slots = torch.cat([self._queries.flatten()[:, None], self._slots.view(len(missing), -1)], dim=1)
+        rows = slots[:, None] * self._heads + heads[:, None]
+        return rows.flatten(0, 1), missing[:, None].expand_as(rows).flatten(0, 1)
+
+
+def spans(query: Tensor, chosen: Tensor, first: int, block: int) -> Iterator[Span]:
+    """Runs of at most SPAN queries of (N, T, R, D) that end where a block does."""
+    length, num_blocks = query.shape[1], -(-(first + query.shape[1]) // block)
+    begin = 0
+    while begin < length:
+        end = min(length, max(begin + 1, (first + begin + SPAN) // block * block - first))
+        yield Span(chosen, begin, end, first=first, block=block, heads=query.shape[2], num_blocks=num_blocks)
+        begin = end
