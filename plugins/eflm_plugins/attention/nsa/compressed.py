@@ -18,7 +18,7 @@ from eflm_plugins.attention.nsa.selection import block_importance, choose_blocks
 from eflm_plugins.attention.options import NsaOptions
 
 #: Scores at one time: they stay in the processor's cache from their product to the values'.
-SCORES = 1 << 20
+SCORES = 1 << 21
 
 
 @torch.compiler.disable  # the blocks are chosen inside, from the data

@@ -62,8 +62,8 @@ class _SelectedAttention(torch.autograd.Function):
             whole = parts.logsumexp(-1)
             share = parts.sub_(whole[:, None]).exp_()
             merged = F.embedding_bag(index, partial.view(-1, width), per_sample_weights=share, mode="sum")
-            out[:, span.begin : span.end] = merged.view_as(out[:, span.begin : span.end])
-            sums[:, span.begin : span.end] = whole.view_as(sums[:, span.begin : span.end])
+            out[span.place] = merged.view_as(out[span.place])
+            sums[span.place] = whole.view_as(sums[span.place])
         ctx.save_for_backward(query, key, value, chosen, out, sums)
         ctx.first, ctx.scale, ctx.block = first, scale, block
         return out
@@ -100,7 +100,7 @@ class _SelectedAttention(torch.autograd.Function):
                 missing, 0.0
             )
             summed = F.embedding_bag(index, partial.view(-1, width), per_sample_weights=present, mode="sum")
-            grad_query[:, span.begin : span.end] = summed.view_as(grad_query[:, span.begin : span.end])
+            grad_query[span.place] = summed.view_as(grad_query[span.place])
         grad_key, grad_value = (
             grad.view(key.shape[0], -1, width)[:, : key.shape[1]].to(key.dtype)
             for grad in (grad_keys, grad_values)

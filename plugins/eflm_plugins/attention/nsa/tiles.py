@@ -19,7 +19,7 @@ from eflm_plugins.attention.nsa.scratch import Scratch
 TILE_ROWS = 128
 TILES = 64
 #: Queries whose partial results stand at one time.
-SPAN = 2048
+SPAN = 4096
 
 
 @frozen(kw_only=True)
@@ -47,38 +47,47 @@ class Tiles:
 
 
 class Span:
-    """The queries `begin` ... `end` of every sequence and group, with the tiles that serve them.
+    """Some queries of some sequences and groups, with the tiles that serve them.
 
-    `chosen`: (N, T, n), the query's own block first, -1 for none; `first`: the position of query 0; `num_blocks`: the
-    blocks of one sequence's keys.
+    `place`: which of (N, T) they are; `chosen`: (N, T, n), their own block first, -1 for none; `first`: the position of
+    query 0; `num_blocks`: the blocks of one sequence's keys.
     """
 
     def __init__(
-        self, chosen: Tensor, begin: int, end: int, *, first: int, block: int, heads: int, num_blocks: int
+        self,
+        place: tuple[slice, slice],
+        chosen: Tensor,
+        *,
+        first: int,
+        block: int,
+        heads: int,
+        num_blocks: int,
     ) -> None:
-        self.begin, self.end, self._block, self._heads = begin, end, block, heads
-        self._lead = (first + begin) % block  # positions of the first block that came before the span
-        self._length = -(-(self._lead + end - begin) // block) * block
-        self._sequences, device = chosen.shape[0], chosen.device
-        self._own_blocks = self._length // block
-        self._first_block = (first + begin) // block
-        self._num_blocks = num_blocks
+        others, device = chosen[place][..., 1:], chosen.device
+        begin = first + place[1].start
+        self.place, self._block, self._heads = place, block, heads
+        self._lead = begin % block  # positions of the first block that came before the span
+        self._length = -(-(self._lead + others.shape[1]) // block) * block
+        self._sequences = others.shape[0]
+        sequence = torch.arange(self._sequences, device=device)[:, None]
+        first_blocks = (sequence + place[0].start) * num_blocks
+        own = begin // block + torch.arange(self._length // block, device=device)
+        self._own_blocks = (own + first_blocks).flatten()
 
-        # Pairs: a query (its row in the span) and an earlier block.
-        others = chosen[:, begin:end, 1:]
+        # Pairs: a query (its row in the span) and an earlier block, sorted by block.
         self._missing = others < 0
-        sequence = torch.arange(self._sequences, device=device)[:, None, None]
-        wanted = (others + sequence * num_blocks).masked_fill(self._missing, self._sequences * num_blocks)
+        total = chosen.shape[0] * num_blocks
+        wanted = (others + first_blocks[..., None]).masked_fill_(self._missing, total)
         ids, order = wanted.flatten().sort(stable=True)
-        ids = ids[: ids.numel() - int(self._missing.sum())]
-        order = order[: len(ids)]
+        pairs = ids.numel() - int(self._missing.sum())
+        ids, order = ids[:pairs], order[:pairs]
         self._queries = (
-            self._lead + torch.arange(end - begin, device=device) + sequence[:, :, 0] * self._length
-        )
+            self._lead + torch.arange(others.shape[1], device=device) + sequence * self._length
+        ).flatten()
 
         # Each block's pairs, cut into tiles of `size` queries; the last one of a block may have room left.
         size = max(1, TILE_ROWS // heads)
-        counts = ids.bincount(minlength=self._sequences * num_blocks)
+        counts = ids.bincount(minlength=total)
         tiles = (counts + size - 1) // size
         shift = (tiles.cumsum(0) - tiles) * size - (counts.cumsum(0) - counts)
         slots = torch.arange(len(ids), device=device) + shift[ids]
@@ -86,7 +95,7 @@ class Span:
         self._tile_blocks = torch.repeat_interleave(tiles)
         room = len(self._tile_blocks) * size
         self._tile_rows = torch.zeros(room, dtype=torch.long, device=device)
-        self._tile_rows[slots] = self._queries.flatten()[order // max(1, others.shape[-1])]
+        self._tile_rows[slots] = self._queries[order // max(1, others.shape[-1])]
         self._tile_empty = torch.ones(room, dtype=torch.bool, device=device)
         self._tile_empty[slots] = False
         own_slots = self._sequences * self._length
@@ -96,16 +105,13 @@ class Span:
 
     def load(self, states: Tensor) -> Tensor:
         """The span's part of (N, T, R, D): (queries, R, D), with zeros where the span was padded."""
-        part = states[:, self.begin : self.end]
+        part = states[self.place]
         tail = self._length - self._lead - part.shape[1]
-        return F.pad(part, (0, 0, 0, 0, self._lead, tail)).flatten(0, 1)
+        return F.pad(part, (0, 0, 0, 0, self._lead, tail)).flatten(0, 1).contiguous()
 
     def tiles(self) -> Iterator[Tiles]:
         """All tiles: first the queries' own blocks, then the earlier blocks that they chose."""
-        device = self._tile_rows.device
-        own = torch.arange(self._first_block, self._first_block + self._own_blocks, device=device)
-        own = (own + torch.arange(self._sequences, device=device)[:, None] * self._num_blocks).flatten()
-        block = self._block
+        own, block = self._own_blocks, self._block
         step = max(1, TILES * TILE_ROWS // (block * self._heads))
         for i in range(0, len(own), step):
             rows = slice(i * block, min(len(own), i + step) * block)
@@ -129,16 +135,19 @@ class Span:
         """
         heads = torch.arange(self._heads, device=self._slots.device)
         missing = F.pad(self._missing.flatten(0, 1), (1, 0))
-        slots = torch.cat([self._queries.flatten()[:, None], self._slots.view(len(missing), -1)], dim=1)
+        slots = torch.cat([self._queries[:, None], self._slots.view(len(missing), -1)], dim=1)
         rows = slots[:, None] * self._heads + heads[:, None]
         return rows.flatten(0, 1), missing[:, None].expand_as(rows).flatten(0, 1)
 
 
 def spans(query: Tensor, chosen: Tensor, first: int, block: int) -> Iterator[Span]:
-    """Runs of at most SPAN queries of (N, T, R, D) that end where a block does."""
-    length, num_blocks = query.shape[1], -(-(first + query.shape[1]) // block)
-    begin = 0
-    while begin < length:
-        end = min(length, max(begin + 1, (first + begin + SPAN) // block * block - first))
-        yield Span(chosen, begin, end, first=first, block=block, heads=query.shape[2], num_blocks=num_blocks)
-        begin = end
+    """All queries of (N, T, R, D) in runs of about SPAN: whole sequences, or parts that end where a block does."""
+    (sequences, length, heads), num_blocks = query.shape[:3], -(-(first + query.shape[1]) // block)
+    together = max(1, SPAN // length)
+    for i in range(0, sequences, together):
+        begin = 0
+        while begin < length:
+            end = min(length, max(begin + 1, (first + begin + SPAN) // block * block - first))
+            place = slice(i, min(sequences, i + together)), slice(begin, end)
+            yield Span(place, chosen, first=first, block=block, heads=heads, num_blocks=num_blocks)
+            begin = end
