@@ -50,6 +50,7 @@ ATTENTION = (
         source="arXiv 2405.04434, section 2.1",
         factory=Ref(f"{_MLA}.module:MultiHeadLatentAttention"),
         naive=Ref(f"{_MLA}.naive:naive"),
+        cost=Ref(f"{_MLA}.cost:MlaCost"),
         config=Ref(f"{_OPTIONS}:MlaOptions"),
         bidirectional=True,
     ),
@@ -59,6 +60,7 @@ ATTENTION = (
         source="arXiv 2502.11089, section 3",
         factory=Ref(f"{_NSA}.module:NativeSparseAttention"),
         naive=Ref(f"{_NSA}.naive:naive"),
+        cost=Ref(f"{_NSA}.cost:NsaCost"),
         config=Ref(f"{_OPTIONS}:NsaOptions"),
     ),
 )

@@ -38,8 +38,8 @@ def naive(
             heads = []
             for h in range(geometry.num_attention_heads):
                 g = h // share  # query heads share key-value heads in order
-                scores = key[b, g, seen] @ query[b, h, t] / geometry.head_dim**0.5
-                heads.append(torch.softmax(scores, dim=0) @ value[b, g, seen])
-            rows.append(torch.cat(heads))
+                scores = query[b, h, t : t + 1] @ key[b, g, seen].T / geometry.head_dim**0.5
+                heads.append(torch.softmax(scores, dim=1) @ value[b, g, seen])
+            rows.append(torch.cat(heads, dim=1)[0])
         batches.append(torch.stack(rows))
     return module.o_proj(torch.stack(batches))

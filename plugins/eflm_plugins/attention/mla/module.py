@@ -12,6 +12,7 @@ from transformers import Cache
 
 from eflm.contracts import Rotary
 from eflm.errors import UsageError
+from eflm_plugins.attention.mla.sizes import MlaSizes
 from eflm_plugins.attention.options import MlaOptions
 from eflm_plugins.attention.sdpa import attend
 from eflm_plugins.attention.visibility import visible_keys
@@ -33,11 +34,9 @@ class MultiHeadLatentAttention(nn.Module):
             )
         self.geometry = geometry
         self.num_heads = geometry.num_attention_heads
-        # The paper's ratios, section 2.1.2 and 2.1.3: d_c = 4 d_h, d_h^R = d_h / 2.
-        self.kv_lora_rank = options.kv_lora_rank or 4 * geometry.head_dim
-        self.qk_nope_head_dim = options.qk_nope_head_dim or geometry.head_dim
-        self.qk_rope_head_dim = options.qk_rope_head_dim or max(2, geometry.head_dim // 2)
-        self.v_head_dim = options.v_head_dim or geometry.head_dim
+        sizes = MlaSizes.of(geometry, options)
+        self.kv_lora_rank, self.v_head_dim = sizes.kv_lora_rank, sizes.v_head_dim
+        self.qk_nope_head_dim, self.qk_rope_head_dim = sizes.qk_nope_head_dim, sizes.qk_rope_head_dim
         if self.qk_rope_head_dim % 2:
             raise UsageError(f"mla.qk_rope_head_dim must be even to be rotated, not {self.qk_rope_head_dim}")
         self.scaling = (self.qk_nope_head_dim + self.qk_rope_head_dim) ** -0.5

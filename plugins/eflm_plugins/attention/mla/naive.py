@@ -43,9 +43,9 @@ def naive(
             heads = []
             for h in range(module.num_heads):
                 key = torch.cat([up[b, seen, h, :nope], key_rope[b, 0, seen]], dim=-1)  # eq. 17
-                whole = torch.cat([query[b, h, t, :nope], query_rope[b, h, t]])  # eq. 16
-                weights = torch.softmax(key @ whole / (nope + rope) ** 0.5, dim=0)  # eq. 18
+                whole = torch.cat([query[b, h, t, :nope], query_rope[b, h, t]])[None]  # eq. 16
+                weights = torch.softmax(whole @ key.T / (nope + rope) ** 0.5, dim=1)  # eq. 18
                 heads.append(weights @ up[b, seen, h, nope:])
-            rows.append(torch.cat(heads))
+            rows.append(torch.cat(heads, dim=1)[0])
         batches.append(torch.stack(rows))
     return module.o_proj(torch.stack(batches))  # eq. 19

@@ -46,50 +46,56 @@ def _sequence(
     module: nn.Module, query: Tensor, keys: dict[str, Tensor], values: dict[str, Tensor], gates: Tensor
 ) -> Tensor:
     """One sequence without padding: (H, T, D) on (G, T, D) -> (T, H · D)."""
-    o = module.options
-    scale = module.head_dim**-0.5
+    o, length = module.options, query.shape[1]
     share = module.num_heads // module.num_key_value_heads
-    tokens = []
-    for t in range(query.shape[1]):
-        heads: list[Tensor] = []
-        for g in range(module.num_key_value_heads):
-            members = range(g * share, (g + 1) * share)
-            # Eq. 7: the blocks that end at or before the query, at every d-th token.
-            starts = range(0, t + 2 - o.compress_block_size, o.compress_stride)
-            probabilities = {}
-            if len(starts):
-                blocks = [slice(i, i + o.compress_block_size) for i in starts]
-                block_keys = torch.stack([module.compress_keys(keys["compress"][g, i]) for i in blocks])
-                block_values = torch.stack([module.compress_values(values["compress"][g, i]) for i in blocks])
-                for h in members:
-                    probabilities[h] = torch.softmax(block_keys @ query[h, t] * scale, dim=0)  # eq. 8
+    starts = range(0, length + 1 - o.compress_block_size, o.compress_stride)
+    columns: list[list[Tensor]] = []
+    for g in range(module.num_key_value_heads):
+        # Eq. 7: every d-th token begins a block.
+        blocks = [slice(i, i + o.compress_block_size) for i in starts]
+        block_keys = [module.compress_keys(keys["compress"][g, i]) for i in blocks]
+        block_values = [module.compress_values(values["compress"][g, i]) for i in blocks]
+        members = range(g * share, (g + 1) * share)
+        outputs: list[list[Tensor]] = [[] for _ in members]
+        for t in range(length):
+            past = [i for i in starts if i + o.compress_block_size - 1 <= t]  # blocks that ended by then
+            probabilities = []
+            if past:
+                seen_keys, seen_values = (
+                    torch.stack(block_keys[: len(past)]),
+                    torch.stack(block_values[: len(past)]),
+                )
+                probabilities = [_softmax(query[h, t], seen_keys) for h in members]  # eq. 8
             # Eq. 11 and section 4.1: the query's own block, the one before it and the first, then the best.
             current = t // o.select_block_size
             forced = list(dict.fromkeys([current, max(0, current - 1), 0]))
             importance = {
-                j: _importance(j, list(starts), probabilities, o)
-                for j in range(current + 1)
-                if j not in forced
+                j: _importance(j, past, probabilities, o) for j in range(current + 1) if j not in forced
             }
             ranked = forced + sorted(importance, key=lambda j: (-importance[j], j))
             chosen = ranked[: o.num_selected_blocks]
             read = [s for s in range(t + 1) if s // o.select_block_size in chosen]  # eq. 12
             near = list(range(max(0, t - o.window + 1), t + 1))  # section 3.3.3
-            for h in members:
-                out = gates[t, h, 0] * (probabilities[h] @ block_values) if probabilities else 0.0
+            for n, h in enumerate(members):
+                out = gates[t, h, 0] * (probabilities[n] @ seen_values) if past else 0.0
                 for gate, branch, seen in ((1, "select", read), (2, "window", near)):
-                    weights = torch.softmax(keys[branch][g, seen] @ query[h, t] * scale, dim=0)
-                    out = out + gates[t, h, gate] * (weights @ values[branch][g, seen])
-                heads.append(out)  # eq. 5
-        tokens.append(torch.cat(heads))
-    return torch.stack(tokens)
+                    mixed = _softmax(query[h, t], keys[branch][g, seen]) @ values[branch][g, seen]
+                    out = out + gates[t, h, gate] * mixed
+                outputs[n].append(out)  # eq. 5
+        columns += outputs
+    return torch.cat([torch.cat(rows) for rows in columns], dim=1)
 
 
-def _importance(j: int, starts: list[int], probabilities: dict[int, Tensor], o: object) -> float:
+def _softmax(query: Tensor, keys: Tensor) -> Tensor:
+    """(D,) on (seen, D) -> (1, seen)."""
+    return torch.softmax(query[None] @ keys.T * len(query) ** -0.5, dim=1)
+
+
+def _importance(j: int, starts: list[int], probabilities: list[Tensor], o: object) -> float:
     """p'_j of eq. 9, summed over the heads of the group (eq. 10), one stride of the selection block at a time."""
     total = 0.0
     for stride in range(j * o.select_block_size, (j + 1) * o.select_block_size, o.compress_stride):
         for n, i in enumerate(starts):
             if i <= stride < i + o.compress_block_size:
-                total += sum(float(p[n].detach()) for p in probabilities.values())
+                total += sum(float(p[0, n].detach()) for p in probabilities)
     return total

@@ -1,0 +1,53 @@
+"""What nsa keeps and computes. No torch."""
+
+from __future__ import annotations
+
+from eflm_plugins.attention.counting import linear, visible_pairs
+from eflm_plugins.attention.options import NsaOptions
+from eflm_schemas import AttentionGeometry
+from eflm_schemas.dtypes import bytes_of
+
+
+class NsaCost:
+    """Three branches with keys and values of their own (arXiv 2502.11089, section 3.3)."""
+
+    def __init__(self, options: NsaOptions) -> None:
+        self._options = options
+
+    def cache_bytes_per_token(self, geometry: AttentionGeometry, dtype: str) -> float:
+        """A key and a value for the selection, and one of each per stride for the compressed blocks."""
+        pair = 2 * geometry.num_key_value_heads * geometry.head_dim * bytes_of(dtype)
+        return pair * (1 + 1 / self._options.compress_stride)
+
+    def fixed_cache_bytes(self, geometry: AttentionGeometry, dtype: str) -> float:
+        """The window's last w - 1 tokens and the l - 1 that may still become part of a compression block."""
+        pair = 2 * geometry.num_key_value_heads * geometry.head_dim * bytes_of(dtype)
+        return pair * (self._options.window - 1 + self._options.compress_block_size - 1)
+
+    def flops(self, geometry: AttentionGeometry, tokens: int, context: int) -> int:
+        """Projections, gates, compression of the blocks that become whole, and the keys that each branch attends to."""
+        o, groups, hidden = self._options, geometry.num_key_value_heads, geometry.hidden_size
+        query = geometry.num_attention_heads * geometry.head_dim
+        total = 2 * linear(tokens, hidden, query) + 6 * linear(tokens, hidden, groups * geometry.head_dim)
+        total += linear(tokens, hidden, 3 * geometry.num_attention_heads)
+        fresh = self._blocks(context) - self._blocks(context - tokens)
+        width = o.compress_hidden_ratio * geometry.head_dim
+        block = linear(1, o.compress_block_size * geometry.head_dim, width) + linear(
+            1, width, geometry.head_dim
+        )
+        total += 2 * groups * fresh * block
+        pairs = visible_pairs(tokens, context, window=o.window)
+        pairs += sum(
+            self._blocks(end) + self._selected(end) for end in range(context - tokens + 1, context + 1)
+        )
+        return total + 4 * pairs * query
+
+    def _blocks(self, length: int) -> int:
+        """Compression blocks that are whole after `length` tokens."""
+        return max(0, (length - self._options.compress_block_size) // self._options.compress_stride + 1)
+
+    def _selected(self, length: int) -> int:
+        """Tokens of the selected blocks that the last of `length` tokens sees."""
+        size = self._options.select_block_size
+        own = (length - 1) % size + 1
+        return own + min(self._options.num_selected_blocks - 1, (length - 1) // size) * size
