@@ -21,3 +21,12 @@ def flags_of(quant: str) -> set[str]:
 def test_an_adapter_that_cannot_be_merged_is_flagged():
     assert "not_merged" in flags_of("int4")
     assert "not_merged" not in flags_of("bf16")
+
+
+def test_another_backend_than_the_one_asked_for_is_flagged():
+    result = eflm.bench(attention="nsa", stages=["infer"], settings={**QUICK, "nsa.backend": "fla"})
+    assert result.status == "ok", result.reason
+    assert result.facts["backends"] == {"attention/nsa": ["dispatch", "gather"]}
+    (flag,) = [flag for flag in result.flags if flag.name == "backend_fallback"]
+    assert flag.stage == "infer"
+    assert "CUDA" in flag.detail

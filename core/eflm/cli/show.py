@@ -12,7 +12,7 @@ from eflm.cli.options import debug_option, json_option
 from eflm.compose import config_class
 from eflm.errors import UsageError
 from eflm.registry import Entry, Registry, load_plugins
-from eflm_schemas import KINDS, Card, MetricCard, ModalityCard
+from eflm_schemas import KINDS, AttentionCard, Card, MetricCard, ModalityCard
 from eflm_schemas.options import OptionInfo, describe
 
 if TYPE_CHECKING:
@@ -96,6 +96,9 @@ def _print(entry: Entry, options: tuple[OptionInfo, ...]) -> None:
     for note in entry.notes:
         console.print(Text(f"note: {note}", style="yellow"))
     _print_conflicts(console, card)
+    if isinstance(card, AttentionCard):
+        _print_limits(console, card)
+        _print_backends(console, card)
     _print_options(console, card, options)
     if isinstance(card, ModalityCard):
         _print_presets(console, card)
@@ -122,6 +125,37 @@ def _print_conflicts(console: Console, card: Card) -> None:
         console.print(Text("\nCannot go together with", style="bold"))
     for conflict in card.conflicts:
         console.print(Text(f"  {conflict.plugin}: {conflict.reason}; instead, {conflict.instead}"))
+
+
+def _print_limits(console: Console, card: AttentionCard) -> None:
+    from rich.text import Text
+
+    if card.limits:
+        console.print(Text("\nDoes not support", style="bold"))
+    for limit in card.limits:
+        console.print(Text(f"  {limit}"))
+
+
+def _print_backends(console: Console, card: AttentionCard) -> None:
+    from importlib.util import find_spec
+
+    from rich.text import Text
+
+    from eflm.cli.console import table_of
+
+    if not card.backends:
+        return
+    table = table_of(
+        f"Backends, best first (--set {card.name}.backend=NAME)", "name", "devices", "requires", "what it is"
+    )
+    for backend in card.backends:
+        missing = [name for name in backend.requires if find_spec(name) is None]
+        needs = ", ".join(backend.requires)
+        if missing:
+            needs += f" (not installed{f': extra {backend.extra}' if backend.extra else ''})"
+        table.add_row(*map(Text, (backend.name, ", ".join(backend.devices), needs, backend.summary)))
+    console.print()
+    console.print(table)
 
 
 def _print_options(console: Console, card: Card, options: tuple[OptionInfo, ...]) -> None:

@@ -36,6 +36,20 @@ def stored_bytes(model: nn.Module) -> int:
     return sum(storages.values())
 
 
+def used_backends(model: nn.Module) -> dict[str, str | None]:
+    """The backends that the modules of `model` used since this was last asked (`AttentionVariant` in `eflm.contracts`).
+
+    Each comes with the reason for which it stood in for a better one, or None.
+    """
+    found: dict[str, str | None] = {}
+    for module in model.modules():
+        used = getattr(module, "used_backends", None)
+        if isinstance(used, dict):
+            found |= {name: reason or found.get(name) for name, reason in used.items()}
+            used.clear()
+    return found
+
+
 def compute_dtype(model: nn.Module) -> str:
     """The dtype in which `model` multiplies matrices, as torch names it without its prefix: "float32", "bfloat16"."""
     import torch

@@ -105,6 +105,8 @@ class Run:
         self.events = events
         self.plan = plan.with_device(device.resolve(plan.spec.device))
         self.device = self.plan.spec.device
+        self._backends: set[str] = set()
+        self._name = ""  # of the stage at hand
         events.send("device", **device.describe(self.device))
         if plan.spec.device == "auto" and self.device == "cpu":
             _tell_unused_gpu(events)
@@ -222,6 +224,7 @@ class Run:
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
+        self._name = name
         self.events.send("stage_begin", stage=name, time=time.monotonic_ns())
         yield
         self.events.send("stage_end", stage=name, time=time.monotonic_ns())
@@ -229,14 +232,34 @@ class Run:
     @contextmanager
     def _measured(self, model: nn.Module) -> Iterator[None]:
         """Around the measured work of a stage: nothing that came before it may count as its memory."""
+        from eflm.measure.model import used_backends
         from eflm.running import device
 
+        used_backends(model)  # what an evaluation used is no matter of this stage
         self._describe(model)
         device.release_memory(self.device)
         with device.peak_memory(self.device) as peaks:
             yield
         if peaks:
             self.events.send("stage_facts", facts=peaks)
+        self._tell_backends(model)
+
+    def _tell_backends(self, model: nn.Module) -> None:
+        """Which ways of computing the attention took, and, as a flag, where a better one could not be."""
+        from eflm.measure.model import used_backends
+        from eflm_schemas import Flag
+
+        used = used_backends(model)
+        if used and self.plan.attention is not None:
+            address = self.plan.attention.card.address
+            self._backends |= set(used)
+            self.events.send("facts", facts={"backends": {address: sorted(self._backends)}})
+            for backend, reason in used.items():
+                if reason is not None:
+                    detail = f"{address} was computed by {backend}; {reason}"
+                    self.events.send(
+                        "flag", flag=Flag(name="backend_fallback", stage=self._name, detail=detail)
+                    )
 
     def _describe(self, model: nn.Module) -> None:
         """Tell the model's size and the peak that its stage is held against, before any window opens."""

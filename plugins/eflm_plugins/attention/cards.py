@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eflm_schemas import AttentionCard, Ref
+from eflm_schemas import AttentionCard, Backend, Ref
 
 _OPTIONS = "eflm_plugins.attention.options"
 _DENSE = "eflm_plugins.attention.dense"
@@ -62,5 +62,22 @@ ATTENTION = (
         naive=Ref(f"{_NSA}.naive:naive"),
         cost=Ref(f"{_NSA}.cost:NsaCost"),
         config=Ref(f"{_OPTIONS}:NsaOptions"),
+        backends=(
+            Backend(
+                name="fla",
+                summary="flash-linear-attention's Triton kernel for the selection; 16, 32 ... query heads a group",
+                devices=("cuda",),
+                requires=("fla",),
+                extra="cuda",
+            ),
+            Backend(
+                name="dispatch",
+                summary="each block meets the queries that chose it; whole sequences and chunks of 64 tokens or more",
+            ),
+            Backend(
+                name="gather",
+                summary="each query gathers its blocks; decoding, dropout, cached sequences with padding",
+            ),
+        ),
     ),
 )

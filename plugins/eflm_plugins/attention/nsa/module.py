@@ -12,15 +12,13 @@ from transformers import Cache
 from eflm.contracts import Rotary
 from eflm.errors import UsageError
 from eflm_plugins.attention.nsa.attention import BRANCHES, Pair, mix
+from eflm_plugins.attention.nsa.backends import Call, choose
 from eflm_plugins.attention.nsa.cache import nsa_layer
 from eflm_plugins.attention.nsa.compression import BlockCompression, compress_tokens
 from eflm_plugins.attention.nsa.gather import mix_gathered
 from eflm_plugins.attention.options import NsaOptions
 from eflm_plugins.attention.visibility import left_padding
 from eflm_schemas import AttentionGeometry
-
-#: New tokens from which a cached sequence's chunk is dispatched rather than gathered.
-DISPATCH_FROM = 64
 
 
 class NativeSparseAttention(nn.Module):
@@ -110,16 +108,23 @@ class NativeSparseAttention(nn.Module):
                 dropout=self._dropout,
             )
         elif pads is None:
-            mixed = mix(query, compressed, selectable, windowed, gates, self.options)
+            mixed = mix(query, compressed, selectable, windowed, gates, self.options, backend)
         else:
-            mixed = self._mix_padded(query, compressed, selectable, windowed, gates, pads)
+            mixed = self._mix_padded(query, compressed, selectable, windowed, gates, pads, backend)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
     def _heads(self, states: Tensor) -> Tensor:
         return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def _mix_padded(
-        self, query: Tensor, compressed: Pair, selectable: Pair, windowed: Pair, gates: Tensor, pads: Tensor
+        self,
+        query: Tensor,
+        compressed: Pair,
+        selectable: Pair,
+        windowed: Pair,
+        gates: Tensor,
+        pads: Tensor,
+        backend: str,
     ) -> Tensor:
         """Whole sequences with padding before them: it is turned to stand behind, where causality hides it."""
         tokens = torch.arange(query.shape[2], device=query.device)
@@ -128,23 +133,20 @@ class NativeSparseAttention(nn.Module):
         query, *others = (_turn(part, ahead) for part in (query, *selectable, *windowed))
         gates = _turn(gates.transpose(1, 2), ahead).transpose(1, 2)
         selectable, windowed = (others[0], others[1]), (others[2], others[3])
-        return _turn(mix(query, compressed, selectable, windowed, gates, self.options), back)
+        return _turn(mix(query, compressed, selectable, windowed, gates, self.options, backend), back)
 
     def _backend(self, query: Tensor, seen: int, pads: Tensor | None) -> str:
-        """Dispatch for whole sequences and long chunks, gathering for the few queries of a decoding step."""
-        few = seen > 0 and query.shape[2] < DISPATCH_FROM
-        reason = None
-        if self._dropout:
-            reason = "attention weights are dropped out, which dispatch cannot do"
-        elif seen and pads is not None:
-            reason = "a cached sequence with padding before it goes on"
-        if self.options.backend == "auto":
-            backend = "gather" if few or reason else "dispatch"
-        elif self.options.backend == "dispatch" and reason:
-            backend = "gather"
-        else:
-            backend, reason = self.options.backend, None
-        self.used_backends[backend] = None if few else reason
+        call = Call(
+            device=query.device.type,
+            heads_per_group=self.num_heads // self.num_key_value_heads,
+            block=self.options.select_block_size,
+            tokens=query.shape[2],
+            cached=seen,
+            padded=pads is not None,
+            dropout=self._dropout > 0,
+        )
+        backend, reason = choose(self.options.backend, call)
+        self.used_backends[backend] = reason
         return backend
 
     @property

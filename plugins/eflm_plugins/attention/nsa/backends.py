@@ -1,0 +1,68 @@
+"""Which way of computing nsa fits the call at hand, and why not a better one."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from attrs import frozen
+
+
+@frozen(kw_only=True)
+class Call:
+    """What decides: the device, the heads of a group, the tokens that are new and those in the cache."""
+
+    device: str
+    heads_per_group: int
+    block: int
+    tokens: int
+    cached: int
+    padded: bool  #: padding before a sequence
+    dropout: bool
+
+
+#: New tokens from which a cached sequence's chunk is dispatched rather than gathered.
+DISPATCH_FROM = 64
+
+
+def choose(asked: str, call: Call) -> tuple[str, str | None]:
+    """The backend that runs, and why a better one, or the one that was asked for, could not; None when it did.
+
+    The few queries of a decoding step are always gathered: nothing else would serve them better.
+    """
+    if call.cached and call.tokens < DISPATCH_FROM:
+        return "gather", None
+    order = ("fla", "dispatch", "gather") if asked == "auto" else (asked, "dispatch", "gather")
+    hindrances = {"fla": _hinders_fla(call), "dispatch": _hinders_dispatch(call), "gather": None}
+    chosen = next(name for name in order if hindrances[name] is None)
+    if chosen == order[0] or (asked == "auto" and call.device != "cuda" and chosen == "dispatch"):
+        return chosen, None
+    # On a CPU nobody expects a CUDA kernel, so its absence is no news there.
+    passed = [
+        name
+        for name in order[: order.index(chosen)]
+        if asked == name or name != "fla" or call.device == "cuda"
+    ]
+    return chosen, "; ".join(f"{name}: {hindrances[name]}" for name in passed)
+
+
+def _hinders_dispatch(call: Call) -> str | None:
+    if call.dropout:
+        return "it cannot drop attention weights out (the model's attention_dropout)"
+    if call.padded and call.cached:
+        return "it cannot go on with cached sequences that have padding before them"
+    return None
+
+
+def _hinders_fla(call: Call) -> str | None:
+    share = call.heads_per_group
+    if call.device != "cuda":
+        return "its kernels run on CUDA devices"
+    if find_spec("fla") is None:
+        return "flash-linear-attention is not installed; pip install 'eflm[cuda]'"
+    if share < 16 or share & (share - 1):
+        return f"it needs 16, 32, 64 ... query heads per key-value head, not {share}"
+    if call.block & (call.block - 1):
+        return f"its blocks hold a power of two of tokens, not {call.block}"
+    if call.cached:
+        return "it takes whole sequences only"
+    return _hinders_dispatch(call)

@@ -1,0 +1,79 @@
+"""Which way of computing nsa is taken, and what is said when it is not the best one."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+import torch
+from transformers import DynamicCache
+
+from eflm.testing.attention import AttentionConformance, Turning
+from eflm_plugins.attention.nsa import backends
+from eflm_plugins.attention.nsa.backends import Call, choose
+from eflm_plugins.attention.nsa.module import NativeSparseAttention
+from support.decoders import options_of
+
+PREFILL = Call(device="cpu", heads_per_group=16, block=64, tokens=4096, cached=0, padded=False, dropout=False)
+ON_GPU = attrs.evolve(PREFILL, device="cuda")
+
+
+@pytest.mark.parametrize(
+    ("asked", "call", "backend", "said"),
+    [
+        ("auto", PREFILL, "dispatch", None),
+        ("dispatch", PREFILL, "dispatch", None),
+        ("gather", PREFILL, "gather", None),
+        ("auto", attrs.evolve(PREFILL, tokens=1, cached=9), "gather", None),
+        ("auto", attrs.evolve(PREFILL, cached=9), "dispatch", None),
+        ("auto", attrs.evolve(PREFILL, dropout=True), "gather", "dispatch: it cannot drop"),
+        ("dispatch", attrs.evolve(PREFILL, dropout=True), "gather", "dispatch: it cannot drop"),
+        ("auto", attrs.evolve(PREFILL, cached=9, padded=True), "gather", "padding before them"),
+        ("fla", PREFILL, "dispatch", "fla: its kernels run on CUDA"),
+        ("auto", ON_GPU, "fla", None),
+        ("auto", attrs.evolve(ON_GPU, heads_per_group=4), "dispatch", "16, 32, 64 ... query heads"),
+        ("auto", attrs.evolve(ON_GPU, cached=200), "dispatch", "whole sequences only"),
+        ("auto", attrs.evolve(ON_GPU, tokens=1, cached=200), "gather", None),
+        ("auto", attrs.evolve(ON_GPU, dropout=True), "gather", "fla: it cannot drop"),
+        ("dispatch", ON_GPU, "dispatch", None),
+    ],
+)
+def test_the_best_that_fits_is_taken(monkeypatch, asked, call, backend, said):
+    monkeypatch.setattr(backends, "find_spec", lambda name: object())
+    chosen, reason = choose(asked, call)
+    assert chosen == backend
+    assert reason is None if said is None else said in reason
+
+
+def test_a_missing_library_is_named_with_its_extra():
+    chosen, reason = choose("auto", ON_GPU)
+    assert chosen == "dispatch"
+    assert "eflm[cuda]" in reason
+
+
+def test_the_layer_remembers_what_it_used():
+    module = NativeSparseAttention(AttentionConformance.geometry, options_of("nsa")).eval()
+    cache = DynamicCache()
+    module(torch.randn(1, 20, 48), rotary=Turning(torch.arange(20)[None]), cache=cache)
+    assert module.used_backends == {"dispatch": None}
+    module(torch.randn(1, 1, 48), rotary=Turning(torch.tensor([[20]])), cache=cache)
+    assert module.used_backends == {"dispatch": None, "gather": None}
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("length", [64, 200, 1024])
+def test_the_triton_kernel_selects_as_dispatch_does(length):
+    pytest.importorskip("fla")
+    from eflm_plugins.attention.nsa.dispatch import attend_dispatched
+    from eflm_plugins.attention.nsa.fla import attend_with_fla
+    from eflm_plugins.attention.nsa.selection import choose_blocks
+
+    torch.manual_seed(0)
+    query, key, value = (
+        torch.randn(2, heads, length, 64, device="cuda", dtype=torch.bfloat16) for heads in (32, 2, 2)
+    )
+    blocks = -(-length // 32)
+    own = torch.arange(length, device="cuda") // 32
+    chosen = choose_blocks(torch.rand(2, 2, length, blocks, device="cuda"), own, 4)
+    got = attend_with_fla(query, key, value, chosen, 0.125, 32)
+    expected = attend_dispatched(query.float(), key.float(), value.float(), chosen, 0, 0.125, 32)
+    torch.testing.assert_close(got.float(), expected, rtol=2e-2, atol=2e-2)
