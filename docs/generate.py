@@ -150,7 +150,9 @@ def _written_type(card: type, name: str) -> str:
 def _comments(card: type) -> dict[str, str]:
     """The `#:` comments of a class's fields, above a field or behind it, and those of the classes it comes from."""
     found: dict[str, str] = {}
-    for owner in reversed(card.__mro__[:-1]):
+    for owner in reversed(card.__mro__):
+        if owner.__module__ == "builtins":
+            continue
         before: list[str] = []
         field, depth = "", 0
         for line in inspect.getsource(owner).splitlines():

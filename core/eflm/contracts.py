@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from attrs import frozen
 
@@ -90,12 +90,18 @@ class DenseAttention:
     o_bias: Tensor | None = None
 
 
-@frozen(kw_only=True)
-class Routing:
-    """Where tokens go. `weights` and `experts`: (tokens, top_k); `aux_loss`: a scalar to add to the loss, or None."""
+class Routing(NamedTuple):
+    """Where tokens go: pairs of a token and an expert, each with the weight of that expert's output.
+
+    `weights`, `experts`: (tokens, top_k), or any one shape together with `tokens`, which then says whose they are.
+    `probabilities`: (tokens, experts), how the router sees every expert, rows summing to one, for figures only.
+    `aux_loss`: a scalar to add to the loss, or None. A named tuple, since torch.compile sees through one.
+    """
 
     weights: Tensor
     experts: Tensor
+    tokens: Tensor | None = None
+    probabilities: Tensor | None = None
     aux_loss: Tensor | None = None
 
 
@@ -107,6 +113,18 @@ class MoeRouter(Protocol):
 
     def __call__(self, tokens: Tensor) -> Routing:
         """(tokens, hidden) -> Routing."""
+
+    # A router may also have `num_shared_experts`: experts' widths of a further expert that every token goes through.
+
+
+class Tallying(Protocol):
+    """A module that can count what happens in it while a stage is measured, for a metric collector to read."""
+
+    def begin_tally(self) -> None:
+        """Forget what came before, and count from here on."""
+
+    def end_tally(self) -> Mapping[str, Any]:
+        """What was counted, plain numbers by name; the stage's record holds a list of them by name in `facts`."""
 
 
 @frozen(kw_only=True)

@@ -132,7 +132,11 @@ def test_exactly_the_combinations_that_the_cards_allow_compose(registry):
         total += 1
         names = [entry.card.name for entry in (attention, moe, adapter, quantizer)]
         spec = asked(**dict(zip(("attention", "moe", "peft", "quant"), names, strict=True)))
-        if adapter.card.trains_base and not quantizer.card.trainable:
+        if not moe.card.causal:
+            refused += 1
+            with pytest.raises(UsageError, match="lets a token see later ones"):
+                compose(spec, registry)
+        elif adapter.card.trains_base and not quantizer.card.trainable:
             refused += 1
             with pytest.raises(UsageError, match="does not allow that"):
                 compose(spec, registry)

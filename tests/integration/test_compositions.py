@@ -19,7 +19,9 @@ QUANTIZERS = ("fp32", "bf16", "fp16", "int4")
 #: Packed or half-width weights that no optimizer can update, and the methods that would have to.
 ILLEGAL = {(adapter, quantizer) for adapter in ("full", "freeze") for quantizer in ("fp16", "int4")}
 
-SMALL = {"topk.num_experts": 2, "topk.expert_intermediate_size": 64}
+#: Routers that differ from topk in nothing that another technique could notice, on a few compositions each.
+OTHER_ROUTERS = ("switch", "deepseek")
+FEW = (("gqa", "lora", "int4"), ("nsa", "full", "fp32"), ("mla", "dora", "bf16"))
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +47,17 @@ LEGAL = [
     pytest.param(*names, id="-".join(names))
     for names in itertools.product(ATTENTION, ROUTERS, ADAPTERS, QUANTIZERS)
     if names[2:] not in ILLEGAL
+] + [
+    pytest.param(attention, router, *rest, id="-".join([attention, router, *rest]))
+    for router in OTHER_ROUTERS
+    for attention, *rest in FEW
 ]
 
 
 @pytest.mark.parametrize(("attention", "router", "adapter", "quantizer"), LEGAL)
 def test_a_legal_composition_trains_and_generates(attention, router, adapter, quantizer, registry):
-    settings = SMALL if router == "topk" else {}
+    small = {"num_experts": 2, "expert_intermediate_size": 64}
+    settings = {} if router == "none" else {f"{router}.{name}": value for name, value in small.items()}
     model = eflm.build(
         attention=attention, moe=router, peft=adapter, quant=quantizer, settings=settings, registry=registry
     )

@@ -39,6 +39,9 @@ SMALL = {
         "window": 6,
     },
     "topk": {"num_experts": 4, "top_k": 2, "expert_intermediate_size": 32},
+    "switch": {"num_experts": 4, "expert_intermediate_size": 32},
+    "deepseek": {"num_experts": 4, "top_k": 2, "expert_intermediate_size": 32},
+    "expert-choice": {"num_experts": 4, "expert_intermediate_size": 32},
 }
 
 

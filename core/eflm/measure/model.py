@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eflm.measure.record import ModelFacts
 
@@ -47,6 +47,23 @@ def used_backends(model: nn.Module) -> dict[str, str | None]:
         if isinstance(used, dict):
             found |= {name: reason or found.get(name) for name, reason in used.items()}
             used.clear()
+    return found
+
+
+def begin_tallies(model: nn.Module) -> None:
+    """Have every module that tallies (`eflm.contracts.Tallying`) count from here on."""
+    for module in model.modules():
+        if hasattr(module, "begin_tally"):
+            module.begin_tally()
+
+
+def end_tallies(model: nn.Module) -> dict[str, list[Any]]:
+    """What the modules of `model` counted, by name, in the order of the modules."""
+    found: dict[str, list[Any]] = {}
+    for module in model.modules():
+        if hasattr(module, "end_tally"):
+            for name, tally in module.end_tally().items():
+                found.setdefault(name, []).append(tally)
     return found
 
 

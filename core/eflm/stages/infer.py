@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from eflm.contracts import Batch, Generated
 from eflm.errors import ModelError
+from eflm.measure.model import begin_tallies, end_tallies
 from eflm.stages.options import InferOptions
 from eflm.stages.session import Session
 
@@ -32,8 +33,11 @@ def run(session: Session, model: nn.Module, options: InferOptions) -> None:
                 # Counting slows every operation down, so it has a request of its own, before the warm-up.
                 with session.windows.counting():
                     _serve(session, model, request, warmup=True)
+            if number == options.warmup_requests:
+                begin_tallies(model)
             _serve(session, model, request, warmup=number < options.warmup_requests)
             session.progress(STAGE, number + 1, total)
+        session.facts(**end_tallies(model))
 
 
 def _serve(session: Session, model: nn.Module, request: Batch, *, warmup: bool) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from eflm.contracts import Batch
 from eflm.errors import ModelError
+from eflm.measure.model import begin_tallies, end_tallies
 from eflm.running import device as devices
 from eflm.stages.options import FinetuneOptions, PretrainOptions
 from eflm.stages.session import Session
@@ -42,11 +43,13 @@ def train(
         batch = next(batches)
         if number == 0:
             trainer.rehearse(batch)
+        if number == options.warmup_steps:
+            begin_tallies(model)
         trainer.set_rate(learning_rate_factor(number, total))
         loss = trainer.step(batch, warmup=number < options.warmup_steps)
         losses.append(_finite(loss, stage, number + 1))
         session.progress(stage, number + 1, total)
-    session.facts(first_loss=losses[0], last_loss=losses[-1])
+    session.facts(first_loss=losses[0], last_loss=losses[-1], **end_tallies(model))
 
 
 class _Trainer:

@@ -45,3 +45,7 @@ def upcycle(layer: MoeLayer, dense: nn.Module) -> None:
             target.weight.copy_(source.weight)
             if source.bias is not None:
                 target.bias.copy_(source.bias)
+    if layer.shared_expert is not None:
+        # Silent at first: the routed experts already give what the dense feed-forward gave.
+        for parameter in layer.shared_expert.down_proj.parameters():
+            parameter.zero_()

@@ -112,4 +112,28 @@ METRICS = (
             ),
         ),
     ),
+    MetricCard(
+        name="routing",
+        summary="how evenly and how decidedly a mixture of experts used its experts",
+        source="arXiv 2101.03961, section 2.2 (load); arXiv 2202.09368, section 1 (dropped tokens)",
+        factory=Ref("eflm_plugins.metrics.routing:routing"),
+        metrics=(
+            MetricInfo(
+                "expert_load_max", "ratio", "lower", "tokens of the busiest expert over the experts' mean"
+            ),
+            MetricInfo(
+                "expert_load_cv",
+                "ratio",
+                "lower",
+                "standard deviation of the experts' tokens over their mean",
+            ),
+            MetricInfo(
+                "routing_entropy",
+                "ratio",
+                "neither",
+                "mean over tokens of -Σ p ln p of the router's probabilities, over ln E",
+            ),
+            MetricInfo("dropped_tokens", "ratio", "lower", "share of tokens that no routed expert took"),
+        ),
+    ),
 )

@@ -288,3 +288,20 @@ def test_utilization_is_averaged_over_the_work_under_its_own_name():
     assert metric.value == pytest.approx((1 + 0.25 + 1) / 4)
     assert (metric.unit, metric.provenance) == ("ratio", "sampled")
     assert "utilization" not in figures(record())
+
+
+def test_routing_figures_are_means_over_layers():
+    layers = [
+        {"experts": [10, 10, 10, 10], "entropy": 1.0, "dropped": 0.0},
+        {"experts": [40, 0, 0, 0], "entropy": 0.5, "dropped": 0.5},
+    ]
+    found = figures(record(facts={"routing": layers}))
+    assert found["expert_load_max"].value == (1 + 4) / 2
+    assert found["expert_load_cv"].value == pytest.approx((0 + 3**0.5) / 2)
+    assert found["routing_entropy"].value == 0.75
+    assert found["dropped_tokens"].value == 0.25
+    assert "2 layers; maximum 4" in found["expert_load_max"].note
+
+
+def test_a_dense_model_has_no_routing_figures():
+    assert not {name for name in figures(record()) if "expert" in name or "routing" in name}

@@ -1,0 +1,40 @@
+"""Where tokens went while a stage was measured: kept by each expert layer, told to the metrics at the stage's end."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eflm.contracts import Routing
+
+
+class RoutingTally:
+    """Tokens of each expert, tokens that no expert took, and how undecided the router was."""
+
+    def __init__(self, num_experts: int) -> None:
+        self.experts = [0] * num_experts
+        self.tokens = 0
+        self._dropped: Tensor | int = 0
+        self._entropy: Tensor | float = 0.0
+
+    @torch.no_grad()
+    def add(self, routing: Routing, rows: Tensor, counts: list[int], tokens: int) -> None:
+        """One forward: `rows` are the tokens of all pairs, `counts` the pairs of each expert."""
+        self.tokens += tokens
+        self.experts = [total + count for total, count in zip(self.experts, counts, strict=True)]
+        if routing.tokens is not None:
+            self._dropped = self._dropped + rows.bincount(minlength=tokens).eq(0).sum()
+        if routing.probabilities is not None:
+            self._entropy = self._entropy + torch.special.entr(routing.probabilities.float()).sum()
+
+    def facts(self) -> dict[str, Any]:
+        """Plain numbers; `entropy` is the mean over tokens in units of its greatest value, ln E."""
+        bound = math.log(len(self.experts)) if len(self.experts) > 1 else 1.0
+        return {
+            "experts": self.experts,
+            "dropped": int(self._dropped) / self.tokens,
+            "entropy": float(self._entropy) / self.tokens / bound,
+        }
