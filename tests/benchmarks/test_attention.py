@@ -1,0 +1,214 @@
+"""Attention against named peers on the same work. Where benchmarks are switched off, small sizes show that both run.
+
+The bars leave room for a noisy machine; docs/performance.md has the figures.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import DeepseekV3Config, DynamicCache
+from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
+    DeepseekV3Attention,
+    DeepseekV3RotaryEmbedding,
+)
+
+from eflm.testing.attention import Turning
+from eflm_plugins.attention.mla.module import MultiHeadLatentAttention
+from eflm_plugins.attention.nsa.attention import BRANCHES, native_sparse_attention
+from eflm_plugins.attention.nsa.compression import BlockCompression
+from eflm_plugins.attention.nsa.module import NativeSparseAttention
+from eflm_plugins.attention.options import MlaOptions, NsaOptions
+from eflm_plugins.attention.sdpa import attend
+from eflm_schemas import AttentionGeometry
+from support.ratios import ratio
+
+
+def sparse_states(length, *, gradient=False):
+    """B1 H8 KV2 D64: query, keys and values of each branch, gate logits, and the two compressions."""
+    torch.manual_seed(0)
+    query = torch.randn(1, 8, length, 64, requires_grad=gradient)
+    states = {
+        branch: tuple(torch.randn(1, 2, length, 64, requires_grad=gradient) for _ in range(2))
+        for branch in BRANCHES
+    }
+    gates = torch.randn(1, length, 8, 3, requires_grad=gradient)
+    return query, states, gates, (BlockCompression(32, 64, 128), BlockCompression(32, 64, 128))
+
+
+@pytest.mark.parametrize(("length", "bar"), [(8192, 1.0), (16384, 0.6)])
+def test_nsa_forward_against_dense_sdpa(benchmark, length, bar):
+    length = 1280 if benchmark.disabled else length
+    query, states, gates, phi = sparse_states(length)
+    key, value = states["select"]
+    with torch.no_grad():
+        found = ratio(
+            benchmark,
+            lambda: native_sparse_attention(query, states, gates, phi, NsaOptions()),
+            lambda: F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True),
+        )
+    assert found is None or found <= bar
+
+
+def test_nsa_at_twice_the_length(benchmark):
+    short, long = (320, 640) if benchmark.disabled else (8192, 16384)
+    small, large = sparse_states(short), sparse_states(long)
+    with torch.no_grad():
+        found = ratio(
+            benchmark,
+            lambda: native_sparse_attention(*large, NsaOptions()),
+            lambda: native_sparse_attention(*small, NsaOptions()),
+        )
+    assert found is None or found <= 2.7
+
+
+def test_nsa_training_against_native_sparse_attention_pytorch(benchmark):
+    """Whole modules on both sides: width 256, 4 heads on 2, window 64, compression 32 by 16, selection 32 x 4."""
+    package = pytest.importorskip("native_sparse_attention_pytorch", reason="pip install 'eflm[peers]'")
+    length = 128 if benchmark.disabled else 4096
+    peer = package.SparseAttention(
+        dim=256,
+        dim_head=64,
+        heads=4,
+        kv_heads=2,
+        sliding_window_size=64,
+        compress_block_size=32,
+        compress_block_sliding_stride=16,
+        selection_block_size=32,
+        num_selected_blocks=4,
+        causal=True,
+    )
+    geometry = AttentionGeometry(
+        hidden_size=256, num_attention_heads=4, num_key_value_heads=2, head_dim=64, layer_idx=0
+    )
+    options = NsaOptions(
+        compress_block_size=32, compress_stride=16, select_block_size=32, num_selected_blocks=4, window=64
+    )
+    ours = NativeSparseAttention(geometry, options)
+    tokens = torch.randn(1, length, 256, requires_grad=True)
+    rotary = Turning(torch.arange(length)[None])
+    found = ratio(
+        benchmark,
+        lambda: ours(tokens, rotary=rotary).sum().backward(),
+        lambda: peer(tokens).sum().backward(),
+        rounds=2,
+    )
+    assert found is None or found <= 1 / 20
+
+
+# VmHWM, since a new process inherits ru_maxrss from the one that started it.
+PEAK = r"""
+import re, sys, torch
+from pathlib import Path
+sys.path.insert(0, "tests")
+from benchmarks.test_attention import sparse_states
+from eflm_plugins.attention.nsa.attention import native_sparse_attention
+from eflm_plugins.attention.options import NsaOptions
+states = sparse_states(int(sys.argv[1]), gradient=True)
+native_sparse_attention(*states, NsaOptions()).sum().backward()
+print(int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]) * 1024)
+"""
+
+
+def test_nsa_memory_grows_linearly(benchmark):
+    """Peak of forward and backward in processes of their own: the second doubling adds about twice the first's."""
+    if benchmark.disabled or sys.platform != "linux":
+        pytest.skip("many seconds of work on Linux; runs with `make benchmarks`")
+
+    def peak(length):
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, str(length)], capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    peaks = benchmark.pedantic(lambda: [peak(length) for length in (4096, 8192, 16384)], rounds=1)
+    growth = (peaks[2] - peaks[1]) / (peaks[1] - peaks[0])
+    benchmark.extra_info |= {"bytes": peaks, "growth": growth}
+    print(f"\nbytes at 4096, 8192 and 16384 tokens: {peaks}; the steps' ratio: {growth:.2f}")
+    assert growth < 2.5  # 2 for memory linear in the tokens, 4 for quadratic
+
+
+@pytest.fixture(scope="module")
+def latent():
+    """Our layer and transformers' with the same weights: 16 heads, rank 128, rope 32, nope 64, v 64, width 1024."""
+    torch.manual_seed(0)
+    config = DeepseekV3Config(
+        hidden_size=1024,
+        num_attention_heads=16,
+        num_key_value_heads=16,
+        q_lora_rank=None,
+        kv_lora_rank=128,
+        qk_rope_head_dim=32,
+        qk_nope_head_dim=64,
+        v_head_dim=64,
+        rope_interleave=False,
+        max_position_embeddings=16384,
+        attention_bias=False,
+    )
+    config._attn_implementation = "sdpa"
+    theirs = DeepseekV3Attention(config, 0).eval()
+    geometry = AttentionGeometry(
+        hidden_size=1024, num_attention_heads=16, num_key_value_heads=16, head_dim=64, layer_idx=0
+    )
+    options = MlaOptions(kv_lora_rank=128, qk_nope_head_dim=64, qk_rope_head_dim=32, v_head_dim=64)
+    ours = MultiHeadLatentAttention(geometry, options).eval()
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs, DeepseekV3RotaryEmbedding(config)
+
+
+def latent_calls(latent, tokens, begin, caches):
+    """One call of each side on the tokens that begin at a position, with a cache each."""
+    ours, theirs, rope = latent
+    positions = torch.arange(begin, begin + tokens.shape[1])[None]
+    cos, sin = rope(tokens, positions)
+
+    def turn(states):
+        first, second = states.chunk(2, dim=-1)
+        return states * cos[:, None] + torch.cat([-second, first], dim=-1) * sin[:, None]
+
+    return (
+        lambda: ours(tokens, rotary=turn, cache=caches[0]),
+        lambda: theirs(tokens, (cos, sin), None, past_key_values=caches[1])[0],
+    )
+
+
+def test_mla_prefill_against_transformers(benchmark, latent):
+    length = 64 if benchmark.disabled else 8192
+    tokens = torch.randn(1, length, 1024)
+    with torch.no_grad():
+        ours, theirs = latent_calls(latent, tokens, 0, (None, None))
+        torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-5)
+        found = ratio(benchmark, ours, theirs, rounds=2)
+    assert found is None or found <= 1 / 3
+
+
+def test_mla_decoding_against_transformers(benchmark, latent):
+    length = 64 if benchmark.disabled else 8192
+    caches = (DynamicCache(), DynamicCache())
+    with torch.no_grad():
+        for call in latent_calls(latent, torch.randn(1, length, 1024), 0, caches):
+            call()
+        ours, theirs = latent_calls(latent, torch.randn(1, 1, 1024), length, caches)
+        torch.testing.assert_close(ours(), theirs(), rtol=1e-4, atol=1e-5)
+        found = ratio(benchmark, ours, theirs, rounds=10)  # each round adds a token to both caches
+    assert found is None or found <= 1 / 5
+
+
+@pytest.mark.parametrize("groups", [1, 4], ids=["mqa", "gqa"])
+def test_decoding_with_shared_keys_against_repeating_them(benchmark, groups):
+    length = 64 if benchmark.disabled else 8192
+    query, key, value = (
+        torch.randn(1, heads, tokens, 64) for heads, tokens in ((16, 1), (groups, length), (groups, length))
+    )
+
+    def repeated():
+        heads = [states.repeat_interleave(16 // groups, dim=1) for states in (key, value)]
+        return F.scaled_dot_product_attention(query, *heads)
+
+    torch.testing.assert_close(attend(query, key, value, causal=True), repeated(), rtol=1e-4, atol=1e-5)
+    found = ratio(benchmark, lambda: attend(query, key, value, causal=True), repeated, rounds=30)
+    assert found is None or found < 1

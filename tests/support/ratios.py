@@ -1,0 +1,29 @@
+"""Ours against a peer in one run, a round of each in turn, so that a busy moment of the machine falls on both."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def ratio(
+    benchmark: Any, ours: Callable[[], Any], peer: Callable[[], Any], *, rounds: int = 5
+) -> float | None:
+    """Our fastest time over the peer's fastest; None where benchmarks are switched off and both merely ran once."""
+    theirs: list[float] = []
+
+    def before() -> None:
+        begin = time.perf_counter()
+        peer()
+        theirs.append(time.perf_counter() - begin)
+
+    benchmark.pedantic(ours, setup=before, rounds=rounds, warmup_rounds=1)
+    if benchmark.disabled:
+        return None
+    found = benchmark.stats.stats.min / min(theirs)
+    benchmark.extra_info |= {"peer_seconds": min(theirs), "ratio": found}
+    print(
+        f"\n{benchmark.name}: {benchmark.stats.stats.min * 1e3:.1f} ms against {min(theirs) * 1e3:.1f} ms: {found:.3f}"
+    )
+    return found
