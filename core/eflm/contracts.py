@@ -50,6 +50,8 @@ class AttentionVariant(Protocol):
         Causality is `geometry.causal`, not an argument.
         """
 
+    # A variant that computes a score for every pair of tokens may also take
+    #     bias: Tensor | None = None  ((1, heads, tokens, cached + tokens), added to the scores; relative positions)
     # A variant whose card says `converts` also has:
     #     def load_dense(self, dense: DenseAttention) -> None
     # A variant whose card lists backends also has:

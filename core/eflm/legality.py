@@ -5,7 +5,8 @@ Every refusal names the plugin, says why, and says what to choose instead.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 from attrs import frozen
 
@@ -52,6 +53,20 @@ def check(composition: Composition, registry: Registry) -> None:
     _check_training(composition, registry)
 
 
+def check_options(composition: Composition, options: Mapping[str, Any]) -> None:
+    """Raise UsageError with the first conflict between a card and another's options (by address)."""
+    cards = (composition.modality, *composition.techniques)
+    for card in cards:
+        for other in cards:
+            for conflict in _conflicts(card, other):
+                given = {name: getattr(options[other.address], name, None) for name in conflict.options}
+                if given and given == dict(conflict.options):
+                    raise UsageError(
+                        f"{card.address} cannot go together with {conflict.what}: {conflict.reason}; "
+                        f"instead, {conflict.instead}"
+                    )
+
+
 def fits(card: Card, composition: Composition) -> bool:
     """Whether a card that nobody asked for, such as a metric's, may take part."""
     others = (composition.modality, *composition.techniques)
@@ -90,8 +105,12 @@ def _check_conflicts(composition: Composition) -> None:
 
 
 def _conflict(card: Card, other: Card) -> Conflict | None:
-    """What `card` holds against `other`."""
-    return next((c for c in card.conflicts if _address(c.plugin) == other.address), None)
+    """What `card` holds against `other`, whatever its options."""
+    return next((conflict for conflict in _conflicts(card, other) if not conflict.options), None)
+
+
+def _conflicts(card: Card, other: Card) -> Iterator[Conflict]:
+    return (conflict for conflict in card.conflicts if _address(conflict.plugin) == other.address)
 
 
 def _address(plugin: str) -> str:

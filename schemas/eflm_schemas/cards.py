@@ -46,6 +46,14 @@ class Conflict:
     plugin: str  #: "kind/name", for example "quantizer/int4"
     reason: str
     instead: str
+    #: only where that plugin's options have these values; none: always
+    options: Mapping[str, Any] = field(factory=dict)
+
+    @property
+    def what(self) -> str:
+        """What cannot be had, as a user would write it: the plugin, or its settings."""
+        name = self.plugin.rpartition("/")[2]
+        return " ".join(f"{name}.{key}={value}" for key, value in self.options.items()) or self.plugin
 
 
 @frozen

@@ -268,6 +268,16 @@ def test_cards_decide_what_is_refused(cards, spec, words):
         assert word in str(caught.value)
 
 
+def test_a_conflict_with_an_option_refuses_that_value_only():
+    clash = Conflict("modality/llm", "it clashes", "take b", options={"positions": "relative"})
+    text = evolve(TEXT, config=Ref("eflm_plugins.modalities.options:LlmOptions"))
+    cards = plugin(text, card(AttentionCard, "a", conflicts=[clash]))
+    assert compose(asked(attention="a"), cards).attention is not None
+    refused = r"attention/a cannot go together with llm\.positions=relative: it clashes; instead, take b"
+    with pytest.raises(UsageError, match=refused):
+        compose(asked(attention="a", set={"llm.positions": "relative"}), cards)
+
+
 def test_a_plugin_that_needs_an_extra_says_what_to_install():
     needy = card(QuantizerCard, "q", bits=4, requires=("no_such_module",), extra="quant")
     with pytest.raises(PluginError, match=r"pip install 'eflm\[quant\]'"):

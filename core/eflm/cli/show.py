@@ -124,7 +124,7 @@ def _print_conflicts(console: Console, card: Card) -> None:
     if card.conflicts:
         console.print(Text("\nCannot go together with", style="bold"))
     for conflict in card.conflicts:
-        console.print(Text(f"  {conflict.plugin}: {conflict.reason}; instead, {conflict.instead}"))
+        console.print(Text(f"  {conflict.what}: {conflict.reason}; instead, {conflict.instead}"))
 
 
 def _print_limits(console: Console, card: AttentionCard) -> None:

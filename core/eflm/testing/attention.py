@@ -6,6 +6,7 @@ variants go through the same suite.
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
@@ -239,6 +240,28 @@ class AttentionConformance:
             )
             error = float((fast[name] - expected).abs().max())
             assert error <= ROUNDING[dtype] * max(scale, 1.0), f"{name}: off by {error:.2g} of {scale:.2g}"
+
+    def test_a_bias_is_added_to_every_score(self) -> None:
+        import torch
+
+        variant = self._variant().double()
+        if self.naive is None or "bias" not in inspect.signature(variant.forward).parameters:
+            pytest.skip("it takes no bias, or there is no naive twin")
+        tokens, length = self._tokens(2, 33).double(), 33
+        bias = torch.randn(1, self.geometry.num_attention_heads, length, length, dtype=torch.float64)
+        bias.requires_grad_()
+        for width in (33, 1):
+            mask = torch.ones(2, width, dtype=torch.bool)
+            mask[0, : width // 3] = False
+            gradients = []
+            for run in (variant, lambda states, **k: type(self).naive(variant, states, **k)):
+                bias.grad = None
+                keywords = {"padding_mask": None if mask.all() else mask, "bias": bias[..., :width, :width]}
+                out = self._run(run, tokens[:, :width], **keywords) * mask[..., None]
+                out.square().sum().backward()
+                gradients += [out.detach(), bias.grad.clone()]
+            for fast, slow in zip(gradients[:2], gradients[2:], strict=True):
+                torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
 
     def _value_and_gradients(
         self, variant: Any, run: Any, tokens: Any, weight: Any, keywords: Any

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from eflm_schemas import AttentionCard, Backend, Ref
+from eflm_schemas import AttentionCard, Backend, Conflict, Ref
 
 _OPTIONS = "eflm_plugins.attention.options"
 _DENSE = "eflm_plugins.attention.dense"
 _MLA = "eflm_plugins.attention.mla"
 _NSA = "eflm_plugins.attention.nsa"
+
+
+def _no_relative_positions(reason: str) -> Conflict:
+    return Conflict(
+        plugin="modality/llm",
+        options={"positions": "relative"},
+        reason=f"relative positions are a bias on the score of every pair of tokens, and {reason}",
+        instead="set llm.positions to rope, learned, sinusoidal or none, or choose mha, gqa, mqa or mla",
+    )
+
 
 ATTENTION = (
     AttentionCard(
@@ -62,6 +72,7 @@ ATTENTION = (
         naive=Ref(f"{_NSA}.naive:naive"),
         cost=Ref(f"{_NSA}.cost:NsaCost"),
         config=Ref(f"{_OPTIONS}:NsaOptions"),
+        conflicts=(_no_relative_positions("its compressed blocks have scores of their own"),),
         backends=(
             Backend(
                 name="fla",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -18,18 +19,20 @@ def attend(
     padding_mask: Tensor | None = None,
     scale: float | None = None,
     dropout: float = 0.0,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """softmax(Q Kᵀ · scale) V (arXiv 1706.03762, eq. 1), by groups of heads.
 
     (B, H, T, D), (B, G, S, D), (B, G, S, V) -> (B, H, T, V).
 
     H is a multiple of G; query head h reads key-value head h // (H / G), which is never repeated in memory.
-    The queries are the last T of the S positions.
+    The queries are the last T of the S positions. `bias`: (1, H, T, S), added to the scaled scores.
     """
     batch, heads, query_length, head_dim = query.shape
     groups, key_length = key.shape[1], key.shape[2]
     if (
         causal
+        and bias is None
         and padding_mask is None
         and query_length == key_length
         and (window is None or key_length <= window)
@@ -46,9 +49,13 @@ def attend(
     mask = visible_keys(
         query_length, key_length, causal=causal, window=window, padding_mask=padding_mask, device=query.device
     )
+    if bias is not None:
+        mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
     if query_length == 1 and heads != groups:
         # One token: the heads of a group stand in as its queries, so each key and value is read once.
         folded = query.view(batch, groups, heads // groups, head_dim)
+        if bias is not None:
+            mask = mask.view(-1, groups, heads // groups, key_length)
         out = F.scaled_dot_product_attention(
             folded, key, value, attn_mask=mask, scale=scale, dropout_p=dropout
         )

@@ -6,6 +6,7 @@ site translate between transformers' call and the contract's. The language modal
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from eflm.contracts import Targets
 from eflm.errors import ModelError
 from eflm_plugins.hosts.fidelity import check_plain_attention
 from eflm_plugins.hosts.masks import IMPLEMENTATION
+from eflm_plugins.hosts.positions import NoRotation, RelativePositions, relative_bias
 from eflm_plugins.hosts.recipe import load_pretrained, record
 from eflm_plugins.hosts.rotary import DecoderRotary
 from eflm_plugins.hosts.sites import (
@@ -26,7 +28,7 @@ from eflm_plugins.hosts.sites import (
     blocks_of,
     mlp_geometry,
     mlp_of,
-    rotary_module,
+    named_rotary_module,
 )
 from eflm_plugins.hosts.weights import dense_weights, initialize, upcycle
 from eflm_plugins.moe.layer import MoeLayer
@@ -56,12 +58,12 @@ class DecoderHost:
         recipe: Mapping[str, Any] | None,
     ) -> None:
         """Put `build(geometry)` into every block; see `eflm.contracts.Host`."""
-        rotary = rotary_module(model)
+        rotary, bias = named_rotary_module(model)[1], relative_bias(model)
         geometries = self.attention_geometries(model)
         blocks = blocks_of(model)[1]
         if convert:
             for block, geometry in zip(blocks, geometries, strict=True):
-                check_plain_attention(block.self_attn, geometry, _rotary_of(block.self_attn, rotary))
+                check_plain_attention(block.self_attn, geometry, _rotary_of(block.self_attn, rotary), bias)
         for block, geometry in zip(blocks, geometries, strict=True):
             old = block.self_attn
             variant = build(geometry)
@@ -69,6 +71,8 @@ class DecoderHost:
                 raise ModelError(
                     f"an attention's factory returned {type(variant).__name__}, which is no nn.Module"
                 )
+            if bias is not None:
+                _check_takes_bias(variant)
             initialize(variant, geometry.initializer_range)
             like = next(old.parameters())
             variant.to(device=like.device, dtype=like.dtype)
@@ -76,7 +80,7 @@ class DecoderHost:
                 variant.load_dense(dense_weights(old, geometry))
             variant.train(old.training)
             variant.register_forward_pre_hook(
-                _CallVariant(geometry, _rotary_of(old, rotary)), with_kwargs=True
+                _CallVariant(geometry, _rotary_of(old, rotary), bias), with_kwargs=True
             )
             variant.register_forward_hook(_answer_decoder)
             block.self_attn = variant
@@ -147,8 +151,11 @@ class DecoderHost:
 class _CallVariant:
     """A forward pre-hook: turns a decoder block's keywords into those of `AttentionVariant`."""
 
-    def __init__(self, geometry: AttentionGeometry, rotary: nn.Module | None) -> None:
-        self.geometry, self.rotary = geometry, rotary
+    def __init__(
+        self, geometry: AttentionGeometry, rotary: nn.Module | None, bias: RelativePositions | None
+    ) -> None:
+        self.geometry, self.bias = geometry, bias
+        self.rotary = None if isinstance(rotary, NoRotation) else rotary
 
     def __call__(
         self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -169,7 +176,10 @@ class _CallVariant:
         if self.rotary is not None:
             cos, sin = kwargs["position_embeddings"]
             rotary = DecoderRotary(cos, sin, kwargs["position_ids"], self.rotary, self.geometry.head_dim)
-        return (hidden_states,), {"rotary": rotary, "padding_mask": mask, "cache": cache}
+        keywords = {"rotary": rotary, "padding_mask": mask, "cache": cache}
+        if self.bias is not None:
+            keywords["bias"] = self.bias(hidden_states.shape[1], cache, self.geometry.layer_idx)
+        return (hidden_states,), keywords
 
     def _is_static(self, cache: Cache) -> bool:
         index = self.geometry.layer_idx
@@ -179,6 +189,14 @@ class _CallVariant:
 def _rotary_of(attention: nn.Module, rotary: nn.Module) -> nn.Module | None:
     """None for the layers of SmolLM3 and its like that see no positions."""
     return rotary if getattr(attention, "use_rope", True) else None
+
+
+def _check_takes_bias(variant: nn.Module) -> None:
+    if "bias" not in inspect.signature(variant.forward).parameters:
+        raise ModelError(
+            f"relative positions are a bias on the score of every pair of tokens, which {type(variant).__name__} does "
+            "not take; encode positions in another way, or choose mha, gqa, mqa or mla"
+        )
 
 
 def _answer_decoder(module: nn.Module, args: tuple[Tensor], output: Tensor) -> tuple[Tensor, None]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from eflm.errors import ModelError
 from eflm_plugins.attention.dense.module import GroupedQueryAttention
 from eflm_plugins.attention.visibility import visible_keys
+from eflm_plugins.hosts.positions import RelativePositions
 from eflm_plugins.hosts.rotary import DecoderRotary
 from eflm_plugins.hosts.weights import PROJECTIONS
 from eflm_schemas import AttentionGeometry
@@ -26,9 +27,12 @@ _INSTEAD = "leave --attention out, or add --stage pretrain to train its architec
 
 @torch.no_grad()
 def check_plain_attention(
-    attention: nn.Module, geometry: AttentionGeometry, rotary: nn.Module | None
+    attention: nn.Module,
+    geometry: AttentionGeometry,
+    rotary: nn.Module | None,
+    bias: RelativePositions | None,
 ) -> None:
-    """Refuse, with ModelError, attention that does more than projections, RoPE (unless None), softmax and window."""
+    """Refuse, with ModelError, attention that does more than projections, RoPE or bias, softmax and window."""
     kind = type(attention).__name__
     missing = [name for name in PROJECTIONS if not isinstance(getattr(attention, name, None), nn.Linear)]
     if missing:
@@ -51,7 +55,8 @@ def check_plain_attention(
     except (TypeError, AttributeError) as error:
         raise ModelError(f"{kind} cannot be called as Llama's attention is ({error}); {_INSTEAD}") from None
     turn = None if rotary is None else DecoderRotary(cos, sin, positions, rotary, geometry.head_dim)
-    difference = (ours(hidden, rotary=turn) - expected).abs().max()
+    scores = None if bias is None else copy.deepcopy(bias).to("cpu", torch.float32)(TOKENS, None, 0)
+    difference = (ours(hidden, rotary=turn, bias=scores) - expected).abs().max()
     if not difference <= TOLERANCE * expected.abs().max():
         raise ModelError(
             f"{kind} of layer {geometry.layer_idx} does more than projections, rotary positions and softmax, which "

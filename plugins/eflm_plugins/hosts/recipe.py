@@ -23,7 +23,10 @@ MODEL_TYPE = "eflm"
 
 
 def record(model: nn.Module, recipe: Mapping[str, Any]) -> None:
-    """Note in the model's config which plugin, by `recipe` ("attention" or "moe": plugin, options, ...), it needs."""
+    """Note in the model's config what must be put back when it is loaded.
+
+    `recipe`: "attention" or "moe" with plugin, options and so on, or "positions" with the name of the encoding.
+    """
     config = model.config
     known = getattr(config, "eflm", {"model_type": config.model_type})
     config.__class__ = _config_class(getattr(type(config), "eflm_base", type(config)))
@@ -98,7 +101,9 @@ def apply_recipe(model: nn.Module, recipe: Mapping[str, Any]) -> None:
     """Put the techniques that a saved recipe names into a model of random weights."""
     from eflm import load_plugins
     from eflm_plugins.hosts.decoder import DecoderHost
+    from eflm_plugins.hosts.positions import set_positions
 
+    set_positions(model, recipe.get("positions", "rope"))
     host, registry = DecoderHost(), load_plugins()
     replace = {"attention": host.replace_attention, "moe": host.replace_mlps}
     for kind, put in replace.items():

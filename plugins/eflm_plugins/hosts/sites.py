@@ -44,13 +44,14 @@ def mlp_of(block: nn.Module) -> nn.Module:
     return mlp
 
 
-def rotary_module(model: nn.Module) -> nn.Module:
+def named_rotary_module(model: nn.Module) -> tuple[str, nn.Module]:
+    """The module that makes the angles of the model's tokens, and its name."""
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "rotary_emb" and hasattr(module, "config"):
-            return module
+            return name, module
     raise ModelError(
-        f"{type(model).__name__} has no rotary embedding of its own to hand to an attention variant; "
-        "leave --attention out, or choose a decoder such as Llama, Qwen2 or Mistral"
+        f"{type(model).__name__} has no rotary embedding of its own to hand to an attention variant or to replace; "
+        "leave --attention and llm.positions out, or choose a decoder such as Llama, Qwen2 or Mistral"
     )
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from transformers import Qwen2ForCausalLM
 
 from eflm.contracts import Batch, Generated, Phase, WorkloadRequest
+from eflm.errors import ModelError
 from eflm_plugins.data import stdlib_text, user_file
 from eflm_plugins.data.batches import (
     TokenPair,
@@ -30,6 +31,7 @@ from eflm_plugins.data.batches import (
 from eflm_plugins.data.corpus import Corpus
 from eflm_plugins.data.unigram import unigram_perplexity
 from eflm_plugins.hosts.decoder import DecoderHost
+from eflm_plugins.hosts.positions import set_positions
 from eflm_plugins.modalities.context import clip_to_context
 from eflm_plugins.modalities.generation import generate_greedily
 from eflm_plugins.modalities.nano import nano_config
@@ -85,12 +87,20 @@ class LlmWorkload:
 
     def build_model(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any]) -> nn.Module:
         """The preset, or the pretrained model; random weights come from the request's seed alone."""
+        positions = self._options.positions
+        if positions != "rope" and not (from_scratch or self._pretrained is None):
+            raise ModelError(
+                f"llm.positions={positions} cannot be had with the trained weights of --model {self._request.model}, "
+                "which know the encoding they were trained with; leave it out, or add --stage pretrain to train the "
+                "architecture from random weights"
+            )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._request.seed)
             if self._pretrained is None:
                 model: nn.Module = Qwen2ForCausalLM(self._nano_config())
             else:
                 model = self._pretrained.build(from_scratch=from_scratch, load_kwargs=load_kwargs)
+            set_positions(model, positions)
         for config in (model.config, model.generation_config):
             if config is not None and config.pad_token_id is None:
                 config.pad_token_id = self._vocabulary.pad_token_id

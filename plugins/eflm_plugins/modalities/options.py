@@ -9,8 +9,13 @@ from eflm_schemas import option
 
 @frozen(kw_only=True)
 class LlmOptions:
-    """How held-out text is scored. The same for every technique, so that perplexities compare."""
+    """How positions are encoded, and how held-out text is scored: the same for every technique."""
 
+    positions: str = option(
+        "rope",
+        "positional encoding of a model that is trained from random weights",
+        choices=("rope", "learned", "sinusoidal", "relative", "none"),
+    )
     eval_tokens: int = option(32768, "held-out tokens that perplexity is evaluated on, at most", ge=64)
     eval_sequence_length: int = option(1024, "tokens of each held-out sequence", ge=8)
     eval_pairs: int = option(64, "held-out pairs that fine-tuning is evaluated on, at most", ge=1)

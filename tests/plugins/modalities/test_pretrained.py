@@ -15,7 +15,9 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+import eflm
 from eflm import ModelError
+from eflm_plugins.hosts.positions import set_positions
 from eflm_plugins.modalities.pretrained import find
 from support.decoders import CONFIGS, VOCABULARY, tiny, with_attention
 
@@ -52,6 +54,16 @@ def test_a_model_that_needs_plugins_is_loaded_with_them(tmp_path):
         assert torch.equal(model(IDS).logits, saved(IDS).logits)
     with pytest.raises(ModelError, match="cannot be pretrained anew"):
         found.build(from_scratch=True, load_kwargs={})
+
+
+def test_trained_weights_keep_the_positions_they_were_trained_with(tmp_path):
+    set_positions(model := tiny(), "learned")
+    model.save_pretrained(tmp_path / "saved")
+    found = find(str(tmp_path / "saved")).build(from_scratch=False, load_kwargs={})
+    assert torch.equal(found(IDS).logits, model(IDS).logits)
+    tiny(vocab_size=300).save_pretrained(tmp_path / "plain")
+    with pytest.raises(ModelError, match=r"positions=none.*--stage pretrain"):
+        eflm.build(model=str(tmp_path / "plain"), settings={"llm.positions": "none"})
 
 
 def test_the_hash_sees_config_and_weights(tmp_path):

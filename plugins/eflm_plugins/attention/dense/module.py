@@ -45,6 +45,7 @@ class GroupedQueryAttention(nn.Module):
         padding_mask: Tensor | None = None,
         cache: Cache | None = None,
         context: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.contracts.AttentionVariant`."""
         source = hidden_states if context is None else context
@@ -62,6 +63,7 @@ class GroupedQueryAttention(nn.Module):
             window=self.geometry.sliding_window,
             padding_mask=padding_mask,
             dropout=self.geometry.dropout if self.training else 0.0,
+            bias=bias,
         )
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 

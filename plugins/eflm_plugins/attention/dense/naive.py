@@ -14,6 +14,7 @@ def naive(
     *,
     rotary: Rotary | None = None,
     padding_mask: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """The layer's output with `module`'s weights, one query of one head at a time; no cache, no dropout."""
     geometry, length = module.geometry, hidden_states.shape[1]
@@ -39,6 +40,8 @@ def naive(
             for h in range(geometry.num_attention_heads):
                 g = h // share  # query heads share key-value heads in order
                 scores = query[b, h, t : t + 1] @ key[b, g, seen].T / geometry.head_dim**0.5
+                if bias is not None:
+                    scores = scores + bias[0, h, t, seen]
                 heads.append(torch.softmax(scores, dim=1) @ value[b, g, seen])
             rows.append(torch.cat(heads, dim=1)[0])
         batches.append(torch.stack(rows))

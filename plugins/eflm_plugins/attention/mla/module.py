@@ -67,6 +67,7 @@ class MultiHeadLatentAttention(nn.Module):
         padding_mask: Tensor | None = None,
         cache: Cache | None = None,
         context: Tensor | None = None,
+        bias: Tensor | None = None,
     ) -> Tensor:
         """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.contracts.AttentionVariant`."""
         query_nope, query_rope = self._queries(hidden_states)
@@ -81,7 +82,7 @@ class MultiHeadLatentAttention(nn.Module):
         # With fewer queries than cached tokens, expanding every token's keys and values would be most of the work.
         absorb = latent.shape[2] > hidden_states.shape[1]
         attend_latent = self._absorbed if absorb else self._expanded
-        mixed = attend_latent(query_nope, query_rope, latent, key_rope, padding_mask)
+        mixed = attend_latent(query_nope, query_rope, latent, key_rope, padding_mask, bias)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
     def _queries(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
@@ -101,6 +102,7 @@ class MultiHeadLatentAttention(nn.Module):
         latent: Tensor,
         key_rope: Tensor,
         padding_mask: Tensor | None,
+        bias: Tensor | None,
     ) -> Tensor:
         """Attention on the heads' own keys and values (eq. 10, 11, 16-18): (B, H, T, v_head_dim)."""
         expanded = self.kv_b_proj(latent.squeeze(1)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
@@ -119,6 +121,7 @@ class MultiHeadLatentAttention(nn.Module):
             padding_mask=padding_mask,
             scale=self.scaling,
             dropout=self.geometry.dropout if self.training else 0.0,
+            bias=bias,
         )
         return mixed[..., : self.v_head_dim]
 
@@ -129,6 +132,7 @@ class MultiHeadLatentAttention(nn.Module):
         latent: Tensor,
         key_rope: Tensor,
         padding_mask: Tensor | None,
+        bias: Tensor | None,
     ) -> Tensor:
         """The same attention on the latents themselves, W^UK absorbed into the queries and W^UV into the outputs.
 
@@ -141,6 +145,8 @@ class MultiHeadLatentAttention(nn.Module):
         scores = query.flatten(1, 2) @ latent.squeeze(1).transpose(1, 2)
         scores = scores + query_rope.flatten(1, 2) @ key_rope.squeeze(1).transpose(1, 2)
         scores = scores.unflatten(1, (self.num_heads, tokens)) * self.scaling
+        if bias is not None:
+            scores = scores + bias
         seen = visible_keys(
             tokens,
             latent.shape[2],

@@ -14,6 +14,7 @@ def naive(
     *,
     rotary: Rotary | None = None,
     padding_mask: Tensor | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """The layer's output with `module`'s weights, one query of one head at a time; no cache, no dropout."""
     turn = rotary or (lambda states: states)
@@ -44,7 +45,10 @@ def naive(
             for h in range(module.num_heads):
                 key = torch.cat([up[b, seen, h, :nope], key_rope[b, 0, seen]], dim=-1)  # eq. 17
                 whole = torch.cat([query[b, h, t, :nope], query_rope[b, h, t]])[None]  # eq. 16
-                weights = torch.softmax(whole @ key.T / (nope + rope) ** 0.5, dim=1)  # eq. 18
+                scores = whole @ key.T / (nope + rope) ** 0.5
+                if bias is not None:
+                    scores = scores + bias[0, h, t, seen]
+                weights = torch.softmax(scores, dim=1)  # eq. 18
                 heads.append(weights @ up[b, seen, h, nope:])
             rows.append(torch.cat(heads, dim=1)[0])
         batches.append(torch.stack(rows))
