@@ -52,6 +52,8 @@ class AttentionVariant(Protocol):
 
     # A variant that computes a score for every pair of tokens may also take
     #     bias: Tensor | None = None  ((1, heads, tokens, cached + tokens), added to the scores; relative positions)
+    # One whose later layers need what the first computed may also take
+    #     shared: MutableMapping[str, Tensor] | None = None  (one mapping for all layers of a forward pass)
     # A variant whose card says `converts` also has:
     #     def load_dense(self, dense: DenseAttention) -> None
     # A variant whose card lists backends also has:

@@ -12,6 +12,7 @@ class AttentionGeometry:
     `num_key_value_heads` is what the host's own attention has; a variant may choose otherwise.
     `query_bias` stands for the query, key and value projections' bias, `output_bias` for the output's.
     `sliding_window` limits how many of the latest tokens a query sees (itself included); None is all.
+    `num_layers` is the depth of the model, which some techniques begin their weights by; None where it is not known.
     """
 
     hidden_size: int
@@ -27,6 +28,7 @@ class AttentionGeometry:
     sliding_window: int | None = None
     norm_eps: float = 1e-6
     initializer_range: float = 0.02
+    num_layers: int | None = None
 
 
 @frozen(kw_only=True)

@@ -227,7 +227,7 @@ def test_a_name_in_eflm_plugins_that_nothing_has_is_said(listed):
 def test_the_built_ins_come_through_the_entry_point_and_are_whole(registry):
     assert registry.broken == ()
     names = {kind: [card.name for card in registry.cards(kind)] for kind in KINDS}
-    assert set(names["attention"]) >= {"mha", "gqa", "mqa", "mla", "nsa"}
+    assert set(names["attention"]) >= {"mha", "gqa", "mqa", "mla", "nsa", "mamba2", "rwkv7"}
     assert set(names["moe"]) >= {"topk", "none"}
     assert set(names["adapter"]) >= {"lora", "rslora", "dora", "full", "freeze"}
     assert set(names["quantizer"]) >= {"fp32", "bf16", "fp16", "int4"}

@@ -43,15 +43,28 @@ def test_an_illegal_composition_is_refused_with_a_reason(attention, router, adap
     assert "bf16" in message
 
 
-LEGAL = [
-    pytest.param(*names, id="-".join(names))
-    for names in itertools.product(ATTENTION, ROUTERS, ADAPTERS, QUANTIZERS)
-    if names[2:] not in ILLEGAL
-] + [
-    pytest.param(attention, router, *rest, id="-".join([attention, router, *rest]))
-    for router in OTHER_ROUTERS
-    for attention, *rest in FEW
-]
+#: Mixers have other layers than attention for an adapter or a quantizer to find.
+MIXERS = ("mamba2", "rwkv7")
+ON_MIXERS = (("lora", "int4"), ("dora", "bf16"), ("full", "fp32"), ("freeze", "bf16"), ("rslora", "fp16"))
+
+LEGAL = (
+    [
+        pytest.param(*names, id="-".join(names))
+        for names in itertools.product(ATTENTION, ROUTERS, ADAPTERS, QUANTIZERS)
+        if names[2:] not in ILLEGAL
+    ]
+    + [
+        pytest.param(attention, router, *rest, id="-".join([attention, router, *rest]))
+        for router in OTHER_ROUTERS
+        for attention, *rest in FEW
+    ]
+    + [
+        pytest.param(mixer, router, *rest, id="-".join([mixer, router, *rest]))
+        for mixer in MIXERS
+        for router in ROUTERS
+        for rest in ON_MIXERS
+    ]
+)
 
 
 @pytest.mark.parametrize(("attention", "router", "adapter", "quantizer"), LEGAL)

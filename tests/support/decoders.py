@@ -38,6 +38,8 @@ SMALL = {
         "num_selected_blocks": 4,
         "window": 6,
     },
+    "mamba2": {"head_dim": 16, "state_size": 8, "num_groups": 2, "chunk_size": 16},
+    "rwkv7": {"head_dim": 8, "decay_rank": 4, "learning_rate_rank": 4, "value_rank": 4, "gate_rank": 4},
     "topk": {"num_experts": 4, "top_k": 2, "expert_intermediate_size": 32},
     "switch": {"num_experts": 4, "expert_intermediate_size": 32},
     "deepseek": {"num_experts": 4, "top_k": 2, "expert_intermediate_size": 32},

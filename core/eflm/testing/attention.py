@@ -7,6 +7,7 @@ variants go through the same suite.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -61,6 +62,7 @@ class AttentionConformance:
         initializer_range=0.2,
     )
     tolerance = 1e-4
+    rounding: Mapping[str, float] = ROUNDING
 
     #: the naive twin, `naive(variant, tokens, *, rotary, padding_mask)`; None: there is nothing to compare with
     naive: Any = None
@@ -228,40 +230,33 @@ class AttentionConformance:
             "padding_mask": None if mask.all() else mask,
         }
         weight = self._tokens(len(left), length, seed=3).to(tokens) * mask[..., None]
-        fast = self._value_and_gradients(variant, variant, tokens, weight, keywords)
         twin = type(self).naive
-        slow = self._value_and_gradients(
-            variant, lambda states, **k: twin(variant, states, **k), tokens, weight, keywords
-        )
+        for more in self._biases(variant, length):
+            keywords |= more
+            fast = self._value_and_gradients(variant, variant, tokens, weight, keywords)
+            slow = self._value_and_gradients(
+                variant, lambda states, **k: twin(variant, states, **k), tokens, weight, keywords
+            )
+            self._assert_equal(fast, slow, self.rounding[dtype])
+
+    def _biases(self, variant: Any, length: int) -> list[dict[str, Any]]:
+        """Without a bias on the scores, and with one where the variant takes it."""
+        import torch
+
+        if "bias" not in inspect.signature(variant.forward).parameters:
+            return [{}]
+        heads = self.geometry.num_attention_heads
+        bias = torch.randn(1, heads, length, length, generator=torch.Generator().manual_seed(6))
+        return [{}, {"bias": bias.to(next(variant.parameters()).dtype).requires_grad_()}]
+
+    def _assert_equal(self, fast: dict[str, Any], slow: dict[str, Any], rounding: float) -> None:
         for name, expected in slow.items():
             # Some gradients are zero but for rounding: a key's bias changes no softmax.
             scale = max(
                 float(value.abs().max()) for key, value in slow.items() if ("out" in key) == ("out" in name)
             )
             error = float((fast[name] - expected).abs().max())
-            assert error <= ROUNDING[dtype] * max(scale, 1.0), f"{name}: off by {error:.2g} of {scale:.2g}"
-
-    def test_a_bias_is_added_to_every_score(self) -> None:
-        import torch
-
-        variant = self._variant().double()
-        if self.naive is None or "bias" not in inspect.signature(variant.forward).parameters:
-            pytest.skip("it takes no bias, or there is no naive twin")
-        tokens, length = self._tokens(2, 33).double(), 33
-        bias = torch.randn(1, self.geometry.num_attention_heads, length, length, dtype=torch.float64)
-        bias.requires_grad_()
-        for width in (33, 1):
-            mask = torch.ones(2, width, dtype=torch.bool)
-            mask[0, : width // 3] = False
-            gradients = []
-            for run in (variant, lambda states, **k: type(self).naive(variant, states, **k)):
-                bias.grad = None
-                keywords = {"padding_mask": None if mask.all() else mask, "bias": bias[..., :width, :width]}
-                out = self._run(run, tokens[:, :width], **keywords) * mask[..., None]
-                out.square().sum().backward()
-                gradients += [out.detach(), bias.grad.clone()]
-            for fast, slow in zip(gradients[:2], gradients[2:], strict=True):
-                torch.testing.assert_close(fast, slow, rtol=1e-9, atol=1e-9)
+            assert error <= rounding * max(scale, 1.0), f"{name}: off by {error:.2g} of {scale:.2g}"
 
     def _value_and_gradients(
         self, variant: Any, run: Any, tokens: Any, weight: Any, keywords: Any
@@ -271,6 +266,8 @@ class AttentionConformance:
         out = run(leaf, **keywords)
         (out * weight).sum().backward()
         gradients = {name: p.grad for name, p in variant.named_parameters() if p.grad is not None}
+        if (bias := keywords.get("bias")) is not None:
+            gradients["bias"], bias.grad = bias.grad, None
         return {"out": (out * weight.ne(0)).detach(), "tokens": leaf.grad} | {
             k: v.clone() for k, v in gradients.items()
         }

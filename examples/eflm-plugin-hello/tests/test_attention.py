@@ -8,27 +8,30 @@ from eflm.testing.attention import AttentionConformance, Turning
 from transformers import DynamicCache
 
 from eflm_plugin_hello.attention import SinkAttention
+from eflm_plugin_hello.naive import naive
 from eflm_plugin_hello.options import SinkOptions
 
 GEOMETRY = AttentionConformance.geometry
 
 
 class TestSink(AttentionConformance):
+    naive = staticmethod(naive)
+
     def build(self, geometry):
         return SinkAttention(geometry, SinkOptions(window=6, sinks=3))
 
 
-class TestSinkWithoutSinks(AttentionConformance):
+class TestSinkWithoutSinks(TestSink):
     def build(self, geometry):
         return SinkAttention(geometry, SinkOptions(window=9, sinks=0))
 
 
-class TestSinkThatSeesEverything(AttentionConformance):
+class TestSinkThatSeesEverything(TestSink):
     def build(self, geometry):
         return SinkAttention(geometry, SinkOptions())
 
 
-class TestSinkInAModelWithAWindow(AttentionConformance):
+class TestSinkInAModelWithAWindow(TestSink):
     geometry = attrs.evolve(GEOMETRY, sliding_window=4)
 
     def build(self, geometry):

@@ -8,6 +8,15 @@ _OPTIONS = "eflm_plugins.attention.options"
 _DENSE = "eflm_plugins.attention.dense"
 _MLA = "eflm_plugins.attention.mla"
 _NSA = "eflm_plugins.attention.nsa"
+_MAMBA2 = "eflm_plugins.attention.mamba2"
+_RWKV7 = "eflm_plugins.attention.rwkv7"
+
+#: Of variants that keep a recurrent state instead of keys and values.
+_RECURRENT_LIMITS = (
+    "rotary positions: the recurrence itself tells the order, and they are left unused",
+    "assisted decoding: what a state has taken in cannot be taken out",
+    "attention dropout and sliding windows: there are no scores to drop, and no window to slide",
+)
 
 
 def _no_relative_positions(reason: str) -> Conflict:
@@ -89,6 +98,31 @@ ATTENTION = (
                 name="gather",
                 summary="each query gathers its blocks; decoding, dropout, cached sequences with padding",
             ),
+        ),
+    ),
+    AttentionCard(
+        name="mamba2",
+        summary="a selective state space in place of attention: a state that never grows",
+        source="arXiv 2405.21060, section 7",
+        factory=Ref(f"{_MAMBA2}.module:Mamba2"),
+        naive=Ref(f"{_MAMBA2}.naive:naive"),
+        cost=Ref(f"{_MAMBA2}.cost:Mamba2Cost"),
+        config=Ref(f"{_OPTIONS}:Mamba2Options"),
+        conflicts=(_no_relative_positions("a state space computes none"),),
+        limits=_RECURRENT_LIMITS,
+    ),
+    AttentionCard(
+        name="rwkv7",
+        summary="a matrix state a head, decayed and corrected by each token, in place of attention",
+        source="arXiv 2503.14456, section 4",
+        factory=Ref(f"{_RWKV7}.module:Rwkv7"),
+        naive=Ref(f"{_RWKV7}.naive:naive"),
+        cost=Ref(f"{_RWKV7}.cost:Rwkv7Cost"),
+        config=Ref(f"{_OPTIONS}:Rwkv7Options"),
+        conflicts=(_no_relative_positions("a recurrence computes none"),),
+        limits=(
+            *_RECURRENT_LIMITS,
+            "reentrant gradient checkpointing, which would lose the gradient of layer 0's values",
         ),
     ),
 )

@@ -62,3 +62,28 @@ class NsaOptions:
                     f"{name} ({getattr(self, name)}) must be a multiple of compress_stride ({self.compress_stride}), "
                     "so that block importance adds up over whole strides (arXiv 2502.11089, eq. 9)"
                 )
+
+
+@frozen(kw_only=True)
+class Mamba2Options:
+    """Mamba-2 (arXiv 2405.21060, section 7)."""
+
+    expand: int = option(2, "width of the inner states, in hidden sizes", ge=1)
+    head_dim: int = option(64, "P, size of a head; it divides the inner width", ge=1)
+    state_size: int = option(128, "N, numbers that a head keeps for each of its P channels", ge=1)
+    num_groups: int = option(1, "groups of heads that share B and C; it divides the number of heads", ge=1)
+    conv_kernel: int = option(4, "tokens that the causal convolution sees", ge=1)
+    chunk_size: int = option(64, "tokens that are computed as one quadratic block", ge=1)
+
+
+@frozen(kw_only=True)
+class Rwkv7Options:
+    """RWKV-7 (arXiv 2503.14456, section 4). None takes the size that its authors use at the model's width."""
+
+    head_dim: int = option(64, "size of a head; it divides the hidden size", ge=1)
+    decay_rank: int | None = option(None, "rank of the decay's low-rank MLP; none: 2.5 √hidden", ge=1)
+    learning_rate_rank: int | None = option(
+        None, "rank of the in-context learning rate's MLP; none: 2.5 √hidden", ge=1
+    )
+    value_rank: int | None = option(None, "rank of the value residual's MLP; none: 1.7 √hidden", ge=1)
+    gate_rank: int | None = option(None, "rank of the gate's MLP; none: 5 √hidden", ge=1)

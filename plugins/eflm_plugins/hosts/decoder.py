@@ -60,7 +60,7 @@ class DecoderHost:
         """Put `build(geometry)` into every block; see `eflm.contracts.Host`."""
         rotary, bias = named_rotary_module(model)[1], relative_bias(model)
         geometries = self.attention_geometries(model)
-        blocks = blocks_of(model)[1]
+        list_of_blocks, blocks = blocks_of(model)
         if convert:
             for block, geometry in zip(blocks, geometries, strict=True):
                 check_plain_attention(block.self_attn, geometry, _rotary_of(block.self_attn, rotary), bias)
@@ -71,8 +71,9 @@ class DecoderHost:
                 raise ModelError(
                     f"an attention's factory returned {type(variant).__name__}, which is no nn.Module"
                 )
-            if bias is not None:
-                _check_takes_bias(variant)
+            takes = inspect.signature(variant.forward).parameters
+            if bias is not None and "bias" not in takes:
+                raise _no_place_for_bias(variant)
             initialize(variant, geometry.initializer_range)
             like = next(old.parameters())
             variant.to(device=like.device, dtype=like.dtype)
@@ -80,10 +81,13 @@ class DecoderHost:
                 variant.load_dense(dense_weights(old, geometry))
             variant.train(old.training)
             variant.register_forward_pre_hook(
-                _CallVariant(geometry, _rotary_of(old, rotary), bias), with_kwargs=True
+                _CallVariant(geometry, _rotary_of(old, rotary), bias, "shared" in takes), with_kwargs=True
             )
             variant.register_forward_hook(_answer_decoder)
             block.self_attn = variant
+        if "shared" in takes:
+            decoder = model.get_submodule(list_of_blocks.rpartition(".")[0])
+            decoder.register_forward_pre_hook(_open_shared, with_kwargs=True)
         model.config._attn_implementation = IMPLEMENTATION
         if recipe is None:
             model.config.num_key_value_heads = blocks[0].self_attn.num_key_value_heads
@@ -145,6 +149,9 @@ class DecoderHost:
         )
 
 
+#: The keyword under which transformers' blocks hand the shared mapping on to their attention.
+_SHARED = "eflm_shared"
+
 # --- hooks: transformers' call <-> the contract's ---------------------------------------------------------
 
 
@@ -152,9 +159,13 @@ class _CallVariant:
     """A forward pre-hook: turns a decoder block's keywords into those of `AttentionVariant`."""
 
     def __init__(
-        self, geometry: AttentionGeometry, rotary: nn.Module | None, bias: RelativePositions | None
+        self,
+        geometry: AttentionGeometry,
+        rotary: nn.Module | None,
+        bias: RelativePositions | None,
+        shares: bool,
     ) -> None:
-        self.geometry, self.bias = geometry, bias
+        self.geometry, self.bias, self.shares = geometry, bias, shares
         self.rotary = None if isinstance(rotary, NoRotation) else rotary
 
     def __call__(
@@ -179,6 +190,8 @@ class _CallVariant:
         keywords = {"rotary": rotary, "padding_mask": mask, "cache": cache}
         if self.bias is not None:
             keywords["bias"] = self.bias(hidden_states.shape[1], cache, self.geometry.layer_idx)
+        if self.shares:
+            keywords["shared"] = kwargs.get(_SHARED)
         return (hidden_states,), keywords
 
     def _is_static(self, cache: Cache) -> bool:
@@ -191,12 +204,21 @@ def _rotary_of(attention: nn.Module, rotary: nn.Module) -> nn.Module | None:
     return rotary if getattr(attention, "use_rope", True) else None
 
 
-def _check_takes_bias(variant: nn.Module) -> None:
-    if "bias" not in inspect.signature(variant.forward).parameters:
-        raise ModelError(
-            f"relative positions are a bias on the score of every pair of tokens, which {type(variant).__name__} does "
-            "not take; encode positions in another way, or choose mha, gqa, mqa or mla"
-        )
+def _open_shared(
+    _decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A forward pre-hook of the decoder: a mapping for all layers of this pass, which blocks hand on as a keyword.
+
+    Kept with the pass and not with the model, so that gradient checkpointing finds what its own pass left there.
+    """
+    return args, {**kwargs, _SHARED: {}}
+
+
+def _no_place_for_bias(variant: nn.Module) -> ModelError:
+    return ModelError(
+        f"relative positions are a bias on the score of every pair of tokens, which {type(variant).__name__} does "
+        "not take; encode positions in another way, or choose mha, gqa, mqa or mla"
+    )
 
 
 def _answer_decoder(module: nn.Module, args: tuple[Tensor], output: Tensor) -> tuple[Tensor, None]:

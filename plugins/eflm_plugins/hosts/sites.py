@@ -74,6 +74,7 @@ def attention_geometry(config: Any, attention: nn.Module, layer_idx: int) -> Att
         sliding_window=getattr(attention, "sliding_window", None) or _config_window(config, layer_idx),
         norm_eps=getattr(config, "rms_norm_eps", 1e-6),
         initializer_range=getattr(config, "initializer_range", 0.02),
+        num_layers=config.num_hidden_layers,
     )
 
 

@@ -88,7 +88,17 @@ class TestNsaWithoutOverlap(Builtin):
     test_it_runs_in_bfloat16 = None
 
 
-@pytest.mark.parametrize("name", ["mha", "gqa", "mqa", "mla", "nsa"])
+class TestMamba2(Builtin):
+    name = "mamba2"
+    # The mixer computes its scan in float32, whatever it is given.
+    rounding = {"float64": 2e-5, "float32": 2e-5}  # noqa: RUF012
+
+
+class TestRwkv7(Builtin):
+    name = "rwkv7"
+
+
+@pytest.mark.parametrize("name", ["mha", "gqa", "mqa", "mla", "nsa", "mamba2", "rwkv7"])
 def test_a_card_with_defaults_builds(name):
     geometry = attrs.evolve(AttentionConformance.geometry, hidden_size=64, num_attention_heads=4, head_dim=16)
     card = card_of(name)

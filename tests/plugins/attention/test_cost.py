@@ -16,6 +16,8 @@ from support.decoders import card_of, options_of
 
 GEOMETRY = AttentionConformance.geometry
 SLIDING = attrs.evolve(GEOMETRY, sliding_window=9)
+#: The variants that a host's sliding window limits.
+SLIDES = ("mha", "gqa", "mqa", "mla")
 CASES = [
     pytest.param(name, geometry, changes, id="-".join([name, *map(str, changes), label]))
     for name, changes in [
@@ -26,9 +28,11 @@ CASES = [
         ("mla", {}),
         ("mla", {"q_lora_rank": 12}),
         ("nsa", {}),
+        ("mamba2", {}),
+        ("rwkv7", {}),
     ]
     for geometry, label in (
-        [(GEOMETRY, "full"), (SLIDING, "sliding")] if name != "nsa" else [(GEOMETRY, "full")]
+        [(GEOMETRY, "full"), (SLIDING, "sliding")] if name in SLIDES else [(GEOMETRY, "full")]
     )
 ]
 
@@ -50,7 +54,9 @@ def filled(variant, tokens, dtype=torch.float32):
 
 def bytes_of(cache):
     """Every tensor that the layer's entry holds."""
-    tensors = [value for value in vars(cache.layers[0]).values() if isinstance(value, torch.Tensor)]
+    values = vars(cache.layers[0]).values()
+    values = [part for value in values for part in (value.values() if isinstance(value, dict) else [value])]
+    tensors = [value for value in values if isinstance(value, torch.Tensor)]
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

@@ -12,6 +12,7 @@ def eflm_attention():
             summary="Sliding-window attention that also keeps the first tokens: a cache of constant size.",
             source="arXiv 2309.17453, section 3.2",
             factory=Ref("eflm_plugin_hello.attention:SinkAttention"),
+            naive=Ref("eflm_plugin_hello.naive:naive"),
             config=Ref("eflm_plugin_hello.options:SinkOptions"),
             converts=True,
         )

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache
-from transformers.cache_utils import DynamicLayer, StaticLayer
+from transformers.cache_utils import DynamicLayer
 
 from eflm.errors import ModelError
 
@@ -87,19 +86,3 @@ class NsaCacheLayer(DynamicLayer):
                 "nsa keeps only the last tokens of its window, so its cache cannot be cropped; "
                 "generate without assisted decoding, or choose gqa or mla"
             )
-
-
-def nsa_layer(cache: Cache, layer_idx: int) -> NsaCacheLayer:
-    """This layer's entry, put into the cache in place of the empty default one at first use."""
-    while len(cache.layers) <= layer_idx:
-        cache.layers.append(DynamicLayer())
-    layer = cache.layers[layer_idx]
-    if isinstance(layer, NsaCacheLayer):
-        return layer
-    if isinstance(layer, StaticLayer) or not isinstance(cache, DynamicCache) or layer.is_initialized:
-        raise ModelError(
-            f"nsa keeps its own states in transformers' DynamicCache and cannot use {type(layer).__name__} of "
-            f"{type(cache).__name__}; generate with the default cache"
-        )
-    cache.layers[layer_idx] = NsaCacheLayer()
-    return cache.layers[layer_idx]

@@ -11,9 +11,10 @@ from transformers import Cache
 
 from eflm.contracts import Rotary
 from eflm.errors import UsageError
+from eflm_plugins.attention.cache import own_layer
 from eflm_plugins.attention.nsa.attention import BRANCHES, Pair, mix
 from eflm_plugins.attention.nsa.backends import Call, choose
-from eflm_plugins.attention.nsa.cache import nsa_layer
+from eflm_plugins.attention.nsa.cache import NsaCacheLayer
 from eflm_plugins.attention.nsa.compression import BlockCompression, compress_tokens
 from eflm_plugins.attention.nsa.gather import mix_gathered
 from eflm_plugins.attention.options import NsaOptions
@@ -81,7 +82,7 @@ class NativeSparseAttention(nn.Module):
             states = {branch: (rotary(key), value) for branch, (key, value) in states.items()}
         gates = self.gate_proj(hidden_states).unflatten(-1, (self.num_heads, len(BRANCHES)))
 
-        layer = None if cache is None else nsa_layer(cache, self.geometry.layer_idx)
+        layer = None if cache is None else own_layer(cache, self.geometry.layer_idx, NsaCacheLayer, "nsa")
         seen = 0 if layer is None else layer.get_seq_length()
         pads = left_padding(padding_mask)
         phi = (self.compress_keys, self.compress_values)

@@ -1,0 +1,1 @@
+"""Mamba-2's mixer in the place of attention."""

@@ -1,0 +1,1 @@
+"""RWKV-7's time mixing in the place of attention."""
