@@ -23,7 +23,8 @@ docs: $(VENV)/.installed-dev  ## write the generated pages and schemas anew
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m eflm_schemas.jsonschema
 
-benchmarks: $(VENV)/.installed-dev  ## ratios against peers
+benchmarks: $(VENV)/.installed-dev  ## ratios against peers, which are installed for it
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[quant,dev,peers]'
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
 
 $(BIN)/python:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-
 import attrs
 import pytest
 import torch
@@ -19,18 +17,10 @@ from eflm_plugins.attention.rwkv7.module import FASTEST, Rwkv7
 from eflm_plugins.attention.rwkv7.naive import naive
 from eflm_plugins.hosts.weights import initialize
 from support.decoders import options_of, tiny, with_attention
+from support.rwkv import arguments, package
 
 #: The package's norm is that of heads of 64.
 GEOMETRY = attrs.evolve(AttentionConformance.geometry, hidden_size=128, head_dim=64, num_layers=3)
-
-
-@pytest.fixture
-def official(monkeypatch):
-    """The authors' inference code, on the CPU."""
-    monkeypatch.setenv("RWKV_V7_ON", "1")
-    monkeypatch.setenv("RWKV_JIT_ON", "0")
-    monkeypatch.setenv("RWKV_CUDA_ON", "0")
-    return importlib.import_module("rwkv.model")
 
 
 def layer(index, **options):
@@ -42,21 +32,10 @@ def layer(index, **options):
     return built
 
 
-def arguments(built):
-    """A layer's parameters in the order of the package's functions, its matrices as they are stored there."""
-    weights = {name: parameter.detach().squeeze() for name, parameter in built.named_parameters()}
-    weights["r_k"] = weights["r_k"].flatten()
-    low = [f"{name}{i}" for name in "wav" for i in (0, 1, 2)] + ["g1", "g2", "k_k", "k_a", "r_k"]
-    named = [f"x_{name}" for name in "rwkvag"] + low
-    nothing = torch.zeros(1)  # layer 0 has no v0, v1, v2
-    matrices = [built.receptance, built.key, built.value, built.output]
-    norm = [built.ln_x.weight.detach(), built.ln_x.bias.detach()]
-    return [weights.get(name, nothing) for name in named] + [m.weight.detach().T for m in matrices] + norm
-
-
 @pytest.mark.parametrize("index", [0, 1])
 @torch.no_grad()
-def test_whole_sequences_and_steps_equal_the_authors_package(official, index):
+def test_whole_sequences_and_steps_equal_the_authors_package(index):
+    official = package()
     tokens, first = torch.randn(2, 1, 150, 128, generator=torch.Generator().manual_seed(7))
     built, cache = layer(index), DynamicCache()
     out = built(tokens, shared={"rwkv7.value": first}, cache=cache)[0]

@@ -19,7 +19,7 @@ from eflm_plugins.attention.nsa.scratch import Scratch
 TILE_ROWS = 128
 TILES = 64
 #: Queries whose partial results stand at one time.
-SPAN = 4096
+SPAN = 2048
 
 
 @frozen(kw_only=True)
