@@ -60,6 +60,7 @@ def test_the_layer_remembers_what_it_used():
 
 
 @pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
 @pytest.mark.parametrize("length", [64, 200, 1024])
 def test_the_triton_kernel_selects_as_dispatch_does(length):
     pytest.importorskip("fla")

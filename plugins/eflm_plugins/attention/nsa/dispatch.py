@@ -21,7 +21,7 @@ def attend_dispatched(
 ) -> Tensor:
     """Attention of each query to the tokens of its blocks, up to itself: (B, H, T, D) on (B, G, S, D) -> (B, H, T, D).
 
-    `chosen`: (B, G, T, n), block indices, the query's own first, -1 for none. Query t stands at `first` + t, and
+    `chosen`: (B, G, T, n), block indices as `choose_blocks` gives them, -1 for none. Query t stands at `first` + t, and
     S = first + T.
     """
     groups = key.shape[1]
@@ -53,7 +53,7 @@ class _SelectedAttention(torch.autograd.Function):
                 weights = torch.softmax(scores, -1, out=scores)
                 # The largest weight is exp(max score) over the sum: their logarithms give that of the sum.
                 own_sums.sub_(weights.amax(-1).log_())
-                own_values = scratch.rows("values", values, tiles.blocks)
+                own_values = _read(tiles, values, scratch, "values")
                 target = partial[tiles.slots].view(*scores.shape[:2], width)
                 multiply(weights.to(values.dtype), own_values, target)
             index, missing = span.slots()
@@ -85,15 +85,13 @@ class _SelectedAttention(torch.autograd.Function):
                 own_query, grad = tiles.take(rows, scratch, "queries"), tiles.take(grads, scratch, "grads")
                 scores = _scores(tiles, own_query, keys, wide, ahead, scratch)
                 weights = scores.sub_(tiles.take_sums(whole, scratch)).exp_()
-                own_values = scratch.rows("values", values, tiles.blocks)
+                own_values = _read(tiles, values, scratch, "values")
                 slope = scratch.product("slope", grad, own_values.transpose(1, 2), wide)
                 slope = slope.sub_(tiles.take(means, scratch, "means")).mul_(weights).to(query.dtype)
                 weights = weights.to(grad.dtype)
-                grad_values.index_add_(0, tiles.blocks, scratch.product("grad_block", weights.mT, grad, wide))
-                grad_keys.index_add_(
-                    0, tiles.blocks, scratch.product("grad_block", slope.mT, own_query, wide)
-                )
-                own_keys = scratch.rows("values", keys, tiles.blocks)
+                _add(tiles, grad_values, scratch.product("grad_block", weights.mT, grad, wide))
+                _add(tiles, grad_keys, scratch.product("grad_block", slope.mT, own_query, wide))
+                own_keys = _read(tiles, keys, scratch, "values")
                 multiply(slope, own_keys, partial[tiles.slots].view(*slope.shape[:2], width))
             index, missing = span.slots()
             present = torch.full(index.shape, ctx.scale, dtype=wide, device=index.device).masked_fill_(
@@ -121,7 +119,22 @@ def _ahead(block: int, heads: int, device: torch.device) -> Tensor:
 def _scores(
     tiles: Tiles, query: Tensor, keys: Tensor, dtype: torch.dtype, ahead: Tensor, scratch: Scratch
 ) -> Tensor:
-    """(tiles, queries · R, block); minus infinity for what lies ahead."""
-    own_keys = scratch.rows("keys", keys, tiles.blocks)
+    """(tiles, queries · R, k · block); minus infinity for what lies ahead or is not there."""
+    own_keys = _read(tiles, keys, scratch, "keys")
     scores = scratch.product("scores", query, own_keys.transpose(1, 2), dtype)
-    return scores.masked_fill_(ahead, -torch.inf) if tiles.own else scores
+    if tiles.own:
+        scores[..., -keys.shape[1] :].masked_fill_(ahead, -torch.inf)
+    if tiles.void is not None:
+        scores.unflatten(-1, (-1, keys.shape[1])).masked_fill_(tiles.void[:, None, :, None], -torch.inf)
+    return scores
+
+
+def _read(tiles: Tiles, states: Tensor, scratch: Scratch, name: str) -> Tensor:
+    """What each tile reads of (all blocks, block, D): (tiles, k · block, D)."""
+    read = scratch.rows(name, states, tiles.blocks.flatten())
+    return read.view(len(tiles.blocks), -1, states.shape[-1])
+
+
+def _add(tiles: Tiles, gradient: Tensor, parts: Tensor) -> None:
+    """Add (tiles, k · block, D) to the blocks of `gradient` that the tiles read."""
+    gradient.index_add_(0, tiles.blocks.flatten(), parts.view(-1, *gradient.shape[1:]))

@@ -14,6 +14,7 @@ from attrs import frozen
 from torch import Tensor
 
 from eflm_plugins.attention.nsa.scratch import Scratch
+from eflm_plugins.attention.nsa.selection import INITIAL_BLOCKS, LOCAL_BLOCKS
 
 #: Rows (queries times the heads of a group) of one tile, and tiles at one time: their scores stay in the cache.
 TILE_ROWS = 128
@@ -24,13 +25,14 @@ SPAN = 2048
 
 @frozen(kw_only=True)
 class Tiles:
-    """Some tiles of one shape: tile i holds the queries that read block `blocks[i]`."""
+    """Some tiles of one shape: tile i holds the queries that read the blocks `blocks[i]`."""
 
-    blocks: Tensor  #: (tiles,), indices into the blocks of all sequences and groups
+    blocks: Tensor  #: (tiles, k), indices into the blocks of all sequences and groups
     rows: Tensor | slice  #: which of the span's queries they hold, tile after tile
     slots: slice  #: where their results go, a slot per query
     empty: Tensor | None  #: (tiles · queries,), True where a tile had room left; None: they are full
-    own: bool  #: the queries stand in their block, so they see it only up to themselves
+    own: bool  #: the queries stand in the last of their blocks, so they see that one only up to themselves
+    void: Tensor | None = None  #: (tiles, k), True for a block that is not there; None: all are
 
     def take(self, states: Tensor, scratch: Scratch, name: str) -> Tensor:
         """(queries of the span, R, D) -> (tiles, queries · R, D), in the scratch memory of that name."""
@@ -49,8 +51,11 @@ class Tiles:
 class Span:
     """Some queries of some sequences and groups, with the tiles that serve them.
 
-    `place`: which of (N, T) they are; `chosen`: (N, T, n), their own block first, -1 for none; `first`: the position of
-    query 0; `num_blocks`: the blocks of one sequence's keys.
+    `place`: which of (N, T) they are; `chosen`: (N, T, n) as `choose_blocks` gives it; `first`: the position of query
+    0; `num_blocks`: the blocks of one sequence's keys.
+
+    All queries of a block have three blocks in common: their own, the one before it and the first of all. Those are
+    read where the queries stand, without a sort.
     """
 
     def __init__(
@@ -63,7 +68,8 @@ class Span:
         heads: int,
         num_blocks: int,
     ) -> None:
-        others, device = chosen[place][..., 1:], chosen.device
+        forced = min(INITIAL_BLOCKS + LOCAL_BLOCKS, chosen.shape[-1])
+        others, device = chosen[place][..., forced:], chosen.device
         begin = first + place[1].start
         self.place, self._block, self._heads = place, block, heads
         self._lead = begin % block  # positions of the first block that came before the span
@@ -72,9 +78,15 @@ class Span:
         sequence = torch.arange(self._sequences, device=device)[:, None]
         first_blocks = (sequence + place[0].start) * num_blocks
         own = begin // block + torch.arange(self._length // block, device=device)
-        self._own_blocks = (own + first_blocks).flatten()
+        common = torch.stack([torch.zeros_like(own), own - 1, own], dim=-1)[:, -forced:]
+        self._own_blocks = (common.clamp(min=0) + first_blocks[..., None]).flatten(0, 1)
+        self._void = None
+        if begin // block < forced - 1:
+            # The first blocks have fewer before them, and those that they have once.
+            void = torch.stack([own < 2, own < 1, own < 0], dim=-1)[:, -forced:]
+            self._void = void.expand(self._sequences, -1, -1).flatten(0, 1)
 
-        # Pairs: a query (its row in the span) and an earlier block, sorted by block.
+        # Pairs: a query (its row in the span) and another block, sorted by block.
         self._missing = others < 0
         total = chosen.shape[0] * num_blocks
         wanted = (others + first_blocks[..., None]).masked_fill_(self._missing, total)
@@ -110,15 +122,16 @@ class Span:
         return F.pad(part, (0, 0, 0, 0, self._lead, tail)).flatten(0, 1).contiguous()
 
     def tiles(self) -> Iterator[Tiles]:
-        """All tiles: first the queries' own blocks, then the earlier blocks that they chose."""
+        """All tiles: first the blocks that queries have in common, then those that each of them chose."""
         own, block = self._own_blocks, self._block
-        step = max(1, TILES * TILE_ROWS // (block * self._heads))
+        step = max(1, TILES * TILE_ROWS // (block * self._heads * own.shape[1]))
         for i in range(0, len(own), step):
             rows = slice(i * block, min(len(own), i + step) * block)
-            yield Tiles(blocks=own[i : i + step], rows=rows, slots=rows, empty=None, own=True)
+            void = None if self._void is None else self._void[i : i + step]
+            yield Tiles(blocks=own[i : i + step], rows=rows, slots=rows, empty=None, own=True, void=void)
         base, size = len(own) * block, self._size
         for i in range(0, len(self._tile_blocks), TILES):
-            blocks = self._tile_blocks[i : i + TILES]
+            blocks = self._tile_blocks[i : i + TILES, None]
             rows = slice(i * size, (i + len(blocks)) * size)
             yield Tiles(
                 blocks=blocks,
