@@ -10,14 +10,13 @@ import re
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
-from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import attrs
 from attrs import evolve, field, frozen
 
 from eflm import legality
-from eflm.errors import PluginError, UsageError
+from eflm.errors import PluginError, UsageError, did_you_mean
 from eflm.plan import Chosen, Plan
 from eflm.registry import OWN_DISTRIBUTION, Entry, Registry
 from eflm.stages.options import OPTIONS
@@ -305,8 +304,7 @@ def _absent(name: str, names: list[str], registry: Registry) -> str:
 
 def _near(word: str, choices: Iterable[str]) -> str:
     choices = list(choices)
-    near = get_close_matches(word, choices, n=1)
-    return (f"did you mean {near[0]}? " if near else "") + f"there are {', '.join(choices)}"
+    return f"{did_you_mean(word, choices)}there are {', '.join(choices)}"
 
 
 def _in_force(owners: list[_Owner], options: Mapping[str, Any]) -> dict[str, Any]:

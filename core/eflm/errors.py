@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class EflmError(Exception):
     """The root of every error that eflm raises on purpose. The command line prints it without a traceback."""
@@ -21,3 +23,11 @@ class DataError(EflmError):
 
 class ModelError(EflmError):
     """A model that cannot be loaded, or that a technique's host cannot serve."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ "did you mean …? " with the nearest of the known words, or nothing where none is near."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, list(known), n=1)
+    return f"did you mean {near[0]}? " if near else ""

@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
-from difflib import get_close_matches
 from importlib import metadata
 from typing import Any, Literal
 
@@ -21,7 +20,7 @@ import pluggy
 from attrs import evolve, frozen
 
 from eflm import hookspecs
-from eflm.errors import PluginError, UsageError
+from eflm.errors import PluginError, UsageError, did_you_mean
 from eflm_schemas import KINDS, Card, PluginOrigin
 
 GROUP = "eflm"
@@ -90,8 +89,7 @@ def kind_of(word: str) -> str:
     """The kind that `word` names, aliases included; UsageError when it names none."""
     kind = ALIASES.get(word, word)
     if kind not in KINDS:
-        near = get_close_matches(word, [*KINDS, *ALIASES], n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = did_you_mean(word, [*KINDS, *ALIASES])
         raise UsageError(
             f"there is no kind of plugin called {word!r}; {hint}the kinds are {', '.join(KINDS)}"
         )
@@ -223,8 +221,7 @@ class Registry:
                 f"it implements no hook of eflm; mark functions named {', '.join(hooks)} with @eflm.hookimpl"
             )
         for name in sorted({caller.name for caller in callers} - set(hooks)):
-            near = get_close_matches(name, hooks, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"the hooks are {', '.join(hooks)}"
+            hint = did_you_mean(name, hooks).strip() or f"the hooks are {', '.join(hooks)}"
             raise PluginError(f"there is no hook called {name}; {hint}")
         others = self._manager.get_plugins() - {plugin}
         cards: list[Card] = []
@@ -260,8 +257,7 @@ class Registry:
     def _unknown(self, kind: str, name: str) -> str:
         entries = self.entries(kind)
         names = list(dict.fromkeys(entry.card.name for entry in entries))
-        near = get_close_matches(name.rpartition(":")[2], names, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = did_you_mean(name.rpartition(":")[2], names)
         choices = f"there are {', '.join(names)}" if names else f"no plugin offers any {kind}"
         broken = ", ".join(plugin.distribution for plugin in self._broken)
         more = f" (broken plugins may offer more: {broken}; see eflm list-plugins)" if broken else ""

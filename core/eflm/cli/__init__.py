@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from eflm.errors import EflmError, PluginError, UsageError
+from eflm.errors import EflmError, PluginError, UsageError, did_you_mean
 
 DEBUG = "eflm.debug"
 
@@ -41,10 +41,7 @@ class Main(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            from difflib import get_close_matches
-
-            near = get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
+            hint = did_you_mean(args[0], COMMANDS)
             ctx.fail(f"there is no command {args[0]!r}; {hint}the commands are {', '.join(COMMANDS)}")
         return super().resolve_command(ctx, args)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,7 +16,8 @@ from eflm.errors import UsageError
 from eflm.registry import load_plugins
 from eflm_schemas import RunResult, Techniques
 
-Progress = Callable[[str, int, int], None]
+if TYPE_CHECKING:
+    from eflm.running.run import Progress
 
 
 @click.command("bench")

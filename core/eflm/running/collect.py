@@ -13,7 +13,6 @@ from typing import Any, cast, get_args
 
 from attrs import evolve
 
-from eflm.contracts import MetricCollector
 from eflm.measure.record import StageRecord
 from eflm.plan import Chosen
 from eflm_schemas import Flag, Metric, MetricCard
@@ -105,6 +104,3 @@ def finite(metric: Metric) -> Metric:
     if all(map(math.isfinite, spread)):
         return metric
     return evolve(metric, sd=None, ci95=None, percentiles=None)
-
-
-__all__ = ["MetricCollector", "collect", "finite"]

@@ -117,15 +117,7 @@ class Watcher:
         journal = self._journal
         try:
             for line in worker.lines():
-                try:
-                    event = decode(line)
-                except ValueError:
-                    continue  # cut short by the worker's death, which the exit status explains
-                try:
-                    journal.note(event)
-                except Exception as error:  # one word that is not understood must not cost the whole result
-                    detail = f"the worker told {event.get('event')!r}, which could not be noted: {error}"
-                    self._flags.append(Flag(name="event_lost", detail=detail))
+                self._note(line)
         except WorkerTimeout:
             during = f"; it was in {journal.stage}" if journal.stage else ""
             return f"the run was not done after {self._plan.spec.timeout:g} seconds (--timeout){during}"
@@ -137,6 +129,17 @@ class Watcher:
         assert self._sampler is not None
         last = self._sampler.last
         return describe_end(status, last.rss if last else None) + _last_line(worker.log_tail())
+
+    def _note(self, line: bytes) -> None:
+        try:
+            event = decode(line)
+        except ValueError:
+            return  # cut short by the worker's death, which the exit status explains
+        try:
+            self._journal.note(event)
+        except Exception as error:  # one word that is not understood must not cost the whole result
+            detail = f"the worker told {event.get('event')!r}, which could not be noted: {error}"
+            self._flags.append(Flag(name="event_lost", detail=detail))
 
     def _watch_device(self, device: Mapping[str, Any]) -> None:
         """Find what else can be sampled, now that the worker has said where it works."""

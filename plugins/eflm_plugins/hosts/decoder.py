@@ -20,7 +20,7 @@ from eflm.errors import ModelError
 from eflm_plugins.hosts.fidelity import check_plain_attention
 from eflm_plugins.hosts.masks import IMPLEMENTATION
 from eflm_plugins.hosts.positions import NoRotation, RelativePositions, relative_bias
-from eflm_plugins.hosts.recipe import load_pretrained, record
+from eflm_plugins.hosts.recipe import record
 from eflm_plugins.hosts.rotary import DecoderRotary
 from eflm_plugins.hosts.sites import (
     attention_geometry,
@@ -33,8 +33,6 @@ from eflm_plugins.hosts.sites import (
 from eflm_plugins.hosts.weights import dense_weights, initialize, upcycle
 from eflm_plugins.moe.layer import MoeLayer
 from eflm_schemas import AttentionGeometry, MlpGeometry
-
-__all__ = ["DecoderHost", "load_pretrained"]
 
 
 class DecoderHost:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from eflm.errors import DataError
 from eflm.measure.statistics import t_quantile
 from eflm_plugins.data.batches import IGNORED
+from eflm_plugins.metrics.perplexity import UNIT
 from eflm_schemas import Metric
 
-UNIT = "perplexity per token"
 #: Logits held at once, so that a vocabulary of 150,000 does not fill the memory.
 _MOST_LOGITS = 1 << 26
 

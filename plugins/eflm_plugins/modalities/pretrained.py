@@ -20,8 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from eflm.errors import EflmError, ModelError
-from eflm_plugins.hosts.decoder import load_pretrained
-from eflm_plugins.hosts.recipe import base_config, needs_plugins
+from eflm_plugins.hosts.recipe import base_config, load_pretrained, needs_plugins
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _WHAT_WORKS = (

@@ -62,7 +62,7 @@ def test_padding_on_the_left_changes_no_answer(name):
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("moe", [False, True], ids=["dense", "moe"])
 def test_a_model_is_saved_and_loaded(name, moe, tmp_path):
-    from eflm_plugins.hosts.decoder import load_pretrained
+    from eflm_plugins.hosts.recipe import load_pretrained
 
     model = with_attention(tiny(), name)
     if moe:
@@ -82,7 +82,7 @@ def test_a_model_is_saved_and_loaded(name, moe, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_model_of_half_width_is_loaded_as_it_was_saved(dtype, tmp_path):
-    from eflm_plugins.hosts.decoder import load_pretrained
+    from eflm_plugins.hosts.recipe import load_pretrained
 
     model = with_attention(AutoModelForCausalLM.from_config(tiny().config, dtype=dtype), "mla").eval()
     model.save_pretrained(tmp_path)

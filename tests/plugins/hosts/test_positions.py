@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from eflm import ModelError
-from eflm_plugins.hosts.decoder import load_pretrained
 from eflm_plugins.hosts.positions import ENCODINGS, RelativePositions, SinusoidalPositions, set_positions
+from eflm_plugins.hosts.recipe import load_pretrained
 from eflm_plugins.modalities.options import LlmOptions
 from eflm_schemas.options import describe
 from support.decoders import CONFIGS, VOCABULARY, tiny, with_attention
