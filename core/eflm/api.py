@@ -30,15 +30,18 @@ def bench(
     data: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
+    precision: float = 0.03,
+    raw: bool = False,
     timeout: float | None = None,
     results: str | Path | None = None,
     modality: str = "llm",
 ) -> RunResult:
     """Run a composition in a fresh worker process and return its measurements, as `eflm bench` does.
 
-    `settings` maps "plugin.option" and "stage.option" to values. `timeout` is in seconds. With `results`, a
-    folder, the result is saved there too. A run that fails is a result with status "failed" and its reason;
-    a request that cannot be raises UsageError.
+    `settings` maps "plugin.option" and "stage.option" to values. `precision` is the half width of mean latency's 95%
+    interval, over that mean, to measure requests to. `timeout` is in seconds. With `raw`, the result holds the time of
+    every window. With `results`, a folder, the result is saved there too. A run that fails is a result with status
+    "failed" and its reason; a request that cannot be raises UsageError.
     """
     from eflm.running.run import run
 
@@ -51,6 +54,8 @@ def bench(
         data=None if data is None else str(data),
         device=device,
         seed=seed,
+        precision=precision,
+        raw=raw,
         timeout=timeout,
     )
     plan = compose(spec, load_plugins())

@@ -227,6 +227,7 @@ class Generated:
     outputs: Any
     samples: int
     tokens: int  #: generated tokens (or images, or frames), counted from the outputs
+    cache_bytes: int | None = None  #: what was kept between the tokens, at its largest
 
 
 class Phase(Protocol):

@@ -49,10 +49,14 @@ class Metric:
 
 @frozen(kw_only=True)
 class StageResult:
-    """The metrics of one stage, and the seconds of wall time that it took with its set-up."""
+    """The metrics of one stage, and the seconds of wall time that it took with its set-up.
+
+    `raw`: seconds of every measured window by its name, in order, where the spec asks for them.
+    """
 
     metrics: Mapping[str, Metric]
     seconds: float
+    raw: Mapping[str, tuple[float, ...]] | None = None
 
 
 @frozen(kw_only=True)

@@ -28,6 +28,8 @@ class RunSpec:
 
     `model` is a preset, a Hub id or a local folder. `stages` empty means the default for that model.
     `settings` maps "plugin.option" and "stage.option" to values, as `--set` does. `timeout` is in seconds.
+    `precision` is the half width of the mean latency's 95% interval to aim for, over that mean: 0.03 is ±3%.
+    With `raw`, the result holds the time of every window.
     """
 
     model: str = "nano"
@@ -38,6 +40,8 @@ class RunSpec:
     data: str | None = None
     device: str = "auto"
     seed: int = field(default=0, validator=validators.and_(validators.ge(0), validators.lt(2**63)))
+    precision: float = field(default=0.03, validator=validators.and_(validators.gt(0), validators.le(1)))
+    raw: bool = False
     timeout: float | None = field(
         default=None,
         validator=validators.optional(validators.and_(validators.gt(0), validators.lt(math.inf))),

@@ -28,6 +28,7 @@ SMALL = {
     "pretrain.batch_size": 2,
     "pretrain.sequence_length": 64,
     "infer.requests": 2,
+    "infer.seconds": 0,
     "infer.prompt_tokens": 48,
     "infer.new_tokens": 4,
     "sink.window": 16,

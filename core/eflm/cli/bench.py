@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eflm.api import request
-from eflm.cli.options import debug_option, json_option
+from eflm.cli.options import PERCENT, debug_option, json_option
 from eflm.compose import compose
 from eflm.errors import UsageError
 from eflm.registry import load_plugins
@@ -36,6 +36,14 @@ if TYPE_CHECKING:
 )
 @click.option("--data", metavar="FILE", help="A .txt or .jsonl file instead of the built-in text.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--precision",
+    type=PERCENT,
+    default="3%",
+    show_default=True,
+    help="Half width of mean latency's 95% interval to measure to.",
+)
+@click.option("--raw", is_flag=True, help="Keep the time of every window in the result.")
 @click.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long.")
 @click.option(
     "--results",

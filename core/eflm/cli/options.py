@@ -12,6 +12,26 @@ from eflm.cli import DEBUG
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class Percent(click.ParamType[float]):
+    """A share, written as "3%" or 0.03."""
+
+    name = "percent"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            share = float(value.removesuffix("%")) / (100 if value.endswith("%") else 1)
+        except ValueError:
+            self.fail(f"{value!r} is no share; write 3% or 0.03", param, ctx)
+        if not 0 < share <= 1:
+            self.fail(f"{value!r} is not above 0 and at most 100%", param, ctx)
+        return share
+
+
+PERCENT = Percent()
+
+
 def debug_option(command: F) -> F:
     """`--debug`: let an error through with its traceback."""
 

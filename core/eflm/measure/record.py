@@ -17,8 +17,9 @@ from eflm_schemas import Metric
 class Window:
     """A timed piece of work. Times are CLOCK_MONOTONIC nanoseconds, read after synchronising with the device.
 
-    `name`: "step" (a training step), "request" (a whole inference request), "prefill", "decode", or whatever a
-    workload's phases are called. `flops`: counted floating-point operations of this window, where known.
+    `name`: "step" (a training step, with "forward", "backward" and "optimizer" inside), "data" (the wait for a step's
+    batch), "request" (a whole inference request), "prefill", "decode", "token", or whatever a workload's phases are
+    called. `flops`: counted floating-point operations of this window, where known.
     """
 
     name: str

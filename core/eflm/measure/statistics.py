@@ -56,6 +56,15 @@ def confidence_interval(values: Sequence[float], confidence: float = 0.95) -> tu
     return centre - half, centre + half
 
 
+def relative_half_width(values: Sequence[float], confidence: float = 0.95) -> float | None:
+    """Half of the t-interval's width over the mean: 0.03 is known to ±3%. None for fewer than two values."""
+    interval = confidence_interval(values, confidence)
+    if interval is None:
+        return None
+    centre = mean(values)
+    return (interval[1] - interval[0]) / 2 / abs(centre) if centre else math.inf
+
+
 def t_quantile(probability: float, degrees_of_freedom: float) -> float:
     """The quantile of Student's t, by bisection of its distribution function to double precision."""
     if not 0 < probability < 1:

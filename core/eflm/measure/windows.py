@@ -6,9 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
-
-from attrs import evolve
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from eflm.measure import flops
 from eflm.measure.record import Window
@@ -38,7 +36,7 @@ class Windows:
         self._synchronize = synchronize
         self._depth = 0
         self._warmup = False
-        self._closed: list[Window] = []
+        self._closed: list[_Timed] = []
         self._order: dict[str, int] = defaultdict(int)
         self._counter: FlopCounterMode | None = None
         self._counted: dict[tuple[str, int], tuple[float, int]] = {}
@@ -61,7 +59,8 @@ class Windows:
         try:
             with self._window(name, tally):
                 yield tally
-            self._emit(self._closed)
+            self._emit([self._finished(timed) for timed in self._closed])
+            tally.seconds = (self._closed[-1].end - self._closed[-1].begin) / 1e9
         finally:
             self._closed = []
 
@@ -85,7 +84,7 @@ class Windows:
         order = self._order[name]
         self._order[name] += 1
         self._depth += 1
-        counted = self._counter.get_total_flops() if self._counter else 0
+        counted = self._flops()
         self._synchronize()
         begin = time.monotonic_ns()
         try:
@@ -94,18 +93,27 @@ class Windows:
             end = time.monotonic_ns()
         finally:
             self._depth -= 1
-        window = Window(
-            name=name, begin=begin, end=end, tokens=tally.tokens, samples=tally.samples, warmup=self._warmup
-        )
-        if self._counter:
-            window = evolve(window, flops=float(self._counter.get_total_flops() - counted))
-            self._counted[name, order] = window.flops or 0.0, self._extent
-        else:
-            window = evolve(window, flops=self._expected(window, order))
-        self._closed.append(window)
+        # A window around this one is still open, so no more is done here than must be.
+        self._closed.append(_Timed(name, order, begin, end, tally, self._flops() - counted))
 
-    def _expected(self, window: Window, order: int) -> float | None:
-        counted = self._counted.get((window.name, order))
+    def _flops(self) -> int:
+        return self._counter.get_total_flops() if self._counter else 0
+
+    def _finished(self, timed: _Timed) -> Window:
+        if self._counter:
+            self._counted[timed.name, timed.order] = float(timed.flops), self._extent
+        return Window(
+            name=timed.name,
+            begin=timed.begin,
+            end=timed.end,
+            tokens=timed.tally.tokens,
+            samples=timed.tally.samples,
+            flops=self._expected(timed.name, timed.order),
+            warmup=self._warmup,
+        )
+
+    def _expected(self, name: str, order: int) -> float | None:
+        counted = self._counted.get((name, order))
         if counted is None:
             return None
         flops, extent = counted
@@ -113,12 +121,24 @@ class Windows:
         return flops * self._extent / extent if extent else flops
 
 
+class _Timed(NamedTuple):
+    """A window that has closed inside a unit of work that has not."""
+
+    name: str
+    order: int  #: how many of that name came before it in its unit
+    begin: int
+    end: int
+    tally: Tally
+    flops: int
+
+
 class Tally:
-    """The tokens and samples of a unit of work, which may be known only once it is done."""
+    """The tokens and samples of a unit of work, which may be known only once it is done, and the time it took."""
 
     def __init__(self, *, tokens: int, samples: int) -> None:
         self.tokens = tokens
         self.samples = samples
+        self.seconds = 0.0  #: known when the unit has closed
 
 
 def send_windows(send_many: Callable[[list[dict[str, Any]]], None]) -> Callable[[list[Window]], None]:

@@ -8,8 +8,7 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,19 +81,34 @@ def release_memory(device: str) -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-@contextmanager
-def peak_memory(device: str) -> Iterator[dict[str, int]]:
-    """The most that torch's CUDA allocator gave out and took within the block, in bytes; nothing on a CPU."""
-    peaks: dict[str, int] = {}
-    if not device.startswith("cuda"):
-        yield peaks
-        return
-    import torch
+def reset_peaks(device: str) -> None:
+    """Have the peaks that `peaks` tells begin anew."""
+    with suppress(OSError):  # no such file on other systems than Linux
+        Path("/proc/self/clear_refs").write_text("5")
+    if device.startswith("cuda"):
+        import torch
 
-    torch.cuda.reset_peak_memory_stats(device)
-    yield peaks
-    peaks["peak_allocated_bytes"] = torch.cuda.max_memory_allocated(device)
-    peaks["peak_reserved_bytes"] = torch.cuda.max_memory_reserved(device)
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peaks(device: str) -> dict[str, int]:
+    """The most memory since `reset_peaks` in bytes, by kind, and what no other process shares now.
+
+    Resident memory as the kernel keeps its high-water mark (Linux); on CUDA what torch's allocator gave out and took.
+    """
+    found = {}
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                found["peak_resident_bytes"] = int(line.split()[1]) * 1024
+    with suppress(psutil.Error, AttributeError):
+        found["unique_bytes"] = psutil.Process().memory_full_info().uss
+    if device.startswith("cuda"):
+        import torch
+
+        found["peak_allocated_bytes"] = torch.cuda.max_memory_allocated(device)
+        found["peak_reserved_bytes"] = torch.cuda.max_memory_reserved(device)
+    return found
 
 
 def memory_limit() -> int:

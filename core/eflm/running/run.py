@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -27,7 +28,7 @@ from eflm.running.environment import Watch, environment
 from eflm.running.events import decode
 from eflm.running.journal import Journal, StageJournal
 from eflm.running.process import WorkerProcess, WorkerTimeout, describe_end
-from eflm_schemas import STAGES, Environment, Flag, RunResult, StageResult
+from eflm_schemas import STAGES, Environment, Flag, Metric, RunResult, StageResult
 from eflm_schemas.convert import to_dict, to_json
 
 Progress = Callable[[str, int, int], None]
@@ -164,9 +165,13 @@ class Watcher:
     def _stage_result(self, name: str, stage: StageJournal) -> StageResult:
         record = self._record(name, stage)
         metrics, flags = collect(record, self._plan.metrics)
-        self._flags += flags
+        self._flags += [*flags, *precision_flags(name, metrics.get("AL"), self._plan.spec.precision)]
         assert stage.end is not None
-        return StageResult(metrics=metrics, seconds=(stage.end - stage.begin) / 1e9)
+        return StageResult(
+            metrics=metrics,
+            seconds=(stage.end - stage.begin) / 1e9,
+            raw=_times(record) if self._plan.spec.raw else None,
+        )
 
     def _record(self, name: str, stage: StageJournal) -> StageRecord:
         assert self._sampler is not None
@@ -225,6 +230,25 @@ class Watcher:
         return flags
 
 
+def precision_flags(stage: str, latency: Metric | None, wanted: float) -> list[Flag]:
+    """A flag where the mean latency is known less well than was wanted: more work would have been needed."""
+    if latency is None or latency.value is None or latency.n is None:
+        return []
+    if latency.ci95 is None:
+        detail = f"one {'request' if stage == 'infer' else 'step'} was measured, and says nothing of its own spread"
+        return [Flag(name="imprecise", stage=stage, detail=detail)]
+    reached = (latency.ci95[1] - latency.ci95[0]) / 2 / latency.value
+    if reached <= wanted:
+        return []
+    needed = math.ceil(latency.n * (reached / wanted) ** 2)
+    more = "infer.seconds" if stage == "infer" else f"{stage}.steps"
+    detail = (
+        f"AL is known to ±{reached:.1%}, and ±{wanted:.1%} was asked for (--precision); at this spread it takes about "
+        f"{needed:,} of them (--set {more}=...)"
+    )
+    return [Flag(name="imprecise", stage=stage, detail=detail)]
+
+
 def options_in_force(plan: Plan) -> dict[str, dict[str, Any]]:
     """Every option of every stage and plugin that takes part, defaults included."""
     options = {name: asdict(stage) for name, stage in plan.stages.items()}
@@ -235,16 +259,21 @@ def options_in_force(plan: Plan) -> dict[str, dict[str, Any]]:
 def key(plan: Plan, where: Environment, facts: Mapping[str, Any]) -> str:
     """A hash of all that decides a figure: spec, data, plugins, options, machine, software and its commit.
 
-    The time limit and the platform's build string decide nothing; "auto" counts as the device that it stood for.
+    The time limit, raw times and the platform's build string decide nothing; "auto" counts as the device it stood for.
     """
     parts = {
-        "spec": to_dict(evolve(plan.spec, timeout=None)),
+        "spec": to_dict(evolve(plan.spec, timeout=None, raw=False)),
         "plugins": [to_dict(chosen.origin) for chosen in plan.plugins],
         "options": options_in_force(plan),
         "workload": {name: fact for name, fact in facts.items() if name not in STAGES},
         "environment": to_dict(evolve(where, platform="")),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _times(record: StageRecord) -> dict[str, tuple[float, ...]]:
+    names = dict.fromkeys(window.name for window in record.windows)
+    return {name: tuple(window.seconds for window in record.measured(name)) for name in names}
 
 
 def _last_line(log: str) -> str:

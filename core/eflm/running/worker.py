@@ -136,7 +136,13 @@ class Run:
         from eflm.stages.session import Session
 
         windows = Windows(send_windows(self.events.send_many), synchronizer(self.device))
-        return Session(workload=workload, device=self.device, events=self.events, windows=windows)
+        return Session(
+            workload=workload,
+            device=self.device,
+            events=self.events,
+            windows=windows,
+            precision=self.plan.spec.precision,
+        )
 
     def _pretrain(self, session: Session, model: nn.Module) -> nn.Module:
         from eflm.stages import pretrain
@@ -238,10 +244,7 @@ class Run:
         used_backends(model)  # what an evaluation used is no matter of this stage
         self._describe(model)
         device.release_memory(self.device)
-        with device.peak_memory(self.device) as peaks:
-            yield
-        if peaks:
-            self.events.send("stage_facts", facts=peaks)
+        yield
         self._tell_backends(model)
 
     def _tell_backends(self, model: nn.Module) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from eflm.contracts import Batch, Generated
 from eflm.errors import ModelError
-from eflm.measure.model import begin_tallies, end_tallies
+from eflm.measure.statistics import relative_half_width
 from eflm.stages.options import InferOptions
 from eflm.stages.session import Session
 
@@ -17,34 +18,54 @@ STAGE = "infer"
 
 
 def run(session: Session, model: nn.Module, options: InferOptions) -> None:
-    """Serve the workload's requests with `model`.
+    """Serve the workload's requests with `model`: as many as were asked for, then more until latency is known well.
 
     Raises ModelError when a request did not do the work that was asked for, since its time would mean nothing.
     """
     import torch
 
-    total = options.warmup_requests + options.requests
     requests = session.workload.requests()
     model.eval()
     with torch.no_grad():
-        for number in range(total):
-            request = next(requests)
-            if number == 0:
-                # Counting slows every operation down, so it has a request of its own, before the warm-up.
-                with session.windows.counting():
-                    _serve(session, model, request, warmup=True)
+        first = next(requests)
+        # Counting slows every operation down, so it has a request of its own, before the warm-up.
+        with session.windows.counting():
+            _serve(session, model, first, warmup=True)
+        for number, request in enumerate(chain([first], requests)):
             if number == options.warmup_requests:
-                begin_tallies(model)
-            _serve(session, model, request, warmup=number < options.warmup_requests)
-            session.progress(STAGE, number + 1, total)
-        session.facts(**end_tallies(model))
+                break
+            _serve(session, model, request, warmup=True)
+        session.begin_measuring(model)
+        seconds: list[float] = []
+        while True:
+            seconds.append(_serve(session, model, request, warmup=False))
+            if _enough(seconds, options, session.precision):
+                break
+            session.progress(STAGE, len(seconds), max(options.requests, len(seconds) + 1))
+            request = next(requests)
+        session.progress(STAGE, len(seconds), len(seconds))
+        session.end_measuring(model)
 
 
-def _serve(session: Session, model: nn.Module, request: Batch, *, warmup: bool) -> None:
+def _enough(seconds: list[float], options: InferOptions, precision: float) -> bool:
+    """Whether the requests that were asked for are served, and the mean of their times is known well or time is up."""
+    if len(seconds) < options.requests:
+        return False
+    if sum(seconds) >= options.seconds:
+        return True
+    half_width = relative_half_width(seconds)
+    return half_width is not None and half_width <= precision
+
+
+def _serve(session: Session, model: nn.Module, request: Batch, *, warmup: bool) -> float:
+    """Serve one request and return the seconds it took."""
     with session.windows.unit("request", samples=request.samples, warmup=warmup) as tally:
         generated = session.workload.generate(model, request, session.windows.phase)
         tally.tokens, tally.samples = generated.tokens, generated.samples
     _verify(generated, request)
+    if warmup and generated.cache_bytes is not None:
+        session.facts(cache_bytes=generated.cache_bytes)
+    return tally.seconds
 
 
 def _verify(generated: Generated, request: Batch) -> None:

@@ -41,7 +41,10 @@ class FinetuneOptions:
 class InferOptions:
     """Serving requests of a fixed size."""
 
-    requests: int = option(10, "requests that are measured", ge=1)
+    requests: int = option(10, "requests that are measured, at least", ge=1)
+    seconds: float = option(
+        10.0, "further requests are measured for so long in all at most, until --precision is reached", ge=0
+    )
     warmup_requests: int = option(1, "first requests that are served but not measured", ge=0)
     batch_size: int = option(1, "prompts per request", ge=1)
     prompt_tokens: int = option(512, "tokens of each prompt", ge=1)

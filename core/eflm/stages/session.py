@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
 from eflm.contracts import Workload
+from eflm.measure.model import begin_tallies, end_tallies
 from eflm.measure.windows import Windows
+from eflm.running import device as devices
 from eflm.running.events import EventWriter
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @define
@@ -20,6 +25,7 @@ class Session:
     device: str
     events: EventWriter
     windows: Windows
+    precision: float = 1.0  #: half width of the mean latency's interval to aim for, over that mean
     _progressed: float = field(default=0.0, init=False)
 
     def progress(self, stage: str, done: int, total: int) -> None:
@@ -28,6 +34,15 @@ class Session:
         if now - self._progressed >= 0.1 or done in (0, total):
             self._progressed = now
             self.events.send("progress", stage=stage, done=done, total=total)
+
+    def begin_measuring(self, model: nn.Module) -> None:
+        """Called after the warm-up: what is tallied and what memory peaks at are those of the measured work."""
+        begin_tallies(model)
+        devices.reset_peaks(self.device)
+
+    def end_measuring(self, model: nn.Module) -> None:
+        """Called right after the measured work: tells its tallies and peaks."""
+        self.facts(**devices.peaks(self.device), **end_tallies(model))
 
     def facts(self, **facts: Any) -> None:
         """Facts of the stage at hand, for its record and for the result."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from eflm.contracts import Batch
 from eflm.errors import ModelError
-from eflm.measure.model import begin_tallies, end_tallies
+from eflm.measure.memory import Activations, gradient_bytes, optimizer_bytes
 from eflm.running import device as devices
 from eflm.stages.options import FinetuneOptions, PretrainOptions
 from eflm.stages.session import Session
@@ -40,16 +40,19 @@ def train(
     model.train()
     losses = []
     for number in range(total):
-        batch = next(batches)
+        with session.windows.unit("data", warmup=number < options.warmup_steps):
+            batch = next(batches)
         if number == 0:
             trainer.rehearse(batch)
         if number == options.warmup_steps:
-            begin_tallies(model)
+            session.begin_measuring(model)
         trainer.set_rate(learning_rate_factor(number, total))
         loss = trainer.step(batch, warmup=number < options.warmup_steps)
         losses.append(_finite(loss, stage, number + 1))
         session.progress(stage, number + 1, total)
-    session.facts(first_loss=losses[0], last_loss=losses[-1], **end_tallies(model))
+    session.end_measuring(model)
+    trainer.tell_states()
+    session.facts(first_loss=losses[0], last_loss=losses[-1])
 
 
 class _Trainer:
@@ -78,17 +81,26 @@ class _Trainer:
         from torch.nn.utils import clip_grad_norm_
 
         with _window(self._session, batch, warmup=warmup):
-            loss = self._session.workload.loss(self._model, batch)
-            if loss.requires_grad:
-                loss.backward()
+            loss = self._gradients(batch)
             if self._optimizer is not None:
-                clip_grad_norm_(self._parameters, self._max_grad_norm)
-                self._optimizer.step()
-                self._optimizer.zero_grad(set_to_none=True)
+                with self._session.windows.phase("optimizer"):
+                    clip_grad_norm_(self._parameters, self._max_grad_norm)
+                    self._optimizer.step()
+                    self._optimizer.zero_grad(set_to_none=True)
         return loss.detach()
 
+    def _gradients(self, batch: Batch, watch: AbstractContextManager[Any] | None = None) -> Tensor:
+        phase = self._session.windows.phase
+        with phase("forward"), watch or nullcontext():
+            loss = self._session.workload.loss(self._model, batch)
+        if loss.requires_grad:
+            with phase("backward"):
+                loss.backward()
+        return loss
+
     def rehearse(self, batch: Batch) -> None:
-        """Count a step's operations: forward and backward, with the gradients and any random draws taken back.
+        """Count a step's operations and what it keeps: forward and backward, with the gradients and any random draws
+        taken back.
 
         Counting slows every operation down, so it is no warm-up either.
         """
@@ -97,10 +109,17 @@ class _Trainer:
             self._session.windows.counting(),
             _window(self._session, batch, warmup=True),
         ):
-            loss = self._session.workload.loss(self._model, batch)
-            if loss.requires_grad:
-                loss.backward()
+            kept = Activations(self._model)
+            self._gradients(batch, kept.watch())
+        self._session.facts(
+            activation_bytes=kept.bytes, gradient_bytes=gradient_bytes(self._model.parameters())
+        )
         self._model.zero_grad(set_to_none=True)
+
+    def tell_states(self) -> None:
+        """Tell what the optimizer keeps from step to step."""
+        if self._optimizer is not None:
+            self._session.facts(optimizer_bytes=optimizer_bytes(self._optimizer))
 
 
 def _window(session: Session, batch: Batch, *, warmup: bool) -> AbstractContextManager[Any]:

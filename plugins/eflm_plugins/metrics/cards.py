@@ -17,9 +17,21 @@ METRICS = (
             MetricInfo("AMU_fraction", "ratio", "lower", "AMU over the memory of the device or machine"),
             MetricInfo("peak_memory", "GB", "lower", "the largest sample during the measured windows"),
             MetricInfo(
+                "peak_resident", "GB", "lower", "the kernel's high-water mark of resident memory, of the work"
+            ),
+            MetricInfo("unique_memory", "GB", "lower", "resident memory that no other process shares"),
+            MetricInfo(
                 "peak_allocated", "GB", "lower", "most bytes that torch's CUDA allocator had given out"
             ),
             MetricInfo("peak_reserved", "GB", "lower", "most bytes that torch's CUDA allocator had taken"),
+            MetricInfo("memory_weights", "GB", "lower", "bytes of parameters and buffers as stored"),
+            MetricInfo("memory_gradients", "GB", "lower", "bytes of the gradients after a backward pass"),
+            MetricInfo("memory_optimizer", "GB", "lower", "bytes of the optimizer's states"),
+            MetricInfo(
+                "memory_activations", "GB", "lower", "bytes that a forward pass keeps for its backward"
+            ),
+            MetricInfo("memory_cache", "GB", "lower", "bytes of the cache at the end of a request"),
+            MetricInfo("memory_other", "GB", "neither", "peak_memory less the bytes of these kinds"),
         ),
     ),
     MetricCard(
@@ -42,7 +54,7 @@ METRICS = (
     ),
     MetricCard(
         name="latency",
-        summary="AL: seconds per training step or inference request; TTFT and TPOT of inference",
+        summary="AL: seconds per training step or inference request, and those of its parts",
         source=PAPER,
         factory=Ref("eflm_plugins.metrics.latency:latency"),
         metrics=(
@@ -51,6 +63,11 @@ METRICS = (
             MetricInfo(
                 "TPOT", "s", "lower", "time per output token after the first: decode time over its tokens"
             ),
+            MetricInfo("ITL", "s", "lower", "inter-token latency: the time of each token after the first"),
+            MetricInfo("forward_time", "s", "lower", "mean time of a step's forward pass"),
+            MetricInfo("backward_time", "s", "lower", "mean time of a step's backward pass"),
+            MetricInfo("optimizer_time", "s", "lower", "mean time of a step's clipping and update"),
+            MetricInfo("data_wait", "s", "lower", "mean time for which a step waited for its batch"),
         ),
     ),
     MetricCard(
@@ -66,6 +83,10 @@ METRICS = (
                 "tokens_per_second", "tokens/s", "higher", "Σ tokens / Σ time; for inference those generated"
             ),
             MetricInfo("samples_per_second", "samples/s", "higher", "Σ samples / Σ time"),
+            MetricInfo("prefill_tokens_per_second", "tokens/s", "higher", "Σ prompt tokens / Σ prefill time"),
+            MetricInfo(
+                "decode_tokens_per_second", "tokens/s", "higher", "Σ tokens after the first / Σ decode time"
+            ),
         ),
     ),
     MetricCard(

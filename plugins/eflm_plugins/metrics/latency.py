@@ -13,15 +13,28 @@ class Latency:
     """Seconds per iteration (training) or per request (inference), as a distribution."""
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
-        """AL; for inference also TTFT and TPOT, where the workload opened windows "prefill" and "decode"."""
+        """AL; TTFT, TPOT and ITL of inference, where the workload opened their windows; the parts of a step."""
         work = timed(record)
         if not work:
             return {"AL": Metric.unavailable("s", "no work was measured")}
         per = f"per {record.unit_of_work}"
         metrics = {"AL": mean_of([window.seconds for window in work], "s", "clock", per)}
-        if record.stage == "infer":
-            metrics |= _phases(record)
-        return metrics
+        return metrics | (_phases(record) if record.stage == "infer" else _parts(record))
+
+
+def _parts(record: StageRecord) -> dict[str, Metric]:
+    """The parts of a training step, and the wait for data before it."""
+    found = {}
+    for window, name, note in (
+        ("forward", "forward_time", "the loss of a step's batch"),
+        ("backward", "backward_time", "its gradients"),
+        ("optimizer", "optimizer_time", "clipping, AdamW's update, and the gradients' release"),
+        ("data", "data_wait", "before each step, not part of it"),
+    ):
+        seconds = [part.seconds for part in timed(record, window)]
+        if seconds:
+            found[name] = mean_of(seconds, "s", "clock", note)
+    return found
 
 
 def _phases(record: StageRecord) -> dict[str, Metric]:
@@ -35,6 +48,10 @@ def _phases(record: StageRecord) -> dict[str, Metric]:
         note = "per token after the first, each request's mean"
         steps = [window.seconds * max(window.samples, 1) / window.tokens for window in decode]
         found["TPOT"] = mean_of(steps, "s", "clock", note)
+    tokens = timed(record, "token")
+    if tokens:
+        note = "between tokens of one sequence, all requests"
+        found["ITL"] = mean_of([window.seconds for window in tokens], "s", "clock", note)
     return found
 
 

@@ -56,16 +56,49 @@ class Memory:
                 note=what,
             ),
         }
-        for fact, name in (
-            ("peak_allocated_bytes", "peak_allocated"),
-            ("peak_reserved_bytes", "peak_reserved"),
-        ):
-            if fact in record.facts:
-                note = "torch's CUDA allocator, during the work"
-                metrics[name] = Metric(
-                    value=record.facts[fact] / GB, unit="GB", provenance="counted", note=note
-                )
-        return metrics
+        return metrics | _told(record) | _attributed(record, metrics["peak_memory"])
+
+
+def _told(record: StageRecord) -> dict[str, Metric]:
+    """Peaks and unique memory as the kernel and torch's allocator keep them, which no sampling can miss."""
+    return {
+        name: Metric(value=record.facts[fact] / GB, unit="GB", provenance="counter", note=note)
+        for fact, name, note in (
+            ("peak_resident_bytes", "peak_resident", "resident memory, the kernel's high-water mark"),
+            ("unique_bytes", "unique_memory", "shared with no other process, at the end of the work"),
+            ("peak_allocated_bytes", "peak_allocated", "torch's CUDA allocator, during the work"),
+            ("peak_reserved_bytes", "peak_reserved", "torch's CUDA allocator, during the work"),
+        )
+        if fact in record.facts
+    }
+
+
+def _attributed(record: StageRecord, peak: Metric) -> dict[str, Metric]:
+    """What the peak is made of: tensors by kind as they were counted, and the rest."""
+    if record.model is None or peak.value is None:
+        return {}
+    kinds = {"memory_weights": (record.model.bytes, "parameters and buffers as stored")}
+    for fact, name, note in (
+        ("gradient_bytes", "memory_gradients", "after a backward pass"),
+        ("optimizer_bytes", "memory_optimizer", "the optimizer's states"),
+        ("activation_bytes", "memory_activations", "kept by a forward pass for its backward pass"),
+        ("cache_bytes", "memory_cache", "keys, values or states at the end of a request"),
+    ):
+        if fact in record.facts:
+            kinds[name] = record.facts[fact], note
+    rest = peak.value - sum(held for held, _ in kinds.values()) / GB
+    return {
+        name: Metric(value=held / GB, unit="GB", provenance="counted", note=note)
+        for name, (held, note) in kinds.items()
+    } | {
+        "memory_other": Metric(
+            value=rest,
+            unit="GB",
+            provenance="computed",
+            note="peak_memory less the above: libraries, workspaces, what allocators hold; "
+            "below 0 where not all kinds stand at one time",
+        )
+    }
 
 
 def _series(record: StageRecord) -> tuple[list[tuple[int, float]], str]:

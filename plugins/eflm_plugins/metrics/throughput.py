@@ -35,7 +35,19 @@ class Throughput:
             metrics["ST"] = _per_parameter(samples, seconds, parameters, "samples/param/s")
         else:
             metrics["IT"] = rate_of(tokens, seconds, "tokens/s", "generated tokens, over whole requests")
+            metrics |= _phases(record)
         return metrics
+
+
+def _phases(record: StageRecord) -> dict[str, Metric]:
+    """Tokens per second of each phase: those of the prompts in the prefill, those generated in the decode."""
+    found = {}
+    for phase in ("prefill", "decode"):
+        work = [window for window in timed(record, phase) if window.tokens]
+        if work:
+            amounts, seconds = [w.tokens for w in work], [w.seconds for w in work]
+            found[f"{phase}_tokens_per_second"] = rate_of(amounts, seconds, "tokens/s")
+    return found
 
 
 def _per_parameter(amounts: list[int], seconds: list[float], parameters: int, unit: str) -> Metric:

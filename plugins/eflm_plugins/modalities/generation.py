@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache
 
 from eflm.contracts import Generated, Phase
@@ -18,7 +19,7 @@ def generate_greedily(model: nn.Module, prompts: Tensor, new_tokens: int, phase:
     """Exactly `new_tokens` tokens for each prompt, the likeliest each time; an end-of-sequence token stops nothing.
 
     `prompts`: (batch, tokens), none of them padding, on the model's device. Window "prefill" holds the prompt's
-    forward and the first token, "decode" the others.
+    forward and the first token, "decode" the others, each in a window "token" of its own: a user reads it as it comes.
     """
     batch = len(prompts)
     cache = DynamicCache(config=model.config)
@@ -27,10 +28,18 @@ def generate_greedily(model: nn.Module, prompts: Tensor, new_tokens: int, phase:
     tokens = [token]
     with phase("decode", tokens=batch * (new_tokens - 1), samples=batch):
         for _ in range(new_tokens - 1):
-            token = _next(model, token, cache)
+            with phase("token", tokens=batch, samples=batch):
+                token = _next(model, token, cache)
             tokens.append(token)
     outputs = torch.cat(tokens, dim=1)
-    return Generated(outputs=outputs, samples=batch, tokens=outputs.numel())
+    return Generated(outputs=outputs, samples=batch, tokens=outputs.numel(), cache_bytes=cache_bytes(cache))
+
+
+def cache_bytes(cache: DynamicCache) -> int:
+    """Bytes of the tensors that a cache's layers hold; one that several of them look at counts once."""
+    leaves = tree_leaves([list(vars(layer).values()) for layer in cache.layers])
+    storages = {leaf.untyped_storage().data_ptr(): leaf for leaf in leaves if isinstance(leaf, Tensor)}
+    return sum(leaf.untyped_storage().nbytes() for leaf in storages.values())
 
 
 def _next(model: nn.Module, tokens: Tensor, cache: DynamicCache) -> Tensor:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from attrs import evolve
 
 from eflm import bench, load_plugins
 from eflm.compose import compose
@@ -43,6 +44,7 @@ class Known:
             "pretrain.steps": 4,
             "pretrain.warmup_steps": 1,
             "infer.requests": 4,
+            "infer.seconds": 0,
             "infer.warmup_requests": 1,
         }
         given = {name.replace("__", "."): value for name, value in settings.items()}
@@ -91,8 +93,14 @@ def test_known_amounts_come_back_right(known, tmp_path):
     floor = sum(step["before"] for step in steps) / 4
     held = sum(step["during"] - step["before"] for step in steps) / 4
     assert held == pytest.approx(400e6, rel=0.02)
-    assert metrics["AMU"].value * 1e9 == pytest.approx(floor + held / 2, rel=0.05)
+    assert metrics["AMU"].value * 1e9 == pytest.approx(floor + held / 2, rel=0.03)
     assert metrics["peak_memory"].value * 1e9 == pytest.approx(floor + held, rel=0.03)
+    assert metrics["peak_resident"].value * 1e9 == pytest.approx(floor + held, rel=0.03)
+    assert metrics["memory_weights"].value * 1e9 == pytest.approx(4 * 110)
+    assert metrics["memory_gradients"].value * 1e9 == pytest.approx(4 * 100)  # the loss knows no bias
+    # The parts of a step are the step; Batch and loss take no time worth mentioning.
+    parts = sum(metrics[f"{part}_time"].value for part in ("forward", "backward", "optimizer"))
+    assert parts == pytest.approx(metrics["AL"].value, rel=0.03)
     assert 0 < metrics["AMU_fraction"].value < 1
 
     infer = result.stages["infer"].metrics
@@ -106,6 +114,31 @@ def test_known_amounts_come_back_right(known, tmp_path):
     assert "TT" not in infer
 
     assert load(path_of(tmp_path / "results", result)) == result
+
+
+def test_raw_times_are_those_that_the_figures_are_made_of(known):
+    result = run(evolve_spec(known.plan("pretrain", known__seconds=0.01), raw=True))
+    stage = result.stages["pretrain"]
+    assert len(stage.raw["step"]) == 4
+    assert sum(stage.raw["step"]) / 4 == pytest.approx(stage.metrics["AL"].value)
+    assert {"data", "forward", "backward", "optimizer"} <= set(stage.raw)
+    assert run(known.plan("pretrain", known__seconds=0.01)).stages["pretrain"].raw is None
+
+
+def test_what_is_less_precise_than_was_asked_for_is_flagged(known):
+    def flags(precision):
+        plan = evolve_spec(known.plan("pretrain", known__seconds=0.02), precision=precision)
+        return [flag for flag in run(plan).flags if flag.name == "imprecise"]
+
+    (flag,) = flags(1e-6)
+    assert flag.stage == "pretrain"
+    assert "±0.0% was asked for" in flag.detail
+    assert "--set pretrain.steps=" in flag.detail
+    assert flags(1.0) == []
+
+
+def evolve_spec(plan, **changes):
+    return evolve(plan, spec=evolve(plan.spec, **changes))
 
 
 def test_a_result_says_where_it_is_from(known):
@@ -232,7 +265,7 @@ def test_progress_is_told_stage_by_stage(known):
     run(known.plan("pretrain", "infer"), progress=lambda *step: told.append(step))
 
     assert ("pretrain", 5, 5) in told
-    assert told[-1] == ("infer", 5, 5)
+    assert told[-1] == ("infer", 4, 4)
 
 
 def test_results_that_cannot_be_saved_are_refused_before_the_run(known, tmp_path):

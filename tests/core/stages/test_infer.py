@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from itertools import cycle
+
 import pytest
 import torch
 from attrs import evolve
@@ -9,6 +12,7 @@ from torch import nn
 
 from eflm.contracts import Batch, Generated
 from eflm.errors import ModelError
+from eflm.measure.statistics import relative_half_width
 from eflm.measure.windows import Windows
 from eflm.stages import infer
 from eflm.stages.options import InferOptions
@@ -44,10 +48,14 @@ class Events:
         pass
 
 
-def serve(workload, options=OPTIONS):
+def serve(workload, options=OPTIONS, precision=1.0):
     emitted = []
     session = Session(
-        workload=workload, device="cpu", events=Events(), windows=Windows(emitted.extend, lambda: None)
+        workload=workload,
+        device="cpu",
+        events=Events(),
+        windows=Windows(emitted.extend, lambda: None),
+        precision=precision,
     )
     infer.run(session, nn.Linear(4, 4, bias=False), options)
     return emitted
@@ -67,6 +75,36 @@ def test_without_warmup_one_more_request_is_counted_but_not_measured():
     requests = [window for window in emitted if window.name == "request"]
     assert [window.warmup for window in requests] == [True, False, False, False]
     assert all(window.flops for window in requests)
+
+
+class Sleeper(Server):
+    """Sleeps as long as it is told, one time after the other."""
+
+    def __init__(self, *times):
+        super().__init__()
+        self.times = cycle(times)
+
+    def generate(self, model, request, phase):
+        time.sleep(next(self.times))
+        return Generated(outputs=None, samples=2, tokens=10)
+
+
+def measured(emitted):
+    return [window for window in emitted if window.name == "request" and not window.warmup]
+
+
+def test_requests_go_on_until_their_mean_is_known_well_enough():
+    # The half width of the interval of n times, half of them 10 and half 30 ms, falls under a fifth near n = 30.
+    emitted = serve(Sleeper(0.01, 0.03), evolve(OPTIONS, seconds=60), precision=0.2)
+    times = [window.seconds for window in measured(emitted)]
+    assert 20 <= len(times) <= 40
+    assert relative_half_width(times) <= 0.2 < relative_half_width(times[:-1])
+
+
+def test_requests_end_when_their_time_is_up():
+    times = [w.seconds for w in measured(serve(Sleeper(0.01, 0.05), evolve(OPTIONS, seconds=0.5), 0.001))]
+    assert sum(times[:-1]) < 0.5 <= sum(times)
+    assert len(measured(serve(Sleeper(0.01, 0.05), evolve(OPTIONS, seconds=0), 0.001))) == 3
 
 
 @pytest.mark.parametrize("tokens", [9, 11])

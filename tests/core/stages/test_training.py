@@ -60,16 +60,20 @@ def groups(model):
     return [{"params": list(model.parameters()), "lr": OPTIONS.learning_rate}]
 
 
+def steps(emitted):
+    return [window for window in emitted if window.name == "step"]
+
+
 def test_it_learns_in_windows_of_which_the_first_are_warmup(session, emitted):
     torch.manual_seed(0)
     model = nn.Linear(1, 1)
     train(session, "pretrain", model, evolve(OPTIONS, steps=120), groups(model))
 
     assert model.weight.item() == pytest.approx(3, abs=0.05)
-    assert [window.warmup for window in emitted] == [True] * 3 + [False] * 120
-    assert {(window.name, window.tokens, window.samples) for window in emitted} == {("step", 8, 8)}
+    assert [window.warmup for window in steps(emitted)] == [True] * 3 + [False] * 120
+    assert {(window.tokens, window.samples) for window in steps(emitted)} == {(8, 8)}
     # One input needs no gradient: forward and weight gradient, two products of 8 × 1 × 1.
-    assert {window.flops for window in emitted} == {2 * 2 * 8.0}
+    assert {window.flops for window in steps(emitted)} == {2 * 2 * 8.0}
     facts = dict(session.events.sent)["stage_facts"]["facts"]
     assert facts["last_loss"] < 0.01 < facts["first_loss"]
 
@@ -79,12 +83,12 @@ def test_a_rehearsal_is_counted_and_leaves_no_trace(session, emitted):
     model, twin = nn.Linear(1, 1), nn.Linear(1, 1)
     twin.load_state_dict(model.state_dict())
     train(session, "pretrain", model, evolve(OPTIONS, steps=3, warmup_steps=0), groups(model))
-    assert [window.warmup for window in emitted] == [True, False, False, False]
-    assert all(window.flops for window in emitted)
+    assert [window.warmup for window in steps(emitted)] == [True, False, False, False]
+    assert all(window.flops for window in steps(emitted))
 
     emitted.clear()
     train(session, "pretrain", twin, evolve(OPTIONS, steps=1, warmup_steps=2), groups(twin))
-    assert [window.warmup for window in emitted] == [True, True, True, False]
+    assert [window.warmup for window in steps(emitted)] == [True, True, True, False]
     assert torch.equal(model.weight, twin.weight)
 
 
@@ -119,7 +123,22 @@ def test_nothing_to_train_needs_no_optimizer(session, emitted):
     before = model.weight.clone()
     train(session, "pretrain", model, evolve(OPTIONS, steps=2), groups(model))
     assert torch.equal(model.weight, before)
-    assert len(emitted) == 5
+    assert len(steps(emitted)) == 5
+    assert "backward" not in {window.name for window in emitted}
+
+
+def test_a_step_is_split_into_parts_and_waits_for_its_data(session, emitted):
+    model = nn.Linear(1, 1)
+    train(session, "pretrain", model, evolve(OPTIONS, steps=2, warmup_steps=0), groups(model))
+    *_, data, forward, backward, optimizer, step = emitted
+    assert [w.name for w in (data, forward, backward, optimizer, step)] == [
+        "data", "forward", "backward", "optimizer", "step",
+    ]  # fmt: skip
+    assert data.end <= step.begin <= forward.begin < backward.begin < optimizer.begin < step.end
+    # One input needs no gradient, so the backward pass has one product as the forward has.
+    assert forward.flops == backward.flops == 2 * 8
+    parts = sum(window.seconds for window in (forward, backward, optimizer))
+    assert parts <= step.seconds
 
 
 def test_states_that_cannot_fit_are_refused_before_the_first_step():

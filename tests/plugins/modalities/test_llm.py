@@ -152,7 +152,7 @@ def test_generation_is_what_transformers_generates(nano):
     request = next(nano.requests())
     assert request.inputs["input_ids"].shape == (2, 20)
     generated = nano.generate(model, request, phase)
-    assert windows == [("prefill", 40, 2), ("decode", 8, 2)]
+    assert windows == [("prefill", 40, 2), ("decode", 8, 2), *[("token", 2, 2)] * 4]
     assert (generated.samples, generated.tokens) == (2, 10)
     theirs = model.generate(
         request.inputs["input_ids"],
