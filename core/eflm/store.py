@@ -9,12 +9,16 @@ import json
 import re
 import tempfile
 from pathlib import Path
+from typing import Any, TypeVar
 
 from eflm.errors import DataError, EflmError
 from eflm.files import write_atomically
 from eflm_schemas import RunResult
+from eflm_schemas.comparison import REPEATS_SCHEMA, Repeats
 from eflm_schemas.convert import from_dict, to_json
 from eflm_schemas.result import SCHEMA
+
+T = TypeVar("T")
 
 
 def path_of(results: Path, result: RunResult) -> Path:
@@ -57,21 +61,40 @@ def check_writable(results: Path) -> None:
         ) from error
 
 
+def load_runs(path: Path) -> tuple[RunResult, ...]:
+    """The runs in a file: the one of a result, or those of a document of repeats. DataError as for `load`."""
+    document = _read(path)
+    if isinstance(document, dict) and document.get("schema") == REPEATS_SCHEMA:
+        return _structured(document, Repeats, path).runs
+    return (_result(document, path),)
+
+
 def load(path: Path) -> RunResult:
     """The result in a file. Raises DataError for one that cannot be read or is not a result."""
+    return _result(_read(path), path)
+
+
+def _read(path: Path) -> Any:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"the result {path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise DataError(f"{path} is not a result: it is not JSON ({error})") from error
+
+
+def _result(document: Any, path: Path) -> RunResult:
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise DataError(
             f"{path} is not a result that this version reads: its schema is {schema!r}, not {SCHEMA!r}"
         )
+    return _structured(document, RunResult, path)
+
+
+def _structured(document: Any, cls: type[T], path: Path) -> T:
     try:
-        return from_dict(document, RunResult)
+        return from_dict(document, cls)
     except Exception as error:  # cattrs raises groups of whatever the fields raise
         from cattrs import transform_error
 

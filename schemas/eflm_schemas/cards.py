@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from attrs import field, frozen, validators
 
@@ -85,7 +85,9 @@ class MetricInfo:
 
     name: str
     unit: str
-    better: str = field(validator=validators.in_(("lower", "higher", "neither")))
+    better: Literal["lower", "higher", "neither"] = field(
+        validator=validators.in_(("lower", "higher", "neither"))
+    )
     definition: str
 
 

@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import attrs
 
-from eflm_schemas.cards import KINDS, MetricInfo, Ref
+from eflm_schemas.cards import KINDS, Ref
+from eflm_schemas.comparison import COMPARISON_SCHEMA, REPEATS_SCHEMA, Comparison, Repeats
 from eflm_schemas.options import OptionInfo
 from eflm_schemas.result import SCHEMA, Metric, RunResult
 from eflm_schemas.spec import STAGES, RunSpec
@@ -53,14 +54,16 @@ _RULES: dict[type, dict[str, Any]] = {
         "then": {"properties": {"reason": {"type": "string", "minLength": 1}}},
         "else": {"properties": {"reason": {"type": "null"}}},
     },
+    Repeats: {"properties": {"schema": {"const": REPEATS_SCHEMA}}},
+    Comparison: {"properties": {"schema": {"const": COMPARISON_SCHEMA}}},
     RunSpec: {
         "properties": {
             "stages": {"items": {"enum": list(STAGES)}, "uniqueItems": True},
             "seed": {"minimum": 0},
+            "precision": {"exclusiveMinimum": 0, "maximum": 1},
             "timeout": {"exclusiveMinimum": 0},
         }
     },
-    MetricInfo: {"properties": {"better": {"enum": ["lower", "higher", "neither"]}}},
     Ref: {"properties": {"target": {"pattern": r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"}}},
 }
 
@@ -68,6 +71,16 @@ _RULES: dict[type, dict[str, Any]] = {
 def result_schema() -> dict[str, Any]:
     """Of a result file, and of `eflm bench --json`."""
     return _document("eflm result", RunResult, written=True)
+
+
+def repeats_schema() -> dict[str, Any]:
+    """Of `eflm bench --repeat N --json`."""
+    return _document("eflm repeats", Repeats, written=True)
+
+
+def comparison_schema() -> dict[str, Any]:
+    """Of `eflm compare --json`."""
+    return _document("eflm comparison", Comparison, written=True)
 
 
 def spec_schema() -> dict[str, Any]:
@@ -107,6 +120,8 @@ def cards_schema() -> dict[str, Any]:
 SCHEMAS = {
     "result.schema.json": result_schema,
     "spec.schema.json": spec_schema,
+    "repeats.schema.json": repeats_schema,
+    "comparison.schema.json": comparison_schema,
     "cards.schema.json": cards_schema,
 }
 

@@ -19,6 +19,7 @@ DEBUG = "eflm.debug"
 #: Command name -> its module here and its one line of help: `eflm --help` imports none of them.
 COMMANDS = {
     "bench": ("bench", "Run a composition of techniques and measure it."),
+    "compare": ("compare", "Compare two results, or two technique sets that are run for it."),
     "list-plugins": ("list_plugins", "List the plugins: name, summary, origin, status."),
     "show": ("show", "Show one plugin: options, source, where it may be used."),
 }

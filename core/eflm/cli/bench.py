@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eflm.api import request
-from eflm.cli.options import PERCENT, debug_option, json_option
+from eflm.cli.options import debug_option, json_option, run_options
 from eflm.compose import compose
 from eflm.errors import UsageError
 from eflm.registry import load_plugins
@@ -25,33 +25,14 @@ if TYPE_CHECKING:
 @click.option("--moe", metavar="NAME", help="Mixture-of-experts router (default: as the model has it).")
 @click.option("--peft", metavar="NAME", help="Fine-tuning method (default: full, when fine-tuning runs).")
 @click.option("--quant", metavar="NAME", help="Quantizer (default: the model's own width).")
-@click.option("--model", default="nano", show_default=True, help="A preset, a Hub id, or a local folder.")
-@click.option("--modality", metavar="NAME", default="llm", show_default=True, help="Kind of model.")
 @click.option(
-    "--stage", "stages", metavar="STAGE", multiple=True, help="pretrain, finetune or infer; may be repeated."
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option(
-    "--set", "assignments", metavar="OWNER.OPTION=VALUE", multiple=True, help="A setting; may be repeated."
-)
-@click.option("--data", metavar="FILE", help="A .txt or .jsonl file instead of the built-in text.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option(
-    "--precision",
-    type=PERCENT,
-    default="3%",
+    "--repeat",
+    type=click.IntRange(min=1),
+    default=1,
     show_default=True,
-    help="Half width of mean latency's 95% interval to measure to.",
+    help="Whole runs, and the spread between them.",
 )
-@click.option("--raw", is_flag=True, help="Keep the time of every window in the result.")
-@click.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long.")
-@click.option(
-    "--results",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("results"),
-    show_default=True,
-    help="Folder that the result file is saved in.",
-)
+@run_options
 @json_option
 @debug_option
 @click.pass_context
@@ -66,6 +47,7 @@ def command(
     stages: tuple[str, ...],
     assignments: tuple[str, ...],
     results: Path,
+    repeat: int,
     as_json: bool,
     **fields: Any,
 ) -> None:
@@ -83,10 +65,10 @@ def command(
     # Only now, with a request that can be, the heavy part.
     from eflm.running.run import run
 
-    with _progress(wanted=not as_json) as progress:
-        result = run(plan, results=results, progress=progress)
-    _report(result, results, as_json)
-    if result.status != "ok":
+    with progress_bars(wanted=not as_json) as progress:
+        done = [run(plan, results=results, progress=progress) for _ in range(repeat)]
+    _report(done, results, as_json)
+    if any(result.status != "ok" for result in done):
         ctx.exit(1)
 
 
@@ -101,25 +83,28 @@ def settings_of(assignments: tuple[str, ...]) -> dict[str, str]:
     return settings
 
 
-def _report(result: RunResult, results: Path, as_json: bool) -> None:
+def _report(done: list[RunResult], results: Path, as_json: bool) -> None:
+    from eflm.compare.pooling import repeats
+    from eflm.store import path_of
+
+    document = done[0] if len(done) == 1 else repeats(done)
     if as_json:
         from eflm_schemas.convert import to_json
 
-        click.echo(to_json(result, indent=2))
+        click.echo(to_json(document, indent=2))
     else:
         from eflm.cli.console import output
         from eflm.cli.render import render
 
-        render(result, output())
-    if result.status != "ok":
-        click.echo(f"eflm: the run failed: {result.reason}", err=True)
-    from eflm.store import path_of
-
-    click.echo(f"saved: {path_of(results, result)}", err=as_json)
+        render(done[-1], output(), over=None if len(done) == 1 else repeats(done))
+    for result in done:
+        if result.status != "ok":
+            click.echo(f"eflm: the run failed: {result.reason}", err=True)
+        click.echo(f"saved: {path_of(results, result)}", err=as_json)
 
 
 @contextmanager
-def _progress(*, wanted: bool) -> Iterator[Progress | None]:
+def progress_bars(*, wanted: bool) -> Iterator[Progress | None]:
     """A bar per stage on standard error, where that is a terminal; otherwise nothing."""
     from eflm.cli.console import errors
 

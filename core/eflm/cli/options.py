@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -30,6 +31,53 @@ class Percent(click.ParamType[float]):
 
 
 PERCENT = Percent()
+
+
+#: What decides a run besides its techniques.
+_RUN_OPTIONS = (
+    click.option("--model", default="nano", show_default=True, help="A preset, a Hub id, or a local folder."),
+    click.option("--modality", metavar="NAME", default="llm", show_default=True, help="Kind of model."),
+    click.option(
+        "--stage",
+        "stages",
+        metavar="STAGE",
+        multiple=True,
+        help="pretrain, finetune or infer; may be repeated.",
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    click.option(
+        "--set",
+        "assignments",
+        metavar="OWNER.OPTION=VALUE",
+        multiple=True,
+        help="A setting; may be repeated.",
+    ),
+    click.option("--data", metavar="FILE", help="A .txt or .jsonl file instead of the built-in text."),
+    click.option("--seed", type=int, default=0, show_default=True),
+    click.option(
+        "--precision",
+        type=PERCENT,
+        default="3%",
+        show_default=True,
+        help="Half width of mean latency's 95% interval to measure to.",
+    ),
+    click.option("--raw", is_flag=True, help="Keep the time of every window in the result."),
+    click.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long."),
+    click.option(
+        "--results",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("results"),
+        show_default=True,
+        help="Folder that the result file is saved in.",
+    ),
+)
+
+
+def run_options(command: F) -> F:
+    """The options of a run that every command which runs something takes."""
+    for option in reversed(_RUN_OPTIONS):
+        command = option(command)
+    return command
 
 
 def debug_option(command: F) -> F:

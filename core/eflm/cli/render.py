@@ -15,27 +15,33 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from eflm_schemas.comparison import Repeats
+
 #: Remarks up to this many characters stand in their row.
 SHORT = 36
 
 
-def render(result: RunResult, console: Console) -> None:
-    """Print a result: what was run, the figures of each stage, and what a reader must know of them."""
+def render(result: RunResult, console: Console, *, over: Repeats | None = None) -> None:
+    """Print a result: what was run, the figures of each stage, and what a reader must know of them.
+
+    With `over`, the figures are those of several runs of the same question, and the flags of all of them.
+    """
     from rich.text import Text
 
     console.print(Text(heading(result), style="bold"))
     console.print(Text(machine(result), style="dim"))
     footnotes: dict[str, int] = {}
-    for stage, outcome in result.stages.items():
+    for stage, outcome in (result if over is None else over).stages.items():
         console.print()
         console.print(_table(stage, outcome, footnotes))
     if footnotes:
         console.print()
     for remark, mark in footnotes.items():
         console.print(Text(f"[{mark}] {remark}", style="dim"))
-    if result.flags:
+    flags = dict.fromkeys(flag for run in (over.runs if over else (result,)) for flag in run.flags)
+    if flags:
         console.print(Text("\nBefore you trust these figures", style="bold yellow"))
-    for flag in result.flags:
+    for flag in flags:
         where = f" ({flag.stage})" if flag.stage else ""
         console.print(Text(f"  {flag.name}{where}: {flag.detail}", style="yellow"))
     console.print()

@@ -28,8 +28,8 @@ def run(session: Session, model: nn.Module, options: InferOptions) -> None:
     model.eval()
     with torch.no_grad():
         first = next(requests)
-        # Counting slows every operation down, so it has a request of its own, before the warm-up.
-        with session.windows.counting():
+        # Counting and profiling slow every operation down, so they have a request of their own, before the warm-up.
+        with session.rehearsing():
             _serve(session, model, first, warmup=True)
         for number, request in enumerate(chain([first], requests)):
             if number == options.warmup_requests:

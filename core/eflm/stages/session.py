@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from attrs import define, field
 
 from eflm.contracts import Workload
 from eflm.measure.model import begin_tallies, end_tallies
+from eflm.measure.operators import OperatorTimes
 from eflm.measure.windows import Windows
 from eflm.running import device as devices
 from eflm.running.events import EventWriter
@@ -43,6 +46,14 @@ class Session:
     def end_measuring(self, model: nn.Module) -> None:
         """Called right after the measured work: tells its tallies and peaks."""
         self.facts(**devices.peaks(self.device), **end_tallies(model))
+
+    @contextmanager
+    def rehearsing(self) -> Iterator[None]:
+        """A block whose floating-point operations are counted, and of which is told where its time went."""
+        times = OperatorTimes(self.device)
+        with times.watch(), self.windows.counting():
+            yield
+        self.facts(operators=times.shares, operator_calls=times.calls)
 
     def facts(self, **facts: Any) -> None:
         """Facts of the stage at hand, for its record and for the result."""

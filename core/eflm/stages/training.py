@@ -99,17 +99,16 @@ class _Trainer:
         return loss
 
     def rehearse(self, batch: Batch) -> None:
-        """Count a step's operations and what it keeps: forward and backward, with the gradients and any random draws
-        taken back.
+        """Count a step's operations and what it keeps, and find where its time goes: forward and backward.
 
-        Counting slows every operation down, so it is no warm-up either.
+        Gradients and random draws are taken back. All this slows every operation down, so it is no warm-up either.
         """
+        kept = Activations(self._model)
         with (
             devices.fork_random_state(self._session.device),
-            self._session.windows.counting(),
+            self._session.rehearsing(),
             _window(self._session, batch, warmup=True),
         ):
-            kept = Activations(self._model)
             self._gradients(batch, kept.watch())
         self._session.facts(
             activation_bytes=kept.bytes, gradient_bytes=gradient_bytes(self._model.parameters())

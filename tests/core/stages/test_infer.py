@@ -18,7 +18,7 @@ from eflm.stages import infer
 from eflm.stages.options import InferOptions
 from eflm.stages.session import Session
 
-OPTIONS = InferOptions(requests=3, warmup_requests=1, batch_size=2, prompt_tokens=4, new_tokens=5)
+OPTIONS = InferOptions(requests=3, seconds=0, warmup_requests=1, batch_size=2, prompt_tokens=4, new_tokens=5)
 
 
 class Server:

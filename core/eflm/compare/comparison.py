@@ -1,0 +1,100 @@
+"""Two sides, stage by stage and metric by metric."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from eflm.compare.reasons import reasons
+from eflm.compare.sides import caveats
+from eflm.compare.verdicts import CONTAMINATION, MARGIN, difference
+from eflm.errors import EflmError
+from eflm.plan import Plan
+from eflm_schemas import Metric, MetricCard, MetricInfo, RunResult
+from eflm_schemas.comparison import Comparison, Difference, Side
+
+
+def compare(
+    a: Sequence[RunResult],
+    b: Sequence[RunResult],
+    cards: Iterable[MetricCard],
+    *,
+    names: tuple[str, str] = ("A", "B"),
+    margin: float = MARGIN,
+) -> Comparison:
+    """Runs of one question against runs of another; `cards` say which direction of a metric is better."""
+    infos = {info.name: info for card in cards for info in card.metrics}
+    disturbed = any(flag.name in CONTAMINATION for run in (*a, *b) for flag in run.flags)
+    stages: dict[str, dict[str, Difference]] = {}
+    for stage in (stage for stage in a[0].stages if stage in b[0].stages):
+        left, right = _by_metric(a, stage), _by_metric(b, stage)
+        stages[stage] = {
+            name: difference(
+                left[name],
+                right[name],
+                infos.get(name) or _unknown(name, left[name]),
+                device=a[0].environment.device.partition(":")[0],
+                disturbed=disturbed,
+                margin=margin,
+            )
+            for name in left
+            if name in right
+        }
+    return Comparison(
+        a=_side(names[0], a),
+        b=_side(names[1], b),
+        stages=stages,
+        caveats=caveats(a, b),
+        reasons={
+            stage: found
+            for stage, differences in stages.items()
+            if (found := reasons(stage, differences, a, b))
+        },
+    )
+
+
+def run_interleaved(
+    plans: tuple[Plan, Plan],
+    repeats: int,
+    *,
+    results: Path,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> tuple[list[RunResult], list[RunResult]]:
+    """Both plans in turn, A B A B, `repeats` times each, all saved, so that a slow hour of the machine falls on both.
+
+    Raises EflmError when a run fails; those before it are saved.
+    """
+    from eflm.running.run import run
+
+    done: tuple[list[RunResult], list[RunResult]] = ([], [])
+    for turn in range(repeats):
+        for side, plan in enumerate(plans):
+            if progress is not None:
+                progress("runs", 2 * turn + side, 2 * repeats)
+            result = run(plan, results=results)
+            if result.status != "ok":
+                raise EflmError(
+                    f"a run of {'AB'[side]} failed: {result.reason}; earlier runs are in {results}"
+                )
+            done[side].append(result)
+    if progress is not None:
+        progress("runs", 2 * repeats, 2 * repeats)
+    return done
+
+
+def _by_metric(runs: Sequence[RunResult], stage: str) -> Mapping[str, list[Metric]]:
+    found: dict[str, list[Metric]] = {}
+    for run in runs:
+        for name, metric in run.stages[stage].metrics.items():
+            found.setdefault(name, []).append(metric)
+    return found
+
+
+def _unknown(name: str, metrics: Sequence[Metric]) -> MetricInfo:
+    """A metric of a plugin that is not installed here: its direction is not known."""
+    return MetricInfo(name, metrics[0].unit, "neither", "from a plugin that is not installed")
+
+
+def _side(name: str, runs: Sequence[RunResult]) -> Side:
+    flags = dict.fromkeys(flag for run in runs for flag in run.flags)
+    return Side(name=name, keys=tuple(run.key for run in runs), flags=tuple(flags))
