@@ -31,6 +31,8 @@ def bench(
     device: str = "auto",
     seed: int = 0,
     precision: float = 0.03,
+    energy: str = "measured",
+    region: str | None = None,
     raw: bool = False,
     timeout: float | None = None,
     results: str | Path | None = None,
@@ -39,9 +41,9 @@ def bench(
     """Run a composition in a fresh worker process and return its measurements, as `eflm bench` does.
 
     `settings` maps "plugin.option" and "stage.option" to values. `precision` is the half width of mean latency's 95%
-    interval, over that mean, to measure requests to. `timeout` is in seconds. With `raw`, the result holds the time of
-    every window. With `results`, a folder, the result is saved there too. A run that fails is a result with status
-    "failed" and its reason; a request that cannot be raises UsageError.
+    interval, over that mean, to measure requests to. `energy` and `region` are as on the command line. `timeout` is in
+    seconds. With `raw`, the result holds the time of every window. With `results`, a folder, the result is saved there
+    too. A run that fails is a result with status "failed" and its reason; a request that cannot be raises UsageError.
     """
     from eflm.running.run import run
 
@@ -55,6 +57,8 @@ def bench(
         device=device,
         seed=seed,
         precision=precision,
+        energy=energy,
+        region=region,
         raw=raw,
         timeout=timeout,
     )

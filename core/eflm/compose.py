@@ -17,6 +17,7 @@ from attrs import evolve, field, frozen
 
 from eflm import legality
 from eflm.errors import PluginError, UsageError, did_you_mean
+from eflm.measure import carbon, power_model
 from eflm.plan import Chosen, Plan
 from eflm.registry import OWN_DISTRIBUTION, Entry, Registry
 from eflm.stages.options import OPTIONS
@@ -50,6 +51,9 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
     Raises UsageError for what cannot be, PluginError for a plugin that cannot be used here.
     """
     _check_device(spec.device)
+    power_model.stated(spec.energy)
+    if spec.region is not None:
+        carbon.carbon_intensity(spec.region)
     modality = registry.get("modality", spec.modality)
     card = _card(modality, ModalityCard)
     preset = card.preset(spec.model)

@@ -29,7 +29,8 @@ class RunSpec:
     `model` is a preset, a Hub id or a local folder. `stages` empty means the default for that model.
     `settings` maps "plugin.option" and "stage.option" to values, as `--set` does. `timeout` is in seconds.
     `precision` is the half width of the mean latency's 95% interval to aim for, over that mean: 0.03 is ±3%.
-    With `raw`, the result holds the time of every window.
+    `energy` is "measured", "estimate" or "estimate:IDLE:BUSY" in W, for machines that measure none; `region` is a
+    country's three letters, for gCO2e. With `raw`, the result holds the time of every window.
     """
 
     model: str = "nano"
@@ -41,6 +42,8 @@ class RunSpec:
     device: str = "auto"
     seed: int = field(default=0, validator=validators.and_(validators.ge(0), validators.lt(2**63)))
     precision: float = field(default=0.03, validator=validators.and_(validators.gt(0), validators.le(1)))
+    energy: str = "measured"
+    region: str | None = None
     raw: bool = False
     timeout: float | None = field(
         default=None,

@@ -61,6 +61,14 @@ _RUN_OPTIONS = (
         show_default=True,
         help="Half width of mean latency's 95% interval to measure to.",
     ),
+    click.option(
+        "--energy",
+        default="measured",
+        show_default=True,
+        metavar="HOW",
+        help="measured, estimate, or estimate:IDLE:BUSY in W, for where nothing can be measured.",
+    ),
+    click.option("--region", metavar="CODE", help="Country for gCO2e, such as FRA (needs eflm[carbon])."),
     click.option("--raw", is_flag=True, help="Keep the time of every window in the result."),
     click.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long."),
     click.option(

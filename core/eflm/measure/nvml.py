@@ -5,10 +5,26 @@ Every reading is optional: a driver, a container or a MIG slice may refuse any o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from attrs import evolve
+
 from eflm.measure.energy import NoEnergy
+from eflm_schemas import Flag
+
+#: NVML's bits for what holds clocks back, and what they mean. A power limit is part of how a card is sold: a reader
+#: must know of it, and it makes no figure wrong.
+THROTTLING = {
+    0x04: Flag(name="power_limited", detail="the device's power limit held its clocks back"),
+    0x08: Flag(
+        name="throttled", detail="heat, current or a power brake made the hardware hold the clocks back"
+    ),
+    0x20: Flag(name="throttled", detail="the driver held the clocks back because of heat"),
+    0x40: Flag(name="throttled", detail="the hardware held the clocks back because of heat"),
+    0x80: Flag(name="throttled", detail="an external power brake held the clocks back"),
+}
 
 
 class NvmlDevice:
@@ -22,6 +38,8 @@ class NvmlDevice:
         self._nvml = pynvml
         self._pid = pid
         self._most_processes = 0
+        self._reads = 0
+        self._throttled: Counter[int] = Counter()
         try:
             pynvml.nvmlInit()
             self._handle = self._find(uuid)
@@ -56,6 +74,11 @@ class NvmlDevice:
             if self._counts_energy
             else None
         )
+        self._reads += 1
+        reasons = self._ask(lambda: nvml.nvmlDeviceGetCurrentClocksEventReasons(handle)) or 0
+        self._throttled.update(bit for bit in THROTTLING if reasons & bit)
+        clock = self._ask(lambda: nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM))
+        temperature = self._ask(lambda: nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU))
         processes = self._processes()
         self._most_processes = max(self._most_processes, len(processes))
         readings = {
@@ -64,6 +87,8 @@ class NvmlDevice:
             "power": None if power is None else power / 1e3,
             "energy": None if energy is None else energy / 1e3,
             "utilization": rates and rates.gpu / 100,
+            "clock": clock,
+            "temperature": temperature,
         }
         return {name: value for name, value in readings.items() if value is not None}
 
@@ -77,14 +102,23 @@ class NvmlDevice:
         version = self._ask(self._nvml.nvmlSystemGetDriverVersion)
         return None if version is None else str(version)
 
-    @property
-    def other_processes(self) -> int:
-        """The most processes besides the worker that were seen computing on the device.
+    def flags(self) -> list[Flag]:
+        """What was seen on the device that spoils figures: others that computed on it, a clock that was held back.
 
-        In a container NVML names processes by the host's numbers, so the worker is one of those that are
-        listed, whether it is recognised or not.
+        In a container NVML names processes by the host's numbers, so the worker is one of those that are listed,
+        whether it is recognised or not.
         """
-        return max(self._most_processes - 1, 0)
+        flags = []
+        others = max(self._most_processes - 1, 0)
+        if others:
+            plural = "es" if others > 1 else ""
+            detail = f"{others} other process{plural} computed on the device during the run"
+            flags.append(Flag(name="shared_device", detail=detail))
+        for bit, flag in THROTTLING.items():
+            if self._throttled[bit]:
+                share = self._throttled[bit] / self._reads
+                flags.append(evolve(flag, detail=f"{flag.detail} in {share:.0%} of the readings"))
+        return flags
 
     def close(self) -> None:
         """Let go of NVML."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from attrs import field, frozen
 
+from eflm.measure.carbon import CarbonIntensity
+from eflm.measure.power_model import PowerModel
 from eflm_schemas import Metric
 
 
@@ -48,6 +50,8 @@ class Sample:
     device_process: int | None = None  #: device memory in use by the worker
     power: float | None = None
     energy: float | None = None
+    clock: float | None = None  #: MHz of the device's multiprocessors
+    temperature: float | None = None  #: °C of the device
     utilization: float | None = (
         None  #: share of time in which a kernel ran (NVML), or CPU cores' share in use
     )
@@ -88,6 +92,8 @@ class Hardware:
     memory_bytes: int  #: of the device, or of the machine for a CPU run
     energy_source: str | None  #: "NVML energy counter", "RAPL package", ...; None when there is none
     energy_reason: str | None = None  #: why there is none
+    power_model: PowerModel | None = None  #: for an estimate where there is none, if that was asked for
+    carbon: CarbonIntensity | None = None  #: of the region's electricity, if one was given
 
 
 @frozen(kw_only=True)

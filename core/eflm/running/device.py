@@ -55,6 +55,7 @@ def describe(device: str) -> dict[str, Any]:
         return facts | {
             "name": properties.name,
             "uuid": str(properties.uuid),
+            "index": torch.device(device).index or 0,
             "memory_bytes": properties.total_memory,
         }
     return facts | {"name": cpu_name(), "memory_bytes": memory_limit()}

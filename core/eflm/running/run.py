@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -18,8 +17,6 @@ from typing import Any, Literal
 from attrs import asdict, evolve
 
 from eflm import store
-from eflm.measure.energy import NoEnergy, Rapl, find_rapl
-from eflm.measure.nvml import NvmlDevice, NvmlUnavailable
 from eflm.measure.record import Hardware, StageRecord
 from eflm.measure.sampler import Sampler
 from eflm.plan import Plan
@@ -27,8 +24,10 @@ from eflm.running.collect import collect
 from eflm.running.environment import Watch, environment
 from eflm.running.events import decode
 from eflm.running.journal import Journal, StageJournal
+from eflm.running.precision import precision_flags
 from eflm.running.process import WorkerProcess, WorkerTimeout, describe_end
-from eflm_schemas import STAGES, Environment, Flag, Metric, RunResult, StageResult
+from eflm.running.sources import Sources
+from eflm_schemas import STAGES, Environment, Flag, RunResult, StageResult
 from eflm_schemas.convert import to_dict, to_json
 
 Progress = Callable[[str, int, int], None]
@@ -57,9 +56,7 @@ class Watcher:
         self._journal = Journal(on_device=self._watch_device, on_progress=progress)
         self._flags: list[Flag] = []
         self._sampler: Sampler | None = None
-        self._nvml: NvmlDevice | None = None
-        self._driver: str | None = None
-        self._energy: Rapl | NvmlDevice | NoEnergy = NoEnergy("the worker ended before its device was known")
+        self._sources = Sources()
         self._worker_pid = 0
         self._cpu_begin = time.process_time()
 
@@ -75,10 +72,9 @@ class Watcher:
         }
         status: Literal["ok", "failed"] = "ok" if reason is None else "failed"
         facts = self._facts() | ({} if reason is None else {"worker_log": log})
-        where = environment(self._journal.device, self._driver)
+        where = environment(self._journal.device, self._sources.driver)
+        self._sources.close()
         self._flags += self._sampling_flags()
-        if self._nvml is not None:
-            self._nvml.close()
         return RunResult(
             key=key(self._plan.with_device(where.device), where, self._facts()),
             status=status,
@@ -143,22 +139,8 @@ class Watcher:
             self._flags.append(Flag(name="event_lost", detail=detail))
 
     def _watch_device(self, device: Mapping[str, Any]) -> None:
-        """Find what else can be sampled, now that the worker has said where it works."""
         assert self._sampler is not None
-        if "uuid" not in device:
-            self._energy = find_rapl()
-            if isinstance(self._energy, Rapl):
-                self._sampler.attach(self._energy)
-            return
-        try:
-            self._nvml = NvmlDevice(device["uuid"], self._worker_pid)
-        except NvmlUnavailable as error:
-            self._energy = NoEnergy(str(error))
-            self._flags.append(Flag(name="device_unwatched", detail=str(error)))
-            return
-        self._driver = self._nvml.driver()
-        self._energy = self._nvml if self._nvml.source is not None else self._nvml.no_energy
-        self._sampler.attach(self._nvml)
+        self._sources.find(device, self._sampler, self._worker_pid)
 
     # --- making a result of it ------------------------------------------------------------------------
 
@@ -176,7 +158,6 @@ class Watcher:
     def _record(self, name: str, stage: StageJournal) -> StageRecord:
         assert self._sampler is not None
         assert stage.end is not None
-        source = None if isinstance(self._energy, NoEnergy) else self._energy.source
         device = self._journal.device
         return StageRecord(
             stage=name,
@@ -189,8 +170,7 @@ class Watcher:
                 peak_flops=stage.peak_flops,
                 peak_source=stage.peak_source,
                 memory_bytes=device["memory_bytes"],
-                energy_source=source,
-                energy_reason=self._energy.reason if isinstance(self._energy, NoEnergy) else None,
+                **self._sources.energy_facts(self._plan.spec, device["device"]),
             ),
             quality=stage.quality,
             compression=stage.compression,
@@ -220,33 +200,7 @@ class Watcher:
 
     def _sampling_flags(self) -> list[Flag]:
         faults = self._sampler.faults if self._sampler is not None else []
-        flags = [Flag(name="sampling_fault", detail=fault) for fault in faults]
-        others = self._nvml.other_processes if self._nvml is not None else 0
-        if others:
-            detail = (
-                f"{others} other process{'es' if others > 1 else ''} computed on the device during the run"
-            )
-            flags.append(Flag(name="shared_device", detail=detail))
-        return flags
-
-
-def precision_flags(stage: str, latency: Metric | None, wanted: float) -> list[Flag]:
-    """A flag where the mean latency is known less well than was wanted: more work would have been needed."""
-    if latency is None or latency.value is None or latency.n is None:
-        return []
-    if latency.ci95 is None:
-        detail = f"one {'request' if stage == 'infer' else 'step'} was measured, and says nothing of its own spread"
-        return [Flag(name="imprecise", stage=stage, detail=detail)]
-    reached = (latency.ci95[1] - latency.ci95[0]) / 2 / latency.value
-    if reached <= wanted:
-        return []
-    needed = math.ceil(latency.n * (reached / wanted) ** 2)
-    more = "infer.seconds" if stage == "infer" else f"{stage}.steps"
-    detail = (
-        f"AL is known to ±{reached:.1%}, and ±{wanted:.1%} was asked for (--precision); at this spread it takes about "
-        f"{needed:,} of them (--set {more}=...)"
-    )
-    return [Flag(name="imprecise", stage=stage, detail=detail)]
+        return [*self._sources.flags, *(Flag(name="sampling_fault", detail=fault) for fault in faults)]
 
 
 def options_in_force(plan: Plan) -> dict[str, dict[str, Any]]:

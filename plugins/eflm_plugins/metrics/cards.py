@@ -100,6 +100,22 @@ METRICS = (
             MetricInfo(
                 "energy_per_token", "J/token", "lower", "energy over the tokens of the measured windows"
             ),
+            MetricInfo("energy_per_sample", "J/sample", "lower", "energy over the samples of the windows"),
+            MetricInfo(
+                "prefill_energy_per_token",
+                "J/token",
+                "lower",
+                "energy of the prefill over the prompts' tokens",
+            ),
+            MetricInfo(
+                "decode_energy_per_token",
+                "J/token",
+                "lower",
+                "energy of the decode over the tokens after the first",
+            ),
+            MetricInfo(
+                "carbon", "gCO2e", "lower", "energy times the yearly mean intensity of a region's electricity"
+            ),
         ),
     ),
     MetricCard(

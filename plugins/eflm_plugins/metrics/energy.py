@@ -4,59 +4,119 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from attrs import frozen
+
 from eflm.measure.record import StageRecord
-from eflm.measure.statistics import integrate, interpolate
+from eflm.measure.statistics import Series, integrate, interpolate
 from eflm_plugins.metrics.figures import spans, timed, uncovered
 from eflm_schemas import Metric
 from eflm_schemas.result import Provenance
 
+JOULES_PER_KWH = 3.6e6
+
+Spans = Sequence[tuple[int, int]]
+
 
 class Energy:
-    """Power and energy of the measured work: a counter's where there is one, else sampled power, else none."""
+    """Power and energy of the measured work: a counter's where there is one, else sampled power, else none.
+
+    Where neither is to be had and a user asked for it, power is worked out from utilization, and labelled so.
+    """
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
-        """AEC in W, energy in J, and J per token of the stage."""
+        """AEC in W, energy in J, J per token and sample, J per token of inference's phases, and gCO2e where asked."""
         work = spans(record)
-        joules, provenance, remark = _joules(record, work)
-        if joules is None:
-            reason = record.hardware.energy_reason or remark
+        source = _source(record, work)
+        if isinstance(source, str):
             return {
-                "AEC": Metric.unavailable("W", reason),
-                "energy": Metric.unavailable("J", reason),
-                "energy_per_token": Metric.unavailable("J/token", reason),
+                name: Metric.unavailable(unit, record.hardware.energy_reason or source)
+                for name, unit in (("AEC", "W"), ("energy", "J"), ("energy_per_token", "J/token"))
             }
+        joules = source.joules(work)
         seconds = sum(end - begin for begin, end in work) / 1e9
-        tokens = sum(window.tokens for window in timed(record))
-        source = f"{record.hardware.energy_source}, {remark}"
         metrics = {
-            "AEC": Metric(value=joules / seconds, unit="W", provenance=provenance, n=len(work), note=source),
-            "energy": Metric(value=joules, unit="J", provenance=provenance, n=len(work), note=source),
+            "AEC": source.metric(joules / seconds, "W", len(work)),
+            "energy": source.metric(joules, "J", len(work)),
         }
-        if tokens:
-            metrics["energy_per_token"] = Metric(
-                value=joules / tokens, unit="J/token", provenance="computed", n=tokens, note=source
-            )
-        return metrics
+        for name, unit, count in (
+            ("energy_per_token", "J/token", sum(window.tokens for window in timed(record))),
+            ("energy_per_sample", "J/sample", sum(window.samples for window in timed(record))),
+        ):
+            if count:
+                metrics[name] = source.metric(joules / count, unit, count)
+        return metrics | _phases(record, source) | _carbon(record, joules, source)
 
 
-def _joules(record: StageRecord, work: Sequence[tuple[int, int]]) -> tuple[float | None, Provenance, str]:
-    """Joules of the work, how they are known, and a remark; None with the reason as the remark."""
+@frozen
+class _Source:
+    """Where joules come from: a series of readings, and how they become energy."""
+
+    series: Series
+    provenance: Provenance
+    remark: str
+
+    def joules(self, work: Spans) -> float:
+        if self.provenance == "counter":
+            return sum(interpolate(self.series, end) - interpolate(self.series, begin) for begin, end in work)
+        return sum(integrate(self.series, begin, end) for begin, end in work)
+
+    def metric(self, value: float, unit: str, n: int) -> Metric:
+        return Metric(value=value, unit=unit, provenance=self.provenance, n=n, note=self.remark)
+
+
+def _source(record: StageRecord, work: Spans) -> _Source | str:
+    """The best source that covers the work, or why there is none."""
     if not work:
-        return None, "unavailable", "no work was measured"
-    counted = record.series(lambda sample: sample.energy)
-    power = record.series(lambda sample: sample.power)
-    series, provenance = (counted, "counter") if len(counted) > 1 else (power, "sampled")
+        return "no work was measured"
+    hardware = record.hardware
+    counted, power = record.series(lambda s: s.energy), record.series(lambda s: s.power)
+    name, how = hardware.energy_source, ""
+    provenance: Provenance
+    if len(counted) > 1:
+        series, provenance, how = counted, "counter", ", interpolated at its ends"
+    elif power:
+        series, provenance = power, "sampled"
+    elif hardware.power_model is not None:
+        model = hardware.power_model
+        series = [
+            (sample.time, model.power(sample.utilization, sample.rss or 0))
+            for sample in record.samples
+            if sample.utilization is not None
+        ]
+        name, provenance = f"estimated: {model.words}", "estimated"
+    else:
+        return "energy was not read while work was measured"
     if not series:
-        return None, "unavailable", "energy was not read while work was measured"
+        return "utilization was not read while work was measured"
     gap = uncovered(series, work)
     if gap is not None:
-        return None, "unavailable", f"the readings do not cover the work: {gap}"
+        return f"the readings do not cover the work: {gap}"
     readings = sum(work[0][0] <= time <= work[-1][1] for time, _ in series)
-    remark = f"{readings} readings during the work"
-    if provenance == "counter":
-        joules = sum(interpolate(series, end) - interpolate(series, begin) for begin, end in work)
-        return joules, "counter", f"{remark}, interpolated at its ends"
-    return sum(integrate(series, begin, end) for begin, end in work), "sampled", remark
+    return _Source(series, provenance, f"{name}, {readings} readings during the work{how}")
+
+
+def _phases(record: StageRecord, source: _Source) -> dict[str, Metric]:
+    """Prefill and decode apart: J for each prompt token, and for each token generated after the first."""
+    found = {}
+    for phase in ("prefill", "decode"):
+        windows = [window for window in timed(record, phase) if window.tokens]
+        if windows:
+            joules = source.joules([(window.begin, window.end) for window in windows])
+            tokens = sum(window.tokens for window in windows)
+            found[f"{phase}_energy_per_token"] = source.metric(joules / tokens, "J/token", tokens)
+    return found
+
+
+def _carbon(record: StageRecord, joules: float, source: _Source) -> dict[str, Metric]:
+    intensity = record.hardware.carbon
+    if intensity is None:
+        return {}
+    note = (
+        f"{intensity.grams_per_kwh:.4g} gCO2e/kWh in {intensity.region}, {intensity.year}, {intensity.source}; "
+        f"energy: {source.remark}"
+    )
+    grams = joules / JOULES_PER_KWH * intensity.grams_per_kwh
+    return {"carbon": Metric(value=grams, unit="gCO2e", provenance="estimated", note=note)}
 
 
 def energy(_options: None) -> Energy:

@@ -46,7 +46,10 @@ def test_technique_sets_run_in_turn_and_a_slower_one_is_worse_and_told_why(known
     assert latency["basis"] == "between runs: 2 and 2"
     assert document["stages"]["pretrain"]["memory_weights"]["verdict"] == "tie"
     assert any("times the operations" in reason for reason in document["reasons"]["pretrain"])
-    assert document["caveats"] == []
+    assert document["caveats"] == [
+        "the sides have different modality/known.seconds",
+        "the sides have different modality/known.matrix",
+    ]
     # A B A B, each in a file of its own, so that they can be compared again.
     saved = [json.loads(path.read_text()) for path in sorted((tmp_path / "results").iterdir())]
     assert [float(run["spec"]["settings"]["known.seconds"]) for run in saved] == [0.06, 0.02, 0.06, 0.02]

@@ -18,11 +18,14 @@ class Driver(types.ModuleType):
     """A `pynvml` with one device, which refuses the questions named in `refused`."""
 
     NVMLError = NVMLError
+    NVML_CLOCK_SM = 1
+    NVML_TEMPERATURE_GPU = 0
 
     def __init__(self, *refused: str) -> None:
         super().__init__("pynvml")
         self.refused = set(refused)
         self.millijoules = 5_000
+        self.reasons = 0
         self.pids = {4242: 3_000_000_000}
 
     def __getattr__(self, name):
@@ -36,6 +39,9 @@ class Driver(types.ModuleType):
             ),
             "nvmlDeviceGetUtilizationRates": lambda _: types.SimpleNamespace(gpu=75),
             "nvmlDeviceGetPowerUsage": lambda _: 350_000,
+            "nvmlDeviceGetCurrentClocksEventReasons": lambda _: self.reasons,
+            "nvmlDeviceGetClockInfo": lambda _, kind: {1: 1980}[kind],
+            "nvmlDeviceGetTemperature": lambda _, kind: {0: 61}[kind],
             "nvmlDeviceGetTotalEnergyConsumption": lambda _: self.millijoules,
             "nvmlDeviceGetComputeRunningProcesses": lambda _: [
                 types.SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in self.pids.items()
@@ -74,6 +80,8 @@ def test_a_device_is_read_in_our_units(driver):
         "power": 350.0,
         "energy": 5.0,
         "utilization": 0.75,
+        "clock": 1980,
+        "temperature": 61,
     }
     assert device.source == "NVML energy counter"
     assert device.driver() == "580.1"
@@ -102,7 +110,7 @@ def test_any_question_may_be_refused_later(driver):
         "nvmlDeviceGetComputeRunningProcesses",
         "nvmlDeviceGetPowerUsage",
     }
-    assert device.read() == {"energy": 5.0, "utilization": 0.75}
+    assert device.read() == {"energy": 5.0, "utilization": 0.75, "clock": 1980, "temperature": 61}
 
 
 @pytest.mark.parametrize(("uuid", "refused"), [("9999", ()), ("1234", ("nvmlInit",))])
@@ -116,9 +124,37 @@ def test_other_processes_are_those_besides_the_worker(driver):
     module = driver()
     device = NvmlDevice("1234", pid=4242)
     device.read()
-    assert device.other_processes == 0
+    assert device.flags() == []
     module.pids[1] = 5
     device.read()
     del module.pids[1]
     device.read()
-    assert device.other_processes == 1
+    (flag,) = device.flags()
+    assert flag.name == "shared_device"
+    assert "1 other process computed" in flag.detail
+
+
+def test_clocks_that_are_held_back_are_flagged_with_their_share(driver):
+    module = driver()
+    device = NvmlDevice("1234", pid=4242)
+    for reasons in (0x01, 0x04, 0x40, 0x44):  # idle, power limit, heat, both
+        module.reasons = reasons
+        device.read()
+    flags = {flag.name: flag.detail for flag in device.flags()}
+    assert flags == {
+        "power_limited": "the device's power limit held its clocks back in 50% of the readings",
+        "throttled": "the hardware held the clocks back because of heat in 50% of the readings",
+    }
+
+
+def test_a_device_that_vanishes_on_the_way_ends_the_readings_not_the_run(driver):
+    module = driver()
+    device = NvmlDevice("1234", pid=4242)
+    module.refused = {name for name in dir(module) if name.startswith("nvml")} | {
+        "nvmlDeviceGetMemoryInfo", "nvmlDeviceGetUtilizationRates", "nvmlDeviceGetPowerUsage",
+        "nvmlDeviceGetTotalEnergyConsumption", "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetClockInfo",
+        "nvmlDeviceGetTemperature", "nvmlDeviceGetComputeRunningProcesses", "nvmlShutdown",
+    }  # fmt: skip
+    assert device.read() == {}
+    assert device.flags() == []
+    device.close()

@@ -7,6 +7,8 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
+from eflm.measure.carbon import CarbonIntensity
+from eflm.measure.power_model import PowerModel
 from eflm.measure.record import Compression, Hardware, ModelFacts, Sample, StageRecord, Window
 from eflm.plan import Chosen
 from eflm.running.collect import collect
@@ -187,6 +189,42 @@ def test_readings_that_do_not_cover_the_work_are_no_measurement(kept, gap):
         assert metrics[name].value is None
         assert "do not cover the work" in metrics[name].reason
         assert gap in metrics[name].reason
+
+
+def test_energy_is_told_by_phase_and_sample():
+    joules = [0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0]
+    counter = evolve(HARDWARE, energy_source="NVML energy counter", energy_reason=None)
+    metrics = figures(infer(hardware=counter, samples=sampled(energy=joules)))
+    assert metrics["energy"].value == pytest.approx(10)
+    assert metrics["energy_per_sample"].value == pytest.approx(10 / 2)
+    assert metrics["prefill_energy_per_token"].value == pytest.approx(2 / 20)
+    assert metrics["decode_energy_per_token"].value == pytest.approx(6 / 6)
+    assert {metrics[n].provenance for n in ("prefill_energy_per_token", "energy_per_sample")} == {"counter"}
+
+
+MODEL = PowerModel(idle=10, busy=110, per_gb=1, source="this test")
+
+
+def test_power_is_estimated_from_utilization_only_where_nothing_is_measured():
+    asked = evolve(HARDWARE, energy_reason=None, power_model=MODEL)
+    busy = {"utilization": [0.5] * 7, "rss": [2_000_000_000] * 7}
+    metrics = figures(record(hardware=asked, samples=sampled(**busy)))
+    assert metrics["AEC"].value == pytest.approx(10 + 50 + 2)
+    assert metrics["AEC"].provenance == metrics["energy"].provenance == "estimated"
+    assert "10 W + utilization × 100 W + 1 W per GB of memory, from this test" in metrics["AEC"].note
+    measured = figures(record(hardware=asked, samples=sampled(**busy, power=[5.0] * 7)))
+    assert (measured["AEC"].value, measured["AEC"].provenance) == (5.0, "sampled")
+
+
+def test_carbon_is_the_energy_times_the_regions_intensity():
+    region = CarbonIntensity(region="Testland (TST)", grams_per_kwh=360, year=2023, source="this test")
+    watched = evolve(HARDWARE, energy_source="NVML power", energy_reason=None, carbon=region)
+    metrics = figures(record(hardware=watched, samples=sampled(power=[2500.0] * 7)))
+    assert metrics["energy"].value == pytest.approx(10_000)
+    assert metrics["carbon"].value == pytest.approx(1.0)  # 10 kJ are a 360th of a kWh
+    assert metrics["carbon"].provenance == "estimated"
+    assert "360 gCO2e/kWh in Testland (TST), 2023, this test" in metrics["carbon"].note
+    assert "carbon" not in figures(record(samples=sampled(power=[2500.0] * 7)))
 
 
 def test_energy_that_cannot_be_read_says_why_and_is_never_zero():

@@ -1,0 +1,76 @@
+"""What can be sampled besides the worker itself, once it has said where it works: the device, and energy.
+
+Owned by `eflm.running.run`, which attaches what is found here to its sampler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import psutil
+from attrs import define, field
+
+from eflm.measure.carbon import CarbonIntensity, carbon_intensity
+from eflm.measure.energy import NoEnergy, Rapl, find_rapl
+from eflm.measure.nvml import NvmlDevice, NvmlUnavailable
+from eflm.measure.power_model import PowerModel, power_model
+from eflm.measure.sampler import Sampler
+from eflm.measure.zeus import ZeusChip, ZeusGpu, find_chip, find_gpu
+from eflm_schemas import Flag, RunSpec
+
+UNKNOWN = NoEnergy("the worker ended before its device was known")
+
+
+@define
+class Sources:
+    """The sources of one run. Before `find`, none."""
+
+    energy: Rapl | NvmlDevice | ZeusChip | ZeusGpu | NoEnergy = UNKNOWN
+    driver: str | None = None
+    flags: list[Flag] = field(factory=list)
+    _nvml: NvmlDevice | None = None
+
+    def find(self, device: Mapping[str, Any], sampler: Sampler, worker_pid: int) -> None:
+        """Have `sampler` read all that tells something of `device`, as the worker described it."""
+        if "uuid" not in device:
+            self._first_of(find_rapl(), find_chip(), sampler)
+            return
+        try:
+            self._nvml = NvmlDevice(device["uuid"], worker_pid)
+        except NvmlUnavailable as error:
+            self.flags.append(Flag(name="device_unwatched", detail=str(error)))
+            self._first_of(NoEnergy(str(error)), find_gpu(device.get("index", 0)), sampler)
+            return
+        self.driver = self._nvml.driver()
+        self.energy = self._nvml if self._nvml.source is not None else self._nvml.no_energy
+        sampler.attach(self._nvml)
+
+    def _first_of(
+        self, first: Rapl | NoEnergy, second: ZeusChip | ZeusGpu | NoEnergy, sampler: Sampler
+    ) -> None:
+        """Where neither tells energy, the first one's reason is what a reader is told."""
+        self.energy = second if isinstance(first, NoEnergy) and not isinstance(second, NoEnergy) else first
+        if not isinstance(self.energy, NoEnergy):
+            sampler.attach(self.energy)
+
+    def energy_facts(self, spec: RunSpec, device: str) -> dict[str, Any]:
+        """Where energy comes from, or why there is none, as fields of `eflm.measure.record.Hardware`."""
+        carbon: CarbonIntensity | None = None if spec.region is None else carbon_intensity(spec.region)
+        if not isinstance(self.energy, NoEnergy):
+            return {"energy_source": self.energy.source, "carbon": carbon}
+        model = power_model(spec.energy, device, psutil.cpu_count() or 1)
+        if isinstance(model, PowerModel):
+            return {"energy_source": None, "power_model": model, "carbon": carbon}
+        return {
+            "energy_source": None,
+            "energy_reason": f"{self.energy.reason}; {model.reason}",
+            "carbon": carbon,
+        }
+
+    def close(self) -> None:
+        """Let go of the device, and note what it saw of others."""
+        if self._nvml is None:
+            return
+        self.flags += self._nvml.flags()
+        self._nvml.close()
