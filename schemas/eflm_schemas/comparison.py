@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from attrs import field, frozen
 
 from eflm_schemas.result import Flag, RunResult, StageResult
 
 REPEATS_SCHEMA = "eflm.repeats/1"
+SWEEP_SCHEMA = "eflm.sweep/1"
 COMPARISON_SCHEMA = "eflm.comparison/1"
 
 Verdict = Literal[
@@ -28,6 +29,24 @@ class Repeats:
     schema: str = field(default=REPEATS_SCHEMA)
     runs: tuple[RunResult, ...]
     stages: Mapping[str, StageResult]
+
+
+@frozen(kw_only=True)
+class Point:
+    """One setting of a sweep: the values that it has there, its runs, and each metric over them."""
+
+    settings: Mapping[str, Any]
+    runs: tuple[RunResult, ...]
+    stages: Mapping[str, StageResult]
+
+
+@frozen(kw_only=True)
+class Sweep:
+    """The same question over several values of some settings."""
+
+    schema: str = field(default=SWEEP_SCHEMA)
+    over: tuple[str, ...]
+    points: tuple[Point, ...]
 
 
 @frozen(kw_only=True)

@@ -16,10 +16,17 @@ from typing import Any, Literal
 import attrs
 
 from eflm_schemas.cards import KINDS, Ref
-from eflm_schemas.comparison import COMPARISON_SCHEMA, REPEATS_SCHEMA, Comparison, Repeats
+from eflm_schemas.comparison import (
+    COMPARISON_SCHEMA,
+    REPEATS_SCHEMA,
+    SWEEP_SCHEMA,
+    Comparison,
+    Repeats,
+    Sweep,
+)
 from eflm_schemas.options import OptionInfo
 from eflm_schemas.result import SCHEMA, Metric, RunResult
-from eflm_schemas.spec import STAGES, RunSpec
+from eflm_schemas.spec import ISOLATIONS, STAGES, RunSpec
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
 FOLDER = Path(__file__).parent / "json"
@@ -55,11 +62,13 @@ _RULES: dict[type, dict[str, Any]] = {
         "else": {"properties": {"reason": {"type": "null"}}},
     },
     Repeats: {"properties": {"schema": {"const": REPEATS_SCHEMA}}},
+    Sweep: {"properties": {"schema": {"const": SWEEP_SCHEMA}}},
     Comparison: {"properties": {"schema": {"const": COMPARISON_SCHEMA}}},
     RunSpec: {
         "properties": {
             "stages": {"items": {"enum": list(STAGES)}, "uniqueItems": True},
             "seed": {"minimum": 0},
+            "isolation": {"enum": list(ISOLATIONS)},
             "precision": {"exclusiveMinimum": 0, "maximum": 1},
             "timeout": {"exclusiveMinimum": 0},
         }
@@ -76,6 +85,11 @@ def result_schema() -> dict[str, Any]:
 def repeats_schema() -> dict[str, Any]:
     """Of `eflm bench --repeat N --json`."""
     return _document("eflm repeats", Repeats, written=True)
+
+
+def sweep_schema() -> dict[str, Any]:
+    """Of `eflm bench --set OWNER.OPTION=1,2,3 --json`."""
+    return _document("eflm sweep", Sweep, written=True)
 
 
 def comparison_schema() -> dict[str, Any]:
@@ -121,6 +135,7 @@ SCHEMAS = {
     "result.schema.json": result_schema,
     "spec.schema.json": spec_schema,
     "repeats.schema.json": repeats_schema,
+    "sweep.schema.json": sweep_schema,
     "comparison.schema.json": comparison_schema,
     "cards.schema.json": cards_schema,
 }

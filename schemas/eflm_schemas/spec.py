@@ -12,6 +12,10 @@ from attrs import field, frozen, validators
 STAGES: tuple[str, ...] = ("pretrain", "finetune", "infer")
 
 
+#: How a run is kept apart from others: a fork of a server, a new interpreter, or, for debugging, not at all.
+ISOLATIONS: tuple[str, ...] = ("forkserver", "spawn", "none")
+
+
 @frozen(kw_only=True)
 class Techniques:
     """One plugin name per kind of technique; None leaves that part as the model has it."""
@@ -30,7 +34,8 @@ class RunSpec:
     `settings` maps "plugin.option" and "stage.option" to values, as `--set` does. `timeout` is in seconds.
     `precision` is the half width of the mean latency's 95% interval to aim for, over that mean: 0.03 is ±3%.
     `energy` is "measured", "estimate" or "estimate:IDLE:BUSY" in W, for machines that measure none; `region` is a
-    country's three letters, for gCO2e. With `raw`, the result holds the time of every window.
+    country's three letters, for gCO2e. `isolation` is one of ISOLATIONS. With `raw`, the result holds the time of
+    every window.
     """
 
     model: str = "nano"
@@ -44,6 +49,7 @@ class RunSpec:
     precision: float = field(default=0.03, validator=validators.and_(validators.gt(0), validators.le(1)))
     energy: str = "measured"
     region: str | None = None
+    isolation: str = field(default="forkserver", validator=validators.in_(ISOLATIONS))
     raw: bool = False
     timeout: float | None = field(
         default=None,

@@ -20,6 +20,7 @@ DEBUG = "eflm.debug"
 COMMANDS = {
     "bench": ("bench", "Run a composition of techniques and measure it."),
     "compare": ("compare", "Compare two results, or two technique sets that are run for it."),
+    "doctor": ("doctor", "Say what this machine can measure, and check the ruler."),
     "list-plugins": ("list_plugins", "List the plugins: name, summary, origin, status."),
     "show": ("show", "Show one plugin: options, source, where it may be used."),
 }

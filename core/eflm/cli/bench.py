@@ -11,10 +11,12 @@ import click
 
 from eflm.api import request
 from eflm.cli.options import debug_option, json_option, run_options
+from eflm.compare.sweep import points, swept
 from eflm.compose import compose
 from eflm.errors import UsageError
 from eflm.registry import load_plugins
 from eflm_schemas import RunResult, Techniques
+from eflm_schemas.comparison import Repeats, Sweep
 
 if TYPE_CHECKING:
     from eflm.running.run import Progress
@@ -54,21 +56,27 @@ def command(
     """Run a composition of techniques and measure it.
 
     For example: eflm bench --attention nsa --peft dora --set nsa.window=128
+
+    Several numbers in a setting are several runs: --set infer.batch_size=1,8,32
     """
-    spec = request(
-        techniques=Techniques(attention=attention, moe=moe, peft=peft, quant=quant),
-        stages=stages,
-        settings=settings_of(assignments),
-        **fields,
-    )
-    plan = compose(spec, load_plugins())
+    settings = settings_of(assignments)
+    techniques = Techniques(attention=attention, moe=moe, peft=peft, quant=quant)
+    specs = [
+        request(techniques=techniques, stages=stages, settings=point, **fields) for point in points(settings)
+    ]
+    registry = load_plugins()
+    # All of them before the first one runs: a mistake in the last must not cost the others' time.
+    plans = [compose(spec, registry) for spec in specs]
     # Only now, with a request that can be, the heavy part.
     from eflm.running.run import run
 
+    done: list[list[RunResult]] = [[] for _ in plans]
     with progress_bars(wanted=not as_json) as progress:
-        done = [run(plan, results=results, progress=progress) for _ in range(repeat)]
-    _report(done, results, as_json)
-    if any(result.status != "ok" for result in done):
+        for _ in range(repeat):
+            for plan, runs in zip(plans, done, strict=True):
+                runs.append(run(plan, results=results, progress=progress))
+    _report(done, swept(settings), results, as_json)
+    if any(result.status != "ok" for runs in done for result in runs):
         ctx.exit(1)
 
 
@@ -83,21 +91,26 @@ def settings_of(assignments: tuple[str, ...]) -> dict[str, str]:
     return settings
 
 
-def _report(done: list[RunResult], results: Path, as_json: bool) -> None:
-    from eflm.compare.pooling import repeats
+def _report(done: list[list[RunResult]], over: tuple[str, ...], results: Path, as_json: bool) -> None:
+    from eflm.compare.pooling import repeats, sweep
     from eflm.store import path_of
 
-    document = done[0] if len(done) == 1 else repeats(done)
+    document: RunResult | Repeats | Sweep = done[0][0]
+    if over:
+        document = sweep(over, done)
+    elif len(done[0]) > 1:
+        document = repeats(done[0])
     if as_json:
         from eflm_schemas.convert import to_json
 
         click.echo(to_json(document, indent=2))
     else:
+        from eflm.cli import render
         from eflm.cli.console import output
-        from eflm.cli.render import render
 
-        render(done[-1], output(), over=None if len(done) == 1 else repeats(done))
-    for result in done:
+        show = {RunResult: render.render, Repeats: render.render_repeats, Sweep: render.render_sweep}
+        show[type(document)](document, output())  # type: ignore[operator]
+    for result in (result for runs in done for result in runs):
         if result.status != "ok":
             click.echo(f"eflm: the run failed: {result.reason}", err=True)
         click.echo(f"saved: {path_of(results, result)}", err=as_json)

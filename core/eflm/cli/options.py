@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from eflm.cli import DEBUG
+from eflm_schemas.spec import ISOLATIONS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,6 +70,13 @@ _RUN_OPTIONS = (
         help="measured, estimate, or estimate:IDLE:BUSY in W, for where nothing can be measured.",
     ),
     click.option("--region", metavar="CODE", help="Country for gCO2e, such as FRA (needs eflm[carbon])."),
+    click.option(
+        "--isolation",
+        type=click.Choice(ISOLATIONS),
+        default="forkserver",
+        show_default=True,
+        help="How a run gets a process of its own; none shares this one, for debuggers.",
+    ),
     click.option("--raw", is_flag=True, help="Keep the time of every window in the result."),
     click.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long."),
     click.option(

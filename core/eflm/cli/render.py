@@ -5,46 +5,91 @@ A remark that is long, such as why there is no energy, stands below the tables, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from eflm.cli.console import table_of
 from eflm.cli.numbers import decimals_of, number, scale
-from eflm_schemas import Metric, RunResult, StageResult
+from eflm_schemas import Flag, Metric, RunResult, StageResult
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from eflm_schemas.comparison import Repeats
+    from eflm_schemas.comparison import Repeats, Sweep
 
 #: Remarks up to this many characters stand in their row.
 SHORT = 36
 
 
-def render(result: RunResult, console: Console, *, over: Repeats | None = None) -> None:
-    """Print a result: what was run, the figures of each stage, and what a reader must know of them.
+def render(result: RunResult, console: Console) -> None:
+    """Print a result: what was run, the figures of each stage, and what a reader must know of them."""
+    _print(result, result.stages, result.flags, console)
 
-    With `over`, the figures are those of several runs of the same question, and the flags of all of them.
-    """
+
+def render_repeats(repeats: Repeats, console: Console) -> None:
+    """Print several runs of one question: the means of their figures, and the flags of all of them."""
+    flags = dict.fromkeys(flag for run in repeats.runs for flag in run.flags)
+    _print(repeats.runs[-1], repeats.stages, flags, console)
+
+
+def render_sweep(sweep: Sweep, console: Console) -> None:
+    """Print a sweep: a table for each stage, in which every point is a column."""
+    from rich.text import Text
+
+    first = sweep.points[0].runs[0]
+    console.print(Text(heading(first), style="bold"))
+    console.print(Text(machine(first), style="dim"))
+    labels = [
+        ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in point.settings.items())
+        for point in sweep.points
+    ]
+    for stage in dict.fromkeys(name for point in sweep.points for name in point.stages):
+        console.print()
+        table = table_of(stage, "metric", *labels)
+        for column in table.columns[1:]:
+            column.justify = "right"
+        stages = [point.stages.get(stage) for point in sweep.points]
+        for name in dict.fromkeys(name for found in stages if found for name in found.metrics):
+            metrics = [found.metrics.get(name) if found else None for found in stages]
+            cells = ["–" if metric is None else " ".join(figure(metric)) for metric in metrics]
+            table.add_row(name, *cells)
+        console.print(table)
+    _print_flags(
+        dict.fromkeys(flag for point in sweep.points for run in point.runs for flag in run.flags), console
+    )
+    console.print()
+
+
+def _print(
+    result: RunResult, stages: Mapping[str, StageResult], flags: Iterable[Flag], console: Console
+) -> None:
     from rich.text import Text
 
     console.print(Text(heading(result), style="bold"))
     console.print(Text(machine(result), style="dim"))
     footnotes: dict[str, int] = {}
-    for stage, outcome in (result if over is None else over).stages.items():
+    for stage, outcome in stages.items():
         console.print()
         console.print(_table(stage, outcome, footnotes))
     if footnotes:
         console.print()
     for remark, mark in footnotes.items():
         console.print(Text(f"[{mark}] {remark}", style="dim"))
-    flags = dict.fromkeys(flag for run in (over.runs if over else (result,)) for flag in run.flags)
-    if flags:
-        console.print(Text("\nBefore you trust these figures", style="bold yellow"))
+    _print_flags(flags, console)
+    console.print()
+
+
+def _print_flags(flags: Iterable[Flag], console: Console) -> None:
+    from rich.text import Text
+
+    title = "\nBefore you trust these figures"
     for flag in flags:
+        if title:
+            console.print(Text(title, style="bold yellow"))
+            title = ""
         where = f" ({flag.stage})" if flag.stage else ""
         console.print(Text(f"  {flag.name}{where}: {flag.detail}", style="yellow"))
-    console.print()
 
 
 def heading(result: RunResult) -> str:

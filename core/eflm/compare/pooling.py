@@ -8,19 +8,35 @@ from attrs import evolve
 
 from eflm.measure.statistics import confidence_interval, mean, standard_deviation
 from eflm_schemas import Metric, RunResult, StageResult
-from eflm_schemas.comparison import Repeats
+from eflm_schemas.comparison import Point, Repeats, Sweep
 
 
 def repeats(results: Sequence[RunResult]) -> Repeats:
     """The runs together. Stages that a failed run did not finish rest on the others."""
-    names = dict.fromkeys(name for result in results for name in result.stages)
-    return Repeats(
-        runs=tuple(results),
-        stages={
-            name: _pooled_stage([result.stages[name] for result in results if name in result.stages])
-            for name in names
-        },
+    return Repeats(runs=tuple(results), stages=_pooled(results))
+
+
+def sweep(over: Sequence[str], done: Sequence[Sequence[RunResult]]) -> Sweep:
+    """The runs of each point of a sweep over the settings `over`; one run stands as it is."""
+    return Sweep(
+        over=tuple(over),
+        points=tuple(
+            Point(
+                settings={name: runs[0].spec.settings[name] for name in over},
+                runs=tuple(runs),
+                stages=runs[0].stages if len(runs) == 1 else _pooled(runs),
+            )
+            for runs in done
+        ),
     )
+
+
+def _pooled(results: Sequence[RunResult]) -> dict[str, StageResult]:
+    names = dict.fromkeys(name for result in results for name in result.stages)
+    return {
+        name: _pooled_stage([result.stages[name] for result in results if name in result.stages])
+        for name in names
+    }
 
 
 def _pooled_stage(stages: Sequence[StageResult]) -> StageResult:

@@ -153,6 +153,25 @@ def measure_peak(device: str, dtype: str, *, budget: float = 0.25) -> tuple[floa
     return best, alone or device.startswith("cuda")
 
 
+def memory_bandwidth(device: str, *, budget: float = 1.0) -> float:
+    """Bytes per second, read and written, of the fastest copy of a tensor too large for any cache."""
+    import torch
+
+    from eflm.measure.windows import synchronizer
+
+    synchronize = synchronizer(device)
+    source = torch.ones(1 << 26, device=device)  # 268 MB
+    target = torch.empty_like(source)
+    best, begin = 0.0, time.perf_counter()
+    while time.perf_counter() - begin < budget or best == 0.0:
+        synchronize()
+        copied = time.perf_counter()
+        target.copy_(source)
+        synchronize()
+        best = max(best, 2 * source.numel() * source.element_size() / (time.perf_counter() - copied))
+    return best
+
+
 def cpu_name() -> str:
     """The processor's model, as the kernel names it."""
     import platform

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import selectors
 import signal
@@ -12,10 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
+
+from eflm.errors import EflmError
+from eflm.running.forkserver import ForkServer
 
 #: How long a worker that has said its last word, or whose pipe has closed, may take to end.
 GRACE_SECONDS = 10.0
@@ -26,38 +30,64 @@ class WorkerTimeout(Exception):
     """The worker did not finish within the time that the spec gives it."""
 
 
-class WorkerProcess:
-    """`python -m eflm.running.worker`, given `spec` as JSON on its standard input."""
+class Running(Protocol):
+    """A started process, as `subprocess.Popen` is one."""
 
-    def __init__(self, spec: str, timeout: float | None) -> None:
+    pid: int
+
+    def poll(self) -> int | None:
+        """The exit status, None while it runs."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        """The exit status; subprocess.TimeoutExpired when it still runs."""
+
+
+class WorkerProcess:
+    """A worker, given `spec` as JSON on its standard input.
+
+    `isolation`: "spawn" starts a new interpreter, "forkserver" forks one that has imported already what every run
+    needs, and the modules in `preload`. Either way nothing of an earlier run is in it.
+    """
+
+    def __init__(
+        self,
+        spec: str,
+        timeout: float | None,
+        *,
+        isolation: str = "spawn",
+        preload: Iterable[str] = (),
+    ) -> None:
         # It has no name, so that not even SIGKILL leaves it behind.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._events, descriptor = os.pipe()
+        self._events, events = os.pipe()
+        standard_input, self._input = os.pipe()
         try:
-            self._process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-P",
-                    "-m",
-                    "eflm.running.worker",
-                    f"--events={descriptor}",
-                    f"--parent={os.getpid()}",
-                ],
-                stdin=subprocess.PIPE,
-                stdout=self._log,
-                stderr=self._log,
-                pass_fds=(descriptor,),
-                start_new_session=True,
-                env=_environment(),
-            )
+            if isolation == "forkserver":
+                self._process: Running = _fork(preload, standard_input, self._log.fileno(), events)
+            else:
+                self._process = self._spawn(standard_input, events)
         except BaseException:
             os.close(self._events)
+            os.close(self._input)
             self._log.close()
             raise
         finally:
-            os.close(descriptor)
+            os.close(events)
+            os.close(standard_input)
         self._send(spec)
+
+    def _spawn(self, standard_input: int, events: int) -> Running:
+        command = [sys.executable, "-P", "-m", "eflm.running.worker"]
+        return subprocess.Popen(
+            [*command, f"--events={events}", f"--parent={os.getpid()}"],
+            stdin=standard_input,
+            stdout=self._log,
+            stderr=self._log,
+            pass_fds=(events,),
+            start_new_session=True,
+            env=_environment(),
+        )
 
     @property
     def pid(self) -> int:
@@ -72,9 +102,7 @@ class WorkerProcess:
         self.kill()
         os.close(self._events)
         self._log.close()
-        if self._process.stdin is not None:
-            with suppress(BrokenPipeError):
-                self._process.stdin.close()
+        os.close(self._input)
 
     def lines(self) -> Iterator[bytes]:
         """The worker's events as they come, until it closes the pipe. WorkerTimeout when its time is up."""
@@ -122,13 +150,60 @@ class WorkerProcess:
         return min(0.5, max(self._deadline - time.monotonic(), 0))
 
     def _send(self, spec: str) -> None:
-        assert self._process.stdin is not None
+        # The pipe stays open: when it closes, the worker knows that this process has gone.
+        remaining = memoryview(spec.encode() + b"\n")
+        with suppress(BrokenPipeError):  # it died at once; its exit status will tell
+            while remaining:
+                remaining = remaining[os.write(self._input, remaining) :]
+
+
+#: Beginnings of variables that libraries read once, when they are imported: another value needs another server. All
+#: others are a worker's own.
+READ_AT_IMPORT = (
+    "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "PYTHON", "LD_", "DYLD_", "CUDA_", "NVIDIA_", "TORCH", "PYTORCH_",
+    "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "BITSANDBYTES_", "TRITON_", "XDG_", "HOME", "PATH", "TMPDIR", "EFLM_",
+)  # fmt: skip
+
+#: The server of this process, and what it was started with.
+_server: ForkServer | None = None
+_server_key: tuple[dict[str, str], frozenset[str]] | None = None
+
+
+def fork_server(preload: Iterable[str] = ()) -> ForkServer:
+    """The server for this process's environment and module path as they are now, started if need be."""
+    global _server, _server_key
+    environment = _environment()
+    read_early = {name: value for name, value in environment.items() if name.startswith(READ_AT_IMPORT)}
+    modules = frozenset(preload)
+    if _server is not None and _server_key is not None and _server.alive():
+        known, loaded = _server_key
+        if known == read_early and modules <= loaded:
+            return _server
+    if _server is None:
+        atexit.register(_close_server)
+    else:
+        _server.close()
+        modules |= _server_key[1] if _server_key is not None else modules
+    _server, _server_key = ForkServer(environment, sorted(modules)), (read_early, modules)
+    return _server
+
+
+def _fork(preload: Iterable[str], standard_input: int, output: int, events: int) -> Running:
+    """A forked worker; of a new server where the old one has died since it was last asked."""
+    for _ in range(2):
+        server = fork_server(preload)
         try:
-            self._process.stdin.write(spec.encode() + b"\n")
-            # The pipe stays open: when it closes, the worker knows that this process has gone.
-            self._process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died at once; its exit status will tell
+            server.wait_until_ready()
+            return server.fork(standard_input, output, events, _environment())
+        except OSError as error:
+            fault = error
+            server.close()
+    raise EflmError(f"no worker could be started: {fault}; --isolation spawn starts one without a server")
+
+
+def _close_server() -> None:
+    if _server is not None:
+        _server.close()
 
 
 def _environment() -> dict[str, str]:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -20,9 +22,10 @@ from eflm import store
 from eflm.measure.record import Hardware, StageRecord
 from eflm.measure.sampler import Sampler
 from eflm.plan import Plan
+from eflm.registry import OWN_DISTRIBUTION
 from eflm.running.collect import collect
 from eflm.running.environment import Watch, environment
-from eflm.running.events import decode
+from eflm.running.events import EventWriter, decode
 from eflm.running.journal import Journal, StageJournal
 from eflm.running.precision import precision_flags
 from eflm.running.process import WorkerProcess, WorkerTimeout, describe_end
@@ -100,7 +103,10 @@ class Watcher:
     def _work(self) -> tuple[str | None, str]:
         """Let the worker work. Returns why it failed, or None, and the end of its log."""
         spec = self._plan.spec
-        with WorkerProcess(to_json(spec), spec.timeout) as worker:
+        if spec.isolation == "none":
+            return self._work_here(), ""
+        preload = _own_modules(self._plan)
+        with WorkerProcess(to_json(spec), spec.timeout, isolation=spec.isolation, preload=preload) as worker:
             self._worker_pid = worker.pid
             self._sampler = Sampler(worker.pid)
             self._sampler.start()
@@ -110,11 +116,32 @@ class Watcher:
                 self._sampler.stop()
             return reason, worker.log_tail()
 
+    def _work_here(self) -> str | None:
+        """The same in this very process, where a debugger can follow; what was here before is in the figures."""
+        from eflm.running.worker import carry_out
+
+        detail = "the run shared its process with whatever else ran there (--isolation none)"
+        self._flags.append(Flag(name="not_isolated", detail=detail))
+        self._worker_pid = os.getpid()
+        self._sampler = Sampler(self._worker_pid)
+        self._sampler.start()
+        reading, writing = os.pipe()
+        with open(reading, "rb") as events:
+            listener = threading.Thread(target=self._note_all, args=(events,))
+            listener.start()
+            try:
+                carry_out(lambda: self._plan, EventWriter(writing))
+            finally:
+                os.close(writing)
+                listener.join()
+                self._sampler.stop()
+        failure = self._journal.failure
+        return None if failure is None else failure.reason
+
     def _listen(self, worker: WorkerProcess) -> str | None:
         journal = self._journal
         try:
-            for line in worker.lines():
-                self._note(line)
+            self._note_all(worker.lines())
         except WorkerTimeout:
             during = f"; it was in {journal.stage}" if journal.stage else ""
             return f"the run was not done after {self._plan.spec.timeout:g} seconds (--timeout){during}"
@@ -126,6 +153,10 @@ class Watcher:
         assert self._sampler is not None
         last = self._sampler.last
         return describe_end(status, last.rss if last else None) + _last_line(worker.log_tail())
+
+    def _note_all(self, lines: Iterable[bytes]) -> None:
+        for line in lines:
+            self._note(line)
 
     def _note(self, line: bytes) -> None:
         try:
@@ -223,6 +254,12 @@ def key(plan: Plan, where: Environment, facts: Mapping[str, Any]) -> str:
         "environment": to_dict(evolve(where, platform="")),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _own_modules(plan: Plan) -> list[str]:
+    """Modules of ours that every run of this kind of model imports: a fork server may import them beforehand."""
+    own = plan.modality.origin.distribution == OWN_DISTRIBUTION
+    return [plan.modality.card.factory.target.partition(":")[0]] if own else []
 
 
 def _times(record: StageRecord) -> dict[str, tuple[float, ...]]:

@@ -15,9 +15,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from attrs import evolve
 
@@ -43,11 +43,19 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     die_with(options.parent)
     os.set_inheritable(options.events, False)
-    events = EventWriter(options.events)
-    try:
-        plan = receive(sys.stdin.readline())
+
+    def plan() -> Plan:
+        received = receive(sys.stdin.readline())
         threading.Thread(target=_die_with_standard_input, daemon=True).start()
-        Run(plan, events).carry_out()
+        return received
+
+    return carry_out(plan, EventWriter(options.events))
+
+
+def carry_out(plan: Callable[[], Plan], events: EventWriter) -> int:
+    """Carry out what `plan` gives, and tell how it went: 0 done, 1 failed with a reason sent."""
+    try:
+        Run(plan(), events).carry_out()
     except EflmError as error:
         traceback.print_exc()
         events.send("failed", kind=type(error).__name__, reason=str(error))
@@ -301,9 +309,13 @@ def _tell_unused_gpu(events: EventWriter) -> None:
         events.send("flag", flag=Flag(name="device_fallback", detail=detail))
 
 
-if __name__ == "__main__":
-    status = main()
+def run_and_exit(arguments: list[str] | None = None) -> NoReturn:
+    """`main`, and out: shutting down an interpreter full of native libraries takes long and can crash."""
+    status = main(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
-    # Interpreter shutdown of a process full of native libraries takes long and can crash; all is said already.
     os._exit(status)
+
+
+if __name__ == "__main__":
+    run_and_exit()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
-from eflm_schemas.jsonschema import comparison_schema, repeats_schema
+from eflm_schemas.jsonschema import comparison_schema, repeats_schema, sweep_schema
 
 PIECE = Path(__file__).parents[2] / "support" / "known_amounts.py"
 KNOWN = (
@@ -119,3 +119,29 @@ def test_other_differences_than_techniques_are_said(known, tmp_path):
         assert known("bench", *KNOWN, f"--seed={seed}").returncode == 0
     a, b = sorted((tmp_path / "results").iterdir())
     assert "the sides have different seeds: 0 and 1" in known("compare", str(a), str(b)).stdout
+
+
+def test_a_sweep_is_a_run_for_each_value_side_by_side(known, tmp_path):
+    done = known("bench", *KNOWN, "--set=known.seconds=0.01,0.03", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    Draft202012Validator(sweep_schema()).validate(document)
+    assert document["over"] == ["known.seconds"]
+    assert [point["settings"] for point in document["points"]] == [
+        {"known.seconds": 0.01},
+        {"known.seconds": 0.03},
+    ]
+    first, second = (point["stages"]["pretrain"]["metrics"]["AL"]["value"] for point in document["points"])
+    assert 0.01 <= first < 0.03 <= second
+    assert len(list((tmp_path / "results").iterdir())) == 2
+
+    table = known("bench", *KNOWN, "--set=known.seconds=0.01,0.03").stdout
+    assert "seconds 0.01" in table
+    assert "seconds 0.03" in table
+
+
+def test_a_mistake_in_any_point_of_a_sweep_comes_before_the_first_run(known, tmp_path):
+    done = known("bench", *KNOWN, "--set=known.seconds=0.01,-1")
+    assert done.returncode == 2
+    assert "known.seconds" in done.stderr
+    assert not (tmp_path / "results").exists()

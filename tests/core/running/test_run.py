@@ -51,7 +51,7 @@ class Known:
         settings = {k: v for k, v in (fixed | given).items() if k.split(".")[0] in ("known", *stages)}
         spec = RunSpec(
             model="amounts", modality="known", stages=stages, settings=settings, seed=seed, timeout=timeout,
-            device="cpu",
+            device="cpu", isolation="spawn",
         )  # fmt: skip
         return compose(spec, load_plugins())
 

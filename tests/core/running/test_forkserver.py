@@ -1,0 +1,143 @@
+"""Forked workers: ready at once, as fresh as spawned ones, and gone with whoever asked for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from contextlib import suppress
+
+import psutil
+import pytest
+
+from eflm import load_plugins
+from eflm.compose import compose
+from eflm.running import process
+from eflm.running.process import WorkerProcess, fork_server
+from eflm_schemas import RunSpec
+from eflm_schemas.convert import to_json
+
+
+@pytest.fixture(scope="module")
+def server():
+    """One server for this module's tests, whose environment none of them changes."""
+    server = fork_server()
+    server.wait_until_ready()
+    return server
+
+
+@pytest.fixture(scope="module")
+def spec():
+    settings = {
+        "llm.eval_tokens": 256, "infer.requests": 2, "infer.seconds": 0, "infer.prompt_tokens": 8,
+        "infer.new_tokens": 2,
+    }  # fmt: skip
+    plan = compose(RunSpec(stages=("infer",), device="cpu", settings=settings), load_plugins())
+    return to_json(plan.spec)
+
+
+def events(worker):
+    return [json.loads(line) for line in worker.lines()]
+
+
+def test_a_worker_is_ready_in_half_a_second(server, spec):
+    waits = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        with WorkerProcess(spec, None, isolation="forkserver") as worker:
+            for line in worker.lines():
+                if json.loads(line)["event"] == "device":
+                    waits.append(time.perf_counter() - begin)
+                    break
+    assert min(waits) <= 0.5
+
+
+def test_it_does_the_same_work_as_a_spawned_one_and_inherits_none(server, spec):
+    told = []
+    for isolation in ("forkserver", "spawn", "forkserver"):
+        with WorkerProcess(spec, None, isolation=isolation) as worker:
+            told.append(events(worker))
+            assert worker.wait() == 0
+            pid = worker.pid
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    # A model from the same seed on the same text: what a worker drew, no later one sees.
+    qualities = [[e["quality"] for e in run if e["event"] == "quality"] for run in told]
+    assert qualities[0] == qualities[1] == qualities[2]
+    devices = [[e for e in run if e["event"] == "device"] for run in told]
+    assert devices[0] == devices[1]  # threads and OpenMP's settings among them
+
+
+def test_a_worker_that_dies_is_told_by_its_signal(server, spec):
+    with WorkerProcess(spec, None, isolation="forkserver") as worker:
+        next(worker.lines())
+        os.kill(worker.pid, signal.SIGSEGV)
+        list(worker.lines())
+        assert worker.wait() == -signal.SIGSEGV
+    assert server.alive()
+
+
+def test_another_environment_has_another_server(server, monkeypatch):
+    assert fork_server() is server
+    closed = []
+    monkeypatch.setattr(server, "close", lambda: closed.append(True))
+    monkeypatch.setattr(process, "ForkServer", lambda environment, preload: environment["OMP_NUM_THREADS"])
+    monkeypatch.setattr(process, "_server", server)
+    monkeypatch.setattr(process, "_server_key", process._server_key)
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    assert fork_server() == "7"
+    assert closed == [True]
+
+
+PARENT = """
+    import sys
+    from eflm import bench
+    bench(stages=("infer",), device="cpu", isolation=sys.argv[1], results=sys.argv[2],
+          settings={"infer.requests": 1000, "infer.prompt_tokens": 8, "infer.new_tokens": 64, "llm.eval_tokens": 256})
+"""
+
+
+def descendants(pid):
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def storm(tmp_path, count, isolation):
+    """Kill `count` parents or workers at random moments; returns what was left behind."""
+    script = tmp_path / "parent.py"
+    script.write_text(textwrap.dedent(PARENT))
+    generator, left = random.Random(0), []
+    for turn in range(count):
+        parent = subprocess.Popen(
+            [sys.executable, str(script), isolation, str(tmp_path / "results")],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        time.sleep(generator.uniform(0, 12 if turn % 4 == 0 else 3))
+        family = descendants(parent.pid)
+        victim = generator.choice([parent.pid, *(child.pid for child in family)])
+        with suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+        if victim != parent.pid and parent.poll() is None:
+            time.sleep(generator.uniform(0, 0.5))
+            family += descendants(parent.pid)
+            parent.kill()
+        parent.wait()
+        _, alive = psutil.wait_procs(family, timeout=5)
+        left += [child for child in alive if child.status() != psutil.STATUS_ZOMBIE]
+        folder = tmp_path / "results"
+        for path in folder.iterdir() if folder.exists() else ():
+            assert path.suffix == ".json", f"half a file: {path}"
+            json.loads(path.read_text())
+    return left
+
+
+@pytest.mark.parametrize("isolation", ["forkserver", "spawn"])
+def test_a_storm_of_kills_leaves_nothing_behind(tmp_path, isolation):
+    assert storm(tmp_path, int(os.environ.get("EFLM_STORM", "3")), isolation) == []
