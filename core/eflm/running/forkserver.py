@@ -21,15 +21,13 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
-#: What every run imports. Modules of plugins are added by whoever starts the server.
+#: What every run imports. Whoever starts the server adds what its runs need besides.
 PRELOAD = (
     "numpy",
     "torch",
-    "torch._dynamo",
     "torch.utils.flop_counter",
     "transformers",
     "transformers.models.auto.modeling_auto",
-    "peft",
     "eflm.assemble",
     "eflm.compose",
     "eflm.measure.hardware",

@@ -164,28 +164,36 @@ READ_AT_IMPORT = (
     "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "BITSANDBYTES_", "TRITON_", "XDG_", "HOME", "PATH", "TMPDIR", "EFLM_",
 )  # fmt: skip
 
-#: The server of this process, and what it was started with.
-_server: ForkServer | None = None
-_server_key: tuple[dict[str, str], frozenset[str]] | None = None
+#: Servers that stand ready at one time: two sides of a comparison may need different imports.
+MOST_SERVERS = 4
+
+_Key = tuple[tuple[tuple[str, str], ...], frozenset[str]]
+#: The servers of this process by what they were started with, the one that was asked last at the end.
+_servers: dict[_Key, ForkServer] = {}
 
 
 def fork_server(preload: Iterable[str] = ()) -> ForkServer:
-    """The server for this process's environment and module path as they are now, started if need be."""
-    global _server, _server_key
+    """The server for exactly these modules and this process's environment as it is now, started if need be.
+
+    Exactly: what a server has imported is resident memory of its workers, which must not depend on what ran before.
+    """
     environment = _environment()
-    read_early = {name: value for name, value in environment.items() if name.startswith(READ_AT_IMPORT)}
-    modules = frozenset(preload)
-    if _server is not None and _server_key is not None and _server.alive():
-        known, loaded = _server_key
-        if known == read_early and modules <= loaded:
-            return _server
-    if _server is None:
-        atexit.register(_close_server)
-    else:
-        _server.close()
-        modules |= _server_key[1] if _server_key is not None else modules
-    _server, _server_key = ForkServer(environment, sorted(modules)), (read_early, modules)
-    return _server
+    read_early = sorted(
+        (name, value) for name, value in environment.items() if name.startswith(READ_AT_IMPORT)
+    )
+    key = tuple(read_early), frozenset(preload)
+    server = _servers.pop(key, None)
+    if server is not None and not server.alive():
+        server.close()
+        server = None
+    if server is None:
+        if not _servers:
+            atexit.register(_close_servers)
+        while len(_servers) >= MOST_SERVERS:
+            _servers.pop(next(iter(_servers))).close()
+        server = ForkServer(environment, sorted(key[1]))
+    _servers[key] = server
+    return server
 
 
 def _fork(preload: Iterable[str], standard_input: int, output: int, events: int) -> Running:
@@ -201,9 +209,9 @@ def _fork(preload: Iterable[str], standard_input: int, output: int, events: int)
     raise EflmError(f"no worker could be started: {fault}; --isolation spawn starts one without a server")
 
 
-def _close_server() -> None:
-    if _server is not None:
-        _server.close()
+def _close_servers() -> None:
+    while _servers:
+        _servers.popitem()[1].close()
 
 
 def _environment() -> dict[str, str]:

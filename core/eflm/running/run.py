@@ -105,7 +105,7 @@ class Watcher:
         spec = self._plan.spec
         if spec.isolation == "none":
             return self._work_here(), ""
-        preload = _own_modules(self._plan)
+        preload = _imports(self._plan)
         with WorkerProcess(to_json(spec), spec.timeout, isolation=spec.isolation, preload=preload) as worker:
             self._worker_pid = worker.pid
             self._sampler = Sampler(worker.pid)
@@ -256,10 +256,14 @@ def key(plan: Plan, where: Environment, facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _own_modules(plan: Plan) -> list[str]:
-    """Modules of ours that every run of this kind of model imports: a fork server may import them beforehand."""
-    own = plan.modality.origin.distribution == OWN_DISTRIBUTION
-    return [plan.modality.card.factory.target.partition(":")[0]] if own else []
+def _imports(plan: Plan) -> list[str]:
+    """Modules that this run will import besides what every run does: a fork server has them behind it."""
+    modules = [name for chosen in plan.techniques for name in chosen.card.requires]
+    if set(plan.stages) - {"infer"}:
+        modules.append("torch._dynamo")  # torch's optimizers import it
+    if plan.modality.origin.distribution == OWN_DISTRIBUTION:  # a stranger's may do more than define things
+        modules.append(plan.modality.card.factory.target.partition(":")[0])
+    return modules
 
 
 def _times(record: StageRecord) -> dict[str, tuple[float, ...]]:

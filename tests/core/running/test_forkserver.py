@@ -81,16 +81,31 @@ def test_a_worker_that_dies_is_told_by_its_signal(server, spec):
     assert server.alive()
 
 
-def test_another_environment_has_another_server(server, monkeypatch):
+def test_another_environment_or_other_modules_have_another_server(server, monkeypatch):
+    started = []
+
+    class Started:
+        def __init__(self, environment, preload):
+            started.append((environment.get("OMP_NUM_THREADS"), preload))
+
+        def alive(self):
+            return True
+
+        def close(self):
+            started.append("closed")
+
+    monkeypatch.setattr(process, "ForkServer", Started)
+    monkeypatch.setattr(process, "_servers", dict(process._servers))
     assert fork_server() is server
-    closed = []
-    monkeypatch.setattr(server, "close", lambda: closed.append(True))
-    monkeypatch.setattr(process, "ForkServer", lambda environment, preload: environment["OMP_NUM_THREADS"])
-    monkeypatch.setattr(process, "_server", server)
-    monkeypatch.setattr(process, "_server_key", process._server_key)
+    other = fork_server(["json"])
+    assert other is not server
+    assert fork_server(["json"]) is other
+    monkeypatch.setenv("A_WORKERS_OWN", "1")
+    assert fork_server() is server
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    assert fork_server() == "7"
-    assert closed == [True]
+    assert fork_server() is not server
+    assert [entry[1] for entry in started] == [["json"], []]
+    assert started[1][0] == "7"
 
 
 PARENT = """

@@ -1,0 +1,100 @@
+"""Our prefill and decode latency against optimum-benchmark's, on one model folder, with the same lengths, in turn."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from benchmarks.optimum import Found, environment, measure
+
+BATCH, PROMPT, NEW, ITERATIONS, ROUNDS = 1, 256, 32, 10, 3
+
+
+@pytest.fixture
+def decoder(tmp_path):
+    """A Qwen2 of 25 million parameters with a tokenizer, as both sides load it."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=4096,
+        hidden_size=512,
+        intermediate_size=1536,
+        num_hidden_layers=8,
+        num_attention_heads=8,
+        num_key_value_heads=4,
+        max_position_embeddings=2048,
+    )
+    Qwen2ForCausalLM(config).save_pretrained(tmp_path / "model")
+    words = Tokenizer(models.WordLevel({f"t{i}": i for i in range(4096)}, unk_token="t0"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=words, unk_token="t0", pad_token="t1", eos_token="t2"
+    )
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def ours(model: Path, results: Path, env: dict[str, str]) -> Found:
+    begin = time.monotonic()
+    settings = {
+        "infer.batch_size": BATCH, "infer.prompt_tokens": PROMPT, "infer.new_tokens": NEW,
+        "infer.requests": ITERATIONS, "infer.seconds": 0, "infer.warmup_requests": 2, "llm.eval_tokens": 256,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "eflm", "bench", "--model", str(model), "--stage=infer", "--device=cpu"]
+    command += [f"--set={name}={value}" for name, value in settings.items()]
+    done = subprocess.run(
+        [*command, "--json", "--results", str(results)], check=True, capture_output=True, text=True, env=env
+    )
+    metrics = json.loads(done.stdout)["stages"]["infer"]["metrics"]
+    return Found(
+        prefill=metrics["TTFT"]["value"],
+        decode=metrics["TPOT"]["value"] * (NEW - 1),
+        wall=time.monotonic() - begin,
+    )
+
+
+def test_latencies_agree_with_optimum_benchmarks(benchmark, decoder, tmp_path, request):
+    if benchmark.disabled:
+        pytest.skip("installs a peer's environment; runs with `make benchmarks`")
+    folder = Path(request.config.cache.mkdir("optimum-benchmark"))
+    environment(folder)
+    numbers = (BATCH, PROMPT, NEW, ITERATIONS)
+    # Both sides with every core, which the suite keeps from its own processes.
+    everyday = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    # As our workers: threads that wait at a barrier do not spin on the core that others need.
+    quiet = {**everyday, "GOMP_SPINCOUNT": "1000"}
+    rounds = []
+
+    def both() -> None:
+        rounds.append(
+            (
+                ours(decoder, tmp_path / "results", everyday),
+                measure(folder, "inline", decoder, numbers, quiet),
+            )
+        )
+
+    benchmark.pedantic(both, rounds=ROUNDS)
+    ratios = {
+        name: statistics.median(getattr(a, name) / getattr(b, name) for a, b in rounds)
+        for name in ("prefill", "decode")
+    }
+    # The whole command as its users type it, with the launcher and the environment that they get.
+    usual = measure(folder, "process", decoder, numbers, everyday)
+    ratios["wall"] = statistics.median(a.wall for a, _ in rounds) / usual.wall
+    benchmark.extra_info |= ratios
+    print(
+        f"\nours over optimum-benchmark's: {', '.join(f'{k} {v:.3f}' for k, v in ratios.items())}; {rounds}; {usual}"
+    )
+    assert 0.9 <= ratios["prefill"] <= 1.1
+    assert 0.9 <= ratios["decode"] <= 1.1
+    assert ratios["wall"] <= 0.5
