@@ -7,7 +7,6 @@ machine, dtype and thread count; the cache says when.
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,60 +17,10 @@ from typing import Any
 from platformdirs import user_cache_dir
 
 from eflm.files import write_atomically
+from eflm.measure.gpus import table_peak
 
-TFLOPS = 1e12
 #: A product whose threads worked for less than this share of its time was waiting for cores that others had.
 UNDISTURBED = 0.9
-
-#: Dense peaks in TFLOP/s, first matching name wins; where a datasheet prints sparse figures they are halved.
-#: Reduced-precision rates are those with accumulation in float32, as torch multiplies.
-_GPUS: tuple[tuple[str, Mapping[str, float], str], ...] = (
-    (r"\bGH200\b", {"float32": 67, "tf32": 494.5, "bfloat16": 989.5, "float16": 989.5}, "GH200 datasheet"),
-    (
-        r"\bB200\b",
-        {"float32": 75, "tf32": 1125, "bfloat16": 2250, "float16": 2250},
-        "HGX B200 datasheet, one of eight",
-    ),
-    (
-        r"\bH200 NVL\b",
-        {"float32": 60, "tf32": 417.5, "bfloat16": 835.5, "float16": 835.5},
-        "H200 datasheet, NVL",
-    ),
-    (r"\bH200\b", {"float32": 67, "tf32": 494.5, "bfloat16": 989.5, "float16": 989.5}, "H200 datasheet, SXM"),
-    (r"\bH100 PCIe\b", {"float32": 51, "tf32": 378, "bfloat16": 756, "float16": 756}, "H100 datasheet, PCIe"),
-    (
-        r"\bH100 NVL\b",
-        {"float32": 60, "tf32": 417.5, "bfloat16": 835.5, "float16": 835.5},
-        "H100 datasheet, NVL",
-    ),
-    (r"\bH100\b", {"float32": 67, "tf32": 494.5, "bfloat16": 989.5, "float16": 989.5}, "H100 datasheet, SXM"),
-    (r"\bA100\b", {"float32": 19.5, "tf32": 156, "bfloat16": 312, "float16": 312}, "A100 datasheet"),
-    (r"\bA10\b", {"float32": 31.2, "tf32": 62.5, "bfloat16": 125, "float16": 125}, "A10 datasheet"),
-    (r"\bL40S\b", {"float32": 91.6, "tf32": 183, "bfloat16": 362.05, "float16": 362.05}, "L40S datasheet"),
-    (r"\bL4\b", {"float32": 30.3, "tf32": 60, "bfloat16": 121, "float16": 121}, "L4 datasheet"),
-    (
-        r"\bRTX 4090\b(?! (D|Laptop))",
-        {"float32": 82.6, "bfloat16": 165.2, "float16": 165.2},
-        "Ada whitepaper, table 2",
-    ),
-    (
-        r"\bRTX 3090\b(?! (Ti|Laptop))",
-        {"float32": 35.6, "bfloat16": 71, "float16": 71},
-        "GA102 whitepaper, table 8",
-    ),
-    (r"\bT4\b", {"float32": 8.1, "float16": 65}, "T4 datasheet"),
-)
-
-
-def table_peak(device_name: str, dtype: str) -> tuple[float, str] | None:
-    """A known GPU's dense peak in FLOP/s and its source; None for others, and for a slice of one (MIG)."""
-    if "MIG" in device_name:
-        return None
-    for pattern, rates, source in _GPUS:
-        if re.search(pattern, device_name):
-            rate = rates.get(dtype)
-            return (rate * TFLOPS, f"table: {dtype} dense, NVIDIA {source}") if rate else None
-    return None
 
 
 def peak(device: str, dtype: str) -> tuple[float | None, str]:

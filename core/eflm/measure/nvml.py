@@ -38,7 +38,7 @@ class NvmlDevice:
         self._nvml = pynvml
         self._pid = pid
         self._most_processes = 0
-        self._reads = 0
+        self._reads = self._silent = 0
         self._throttled: Counter[int] = Counter()
         try:
             pynvml.nvmlInit()
@@ -90,7 +90,9 @@ class NvmlDevice:
             "clock": clock,
             "temperature": temperature,
         }
-        return {name: value for name, value in readings.items() if value is not None}
+        told = {name: value for name, value in readings.items() if value is not None}
+        self._silent += not told
+        return told
 
     def memory_bytes(self) -> int | None:
         """The device's whole memory."""
@@ -118,6 +120,10 @@ class NvmlDevice:
             if self._throttled[bit]:
                 share = self._throttled[bit] / self._reads
                 flags.append(evolve(flag, detail=f"{flag.detail} in {share:.0%} of the readings"))
+        if self._silent:
+            share = self._silent / self._reads
+            detail = f"the device told nothing in {share:.0%} of the readings, as one that was lost or reset"
+            flags.append(Flag(name="device_lost", detail=detail))
         return flags
 
     def close(self) -> None:

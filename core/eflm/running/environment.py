@@ -89,6 +89,7 @@ class Watch:
     def __init__(self) -> None:
         self._load = os.getloadavg()[0]
         self._swapped = _swapped_pages()
+        self._throttled = _throttle_events()
         self._begin = time.monotonic()
         self._busy = _busy_seconds()
 
@@ -107,7 +108,22 @@ class Watch:
         if swapped > 0:
             detail = f"the machine swapped {swapped} pages while the run went on"
             flags.append(Flag(name="swapping", detail=detail))
+        throttled = _throttle_events() - self._throttled
+        if throttled > 0:
+            detail = f"heat held the CPU's clocks back {throttled} times while the run went on"
+            flags.append(Flag(name="throttled", detail=detail))
         return flags
+
+
+def _throttle_events(root: Path = Path("/sys/devices/system/cpu")) -> int:
+    """How often a core or its package has been throttled for heat since the machine was started (Intel, Linux)."""
+    events = 0
+    for path in root.glob("cpu*/thermal_throttle/*_throttle_count"):
+        try:
+            events += int(path.read_text())
+        except (OSError, ValueError):
+            continue
+    return events
 
 
 def _busy_seconds() -> float:

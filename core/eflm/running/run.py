@@ -24,6 +24,7 @@ from eflm.measure.sampler import Sampler
 from eflm.plan import Plan
 from eflm.registry import OWN_DISTRIBUTION
 from eflm.running.collect import collect
+from eflm.running.contamination import clock_flags
 from eflm.running.environment import Watch, environment
 from eflm.running.events import EventWriter, decode
 from eflm.running.journal import Journal, StageJournal
@@ -178,6 +179,7 @@ class Watcher:
     def _stage_result(self, name: str, stage: StageJournal) -> StageResult:
         record = self._record(name, stage)
         metrics, flags = collect(record, self._plan.metrics)
+        self._flags += clock_flags(record)
         self._flags += [*flags, *precision_flags(name, metrics.get("AL"), self._plan.spec.precision)]
         assert stage.end is not None
         return StageResult(

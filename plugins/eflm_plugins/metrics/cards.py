@@ -15,9 +15,11 @@ METRICS = (
         metrics=(
             MetricInfo("AMU", "GB", "lower", "(1/T) ∫ memory_used(t) dt over the measured windows"),
             MetricInfo("AMU_fraction", "ratio", "lower", "AMU over the memory of the device or machine"),
-            MetricInfo("peak_memory", "GB", "lower", "the largest sample during the measured windows"),
             MetricInfo(
-                "peak_resident", "GB", "lower", "the kernel's high-water mark of resident memory, of the work"
+                "peak_memory",
+                "GB",
+                "lower",
+                "the most during the measured work: the kernel's mark, or a sample",
             ),
             MetricInfo("unique_memory", "GB", "lower", "resident memory that no other process shares"),
             MetricInfo(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from attrs import frozen
 
@@ -72,7 +73,7 @@ def _source(record: StageRecord, work: Spans) -> _Source | str:
     counted, power = record.series(lambda s: s.energy), record.series(lambda s: s.power)
     name, how = hardware.energy_source, ""
     provenance: Provenance
-    if len(counted) > 1:
+    if len(counted) > 1 and all(early <= late for (_, early), (_, late) in pairwise(counted)):
         series, provenance, how = counted, "counter", ", interpolated at its ends"
     elif power:
         series, provenance = power, "sampled"
@@ -84,6 +85,12 @@ def _source(record: StageRecord, work: Spans) -> _Source | str:
             if sample.utilization is not None
         ]
         name, provenance = f"estimated: {model.words}", "estimated"
+    elif counted:
+        return (
+            "the energy counter went backwards, and power is not told"
+            if len(counted) > 1
+            else "energy was read once"
+        )
     else:
         return "energy was not read while work was measured"
     if not series:

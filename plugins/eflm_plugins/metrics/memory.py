@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from eflm.measure.record import StageRecord
-from eflm.measure.statistics import interpolate, standard_deviation, time_average
+from eflm.measure.statistics import Series, interpolate, standard_deviation, time_average
 from eflm_plugins.metrics.figures import spans, uncovered
 from eflm_schemas import Metric
 
@@ -47,24 +47,33 @@ class Memory:
                 provenance="computed",
                 note=f"AMU over {record.hardware.memory_bytes / GB:.1f} GB",
             ),
-            # Of the very curve that is averaged, its ends between samples included: no mean is above its maximum.
-            "peak_memory": Metric(
-                value=max((*inside, *(interpolate(series, end) for span in work for end in span))) / GB,
-                unit="GB",
-                provenance="sampled",
-                n=len(inside),
-                note=what,
-            ),
+            "peak_memory": _peak(record, series, work, inside, what),
         }
         return metrics | _told(record) | _attributed(record, metrics["peak_memory"])
 
 
+def _peak(
+    record: StageRecord,
+    series: Series,
+    work: Sequence[tuple[int, int]],
+    inside: Sequence[float],
+    what: str,
+) -> Metric:
+    """The kernel's own high-water mark where it keeps one of this memory, which no sampling can miss; else a sample."""
+    marked = record.facts.get("peak_resident_bytes")
+    if marked is not None and not record.hardware.device.startswith("cuda"):
+        note = f"{what}, the kernel's high-water mark from the first measured window to the last"
+        return Metric(value=marked / GB, unit="GB", provenance="counter", note=note)
+    # Of the very curve that is averaged, its ends between samples included: no mean is above its maximum.
+    largest = max((*inside, *(interpolate(series, end) for span in work for end in span)))
+    return Metric(value=largest / GB, unit="GB", provenance="sampled", n=len(inside), note=what)
+
+
 def _told(record: StageRecord) -> dict[str, Metric]:
-    """Peaks and unique memory as the kernel and torch's allocator keep them, which no sampling can miss."""
+    """Unique memory, and peaks as torch's allocator keeps them."""
     return {
         name: Metric(value=record.facts[fact] / GB, unit="GB", provenance="counter", note=note)
         for fact, name, note in (
-            ("peak_resident_bytes", "peak_resident", "resident memory, the kernel's high-water mark"),
             ("unique_bytes", "unique_memory", "shared with no other process, at the end of the work"),
             ("peak_allocated_bytes", "peak_allocated", "torch's CUDA allocator, during the work"),
             ("peak_reserved_bytes", "peak_reserved", "torch's CUDA allocator, during the work"),

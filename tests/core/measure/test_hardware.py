@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from eflm.measure import hardware
+from eflm.measure.gpus import table_peak
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +31,7 @@ def cache(monkeypatch, tmp_path):
     ],
 )
 def test_known_gpus_have_their_vendors_dense_peak(name, dtype, tflops):
-    flops, source = hardware.table_peak(name, dtype)
+    flops, source = table_peak(name, dtype)
     assert flops == tflops * 1e12
     assert source.startswith(f"table: {dtype} dense, NVIDIA ")
 
@@ -45,7 +46,7 @@ def test_known_gpus_have_their_vendors_dense_peak(name, dtype, tflops):
     ],
 )
 def test_what_the_table_does_not_know_it_does_not_guess(name, dtype):
-    assert hardware.table_peak(name, dtype) is None
+    assert table_peak(name, dtype) is None
 
 
 def test_a_measured_peak_is_no_less_than_another_products_rate():

@@ -156,5 +156,7 @@ def test_a_device_that_vanishes_on_the_way_ends_the_readings_not_the_run(driver)
         "nvmlDeviceGetTemperature", "nvmlDeviceGetComputeRunningProcesses", "nvmlShutdown",
     }  # fmt: skip
     assert device.read() == {}
-    assert device.flags() == []
+    (flag,) = device.flags()
+    assert flag.name == "device_lost"
+    assert "in 100% of the readings" in flag.detail
     device.close()

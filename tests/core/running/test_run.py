@@ -72,11 +72,10 @@ def gone(pid: int, within: float = 10.0) -> bool:
     return False
 
 
-def test_known_amounts_come_back_right(known, tmp_path):
-    result = run(
-        known.plan("pretrain", "infer", known__seconds=0.4, known__megabytes=400, known__matrix=256),
-        results=tmp_path / "results",
-    )
+@pytest.mark.parametrize("isolation", ["spawn", "forkserver"])
+def test_known_amounts_come_back_right(known, tmp_path, isolation):
+    plan = known.plan("pretrain", "infer", known__seconds=0.4, known__megabytes=400, known__matrix=256)
+    result = run(evolve_spec(plan, isolation=isolation), results=tmp_path / "results")
 
     assert result.status == "ok", result.reason
     metrics = result.stages["pretrain"].metrics
@@ -95,7 +94,6 @@ def test_known_amounts_come_back_right(known, tmp_path):
     assert held == pytest.approx(400e6, rel=0.02)
     assert metrics["AMU"].value * 1e9 == pytest.approx(floor + held / 2, rel=0.03)
     assert metrics["peak_memory"].value * 1e9 == pytest.approx(floor + held, rel=0.03)
-    assert metrics["peak_resident"].value * 1e9 == pytest.approx(floor + held, rel=0.03)
     assert metrics["memory_weights"].value * 1e9 == pytest.approx(4 * 110)
     assert metrics["memory_gradients"].value * 1e9 == pytest.approx(4 * 100)  # the loss knows no bias
     # The parts of a step are the step; Batch and loss take no time worth mentioning.
