@@ -85,12 +85,8 @@ def _source(record: StageRecord, work: Spans) -> _Source | str:
             if sample.utilization is not None
         ]
         name, provenance = f"estimated: {model.words}", "estimated"
-    elif counted:
-        return (
-            "the energy counter went backwards, and power is not told"
-            if len(counted) > 1
-            else "energy was read once"
-        )
+    elif len(counted) > 1:
+        return "the energy counter went backwards, and power is not told"
     else:
         return "energy was not read while work was measured"
     if not series:

@@ -202,6 +202,16 @@ def test_energy_is_told_by_phase_and_sample():
     assert {metrics[n].provenance for n in ("prefill_energy_per_token", "energy_per_sample")} == {"counter"}
 
 
+def test_a_counter_that_goes_backwards_measures_nothing():
+    counter = evolve(HARDWARE, energy_source="NVML energy counter", energy_reason=None)
+    broken = [0.0, 10.0, 20.0, 5.0, 15.0, 25.0, 35.0]
+    metrics = figures(record(hardware=counter, samples=sampled(energy=broken)))
+    assert metrics["AEC"].value is None
+    assert "went backwards" in metrics["AEC"].reason
+    metrics = figures(record(hardware=counter, samples=sampled(energy=broken, power=[10.0] * 7)))
+    assert (metrics["AEC"].value, metrics["AEC"].provenance) == (10.0, "sampled")
+
+
 MODEL = PowerModel(idle=10, busy=110, per_gb=1, source="this test")
 
 
