@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from attrs import evolve
+
 from eflm.compare.reasons import reasons
 from eflm.compare.sides import caveats
 from eflm.compare.verdicts import CONTAMINATION, MARGIN, difference
@@ -12,6 +14,9 @@ from eflm.errors import EflmError
 from eflm.plan import Plan
 from eflm_schemas import Metric, MetricCard, MetricInfo, RunResult
 from eflm_schemas.comparison import Comparison, Difference, Side
+
+#: Times that are no parts of a step or request, though a token's may be a small share of it.
+WHOLE = frozenset({"AL", "TTFT", "TPOT", "ITL"})
 
 
 def compare(
@@ -28,7 +33,7 @@ def compare(
     stages: dict[str, dict[str, Difference]] = {}
     for stage in (stage for stage in a[0].stages if stage in b[0].stages):
         left, right = _by_metric(a, stage), _by_metric(b, stage)
-        stages[stage] = {
+        differences = {
             name: difference(
                 left[name],
                 right[name],
@@ -40,16 +45,13 @@ def compare(
             for name in left
             if name in right
         }
+        stages[stage] = _material(differences, margin)
     return Comparison(
         a=_side(names[0], a),
         b=_side(names[1], b),
         stages=stages,
         caveats=caveats(a, b),
-        reasons={
-            stage: found
-            for stage, differences in stages.items()
-            if (found := reasons(stage, differences, a, b))
-        },
+        reasons={stage: why for stage, found in stages.items() if (why := reasons(stage, found, a, b))},
     )
 
 
@@ -80,6 +82,25 @@ def run_interleaved(
     if progress is not None:
         progress("runs", 2 * repeats, 2 * repeats)
     return done
+
+
+def _material(found: dict[str, Difference], margin: float) -> dict[str, Difference]:
+    """Parts of a step or request that are too small a share of it to decide anything are ties, however they differ."""
+    whole = found.get("AL")
+    if whole is None or whole.a is None or whole.b is None:
+        return found
+    least = margin * max(whole.a, whole.b)
+
+    def small(part: Difference) -> bool:
+        return part.unit == whole.unit and max(abs(part.a or 0.0), abs(part.b or 0.0)) < least
+
+    basis = f"less than {margin:.0%} of AL on both sides"
+    return {
+        name: evolve(part, verdict="tie", basis=basis)
+        if part.verdict in ("better", "worse", "differs") and small(part) and name not in WHOLE
+        else part
+        for name, part in found.items()
+    }
 
 
 def _by_metric(runs: Sequence[RunResult], stage: str) -> Mapping[str, list[Metric]]:
