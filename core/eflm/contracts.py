@@ -211,13 +211,16 @@ class Host(Protocol):
 class Batch:
     """What one step works on: whatever the workload's own functions understand, and how much it counts for.
 
-    `expected_tokens`: what a request must generate; None where that is not known beforehand.
+    `expected_tokens`: what a request must generate; None where that is not known beforehand. `flops`: its
+    floating-point operations, backward pass included, where the workload knows them; None has torch's operators counted
+    once, on the first batch, which sees nothing of other libraries' work.
     """
 
     inputs: Any
     samples: int
     tokens: int
     expected_tokens: int | None = None
+    flops: float | None = None
 
 
 @frozen(kw_only=True)

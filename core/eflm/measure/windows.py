@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from attrs import evolve
+
 from eflm.measure import flops
 from eflm.measure.record import Window
 
@@ -44,11 +46,19 @@ class Windows:
 
     @contextmanager
     def unit(
-        self, name: str, *, tokens: int = 0, samples: int = 0, extent: int = 0, warmup: bool = False
+        self,
+        name: str,
+        *,
+        tokens: int = 0,
+        samples: int = 0,
+        extent: int = 0,
+        flops: float | None = None,
+        warmup: bool = False,
     ) -> Iterator[Tally]:
         """One iteration of a stage: a step or a request. Its counts may be settled through the tally it yields.
 
-        `extent` says how much is computed on, padding included, where units differ in it; 0 where they do not.
+        `extent` says how much is computed on, padding included, where units differ in it; 0 where they do not. `flops`
+        states the unit's operations in place of those counted.
         """
         if self._depth:
             raise RuntimeError(f"{name!r} is a unit of work and cannot open inside another window")
@@ -59,7 +69,8 @@ class Windows:
         try:
             with self._window(name, tally):
                 yield tally
-            self._emit([self._finished(timed) for timed in self._closed])
+            *phases, whole = (self._finished(timed) for timed in self._closed)
+            self._emit([*phases, whole if flops is None else evolve(whole, flops=float(flops))])
             tally.seconds = (self._closed[-1].end - self._closed[-1].begin) / 1e9
         finally:
             self._closed = []

@@ -59,7 +59,9 @@ def _enough(seconds: list[float], options: InferOptions, precision: float) -> bo
 
 def _serve(session: Session, model: nn.Module, request: Batch, *, warmup: bool) -> float:
     """Serve one request and return the seconds it took."""
-    with session.windows.unit("request", samples=request.samples, warmup=warmup) as tally:
+    with session.windows.unit(
+        "request", samples=request.samples, flops=request.flops, warmup=warmup
+    ) as tally:
         generated = session.workload.generate(model, request, session.windows.phase)
         tally.tokens, tally.samples = generated.tokens, generated.samples
     _verify(generated, request)

@@ -127,7 +127,12 @@ def _window(session: Session, batch: Batch, *, warmup: bool) -> AbstractContextM
 
     computed_on = sum(leaf.numel() for leaf in tree_leaves(batch.inputs) if isinstance(leaf, Tensor))
     return session.windows.unit(
-        "step", tokens=batch.tokens, samples=batch.samples, extent=computed_on, warmup=warmup
+        "step",
+        tokens=batch.tokens,
+        samples=batch.samples,
+        extent=computed_on,
+        flops=batch.flops,
+        warmup=warmup,
     )
 
 

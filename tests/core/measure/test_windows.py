@@ -70,6 +70,15 @@ def test_what_was_counted_is_expected_of_later_units_phase_by_phase(windows, emi
     assert [window.flops for window in emitted] == expected * 2
 
 
+def test_stated_operations_stand_in_place_of_counted_ones(windows, emitted):
+    square = torch.ones(4, 4)
+    with windows.counting(), windows.unit("step", flops=7e9), windows.phase("forward"):
+        square @ square
+    with windows.unit("step", flops=9e9):
+        pass
+    assert [window.flops for window in emitted] == [2 * 4**3, 7e9, 9e9]
+
+
 def test_longer_units_are_expected_to_do_more_in_proportion(windows, emitted):
     square = torch.ones(4, 4)
     with windows.counting(), windows.unit("step", extent=10):
