@@ -13,6 +13,7 @@ from eflm.compose import compose
 from eflm.errors import UsageError
 from eflm.registry import Registry, load_plugins
 from eflm_schemas import RunResult, RunSpec, Techniques
+from eflm_schemas.spec import ISOLATION
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,7 +34,7 @@ def bench(
     precision: float = 0.03,
     energy: str = "measured",
     region: str | None = None,
-    isolation: str = "forkserver",
+    isolation: str = ISOLATION,
     raw: bool = False,
     timeout: float | None = None,
     results: str | Path | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,8 @@ STAGES: tuple[str, ...] = ("pretrain", "finetune", "infer")
 
 #: How a run is kept apart from others: a fork of a server, a new interpreter, or, for debugging, not at all.
 ISOLATIONS: tuple[str, ...] = ("forkserver", "spawn", "none")
+#: macOS' libraries do not survive a fork.
+ISOLATION = "forkserver" if sys.platform == "linux" else "spawn"
 
 
 @frozen(kw_only=True)
@@ -49,7 +52,7 @@ class RunSpec:
     precision: float = field(default=0.03, validator=validators.and_(validators.gt(0), validators.le(1)))
     energy: str = "measured"
     region: str | None = None
-    isolation: str = field(default="forkserver", validator=validators.in_(ISOLATIONS))
+    isolation: str = field(default=ISOLATION, validator=validators.in_(ISOLATIONS))
     raw: bool = False
     timeout: float | None = field(
         default=None,

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from eflm.cli import DEBUG
-from eflm_schemas.spec import ISOLATIONS
+from eflm_schemas.spec import ISOLATION, ISOLATIONS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -73,7 +73,7 @@ _RUN_OPTIONS = (
     click.option(
         "--isolation",
         type=click.Choice(ISOLATIONS),
-        default="forkserver",
+        default=ISOLATION,
         show_default=True,
         help="How a run gets a process of its own; none shares this one, for debuggers.",
     ),

@@ -18,6 +18,8 @@ from eflm.errors import ModelError, UsageError
 from eflm.measure.hardware import cpu_name
 
 GB = 1e9
+#: There wherever an NVIDIA driver is loaded (Linux).
+NVIDIA_DRIVER = "/proc/driver/nvidia/version"
 #: Environment variables that decide how threads share work and wait for each other.
 _OPENMP = ("OMP_", "GOMP_", "KMP_", "MKL_")
 

@@ -64,9 +64,11 @@ class ForkServer:
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                env=environment,
+                # Asked through the driver, "is there a GPU?" would leave a state that no fork can use.
+                env={**environment, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
             )
         self._received = b""
+        self.unforkable: str | None = None  #: why its forks would be of no use; known once it is ready
         self._statuses: dict[int, int] = {}
 
     @property
@@ -80,7 +82,7 @@ class ForkServer:
     def wait_until_ready(self) -> None:
         """Return once the imports are done. A worker may be asked for before; it comes when they are."""
         self._ours.sendall(_header(b""))
-        self._await("ready", None)
+        self.unforkable = self._await("ready", None)["unforkable"]
 
     def fork(
         self, standard_input: int, output: int, events: int, environment: dict[str, str]
@@ -199,7 +201,7 @@ def _serve(line: socket.socket) -> None:
                 if not header:
                     return
                 if not descriptors:
-                    _tell(line, ready=True)
+                    _tell(line, ready=True, unforkable=_unforkable())
                     continue
                 place = json.loads(line.recv(int(header), socket.MSG_WAITALL))
                 pid = os.fork()
@@ -215,6 +217,13 @@ def _serve(line: socket.socket) -> None:
                 for descriptor in descriptors:
                     os.close(descriptor)
                 _tell(line, forked=pid)
+
+
+def _unforkable() -> str | None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return "an import touched the GPU, which a forked process could then not use"
+    return None
 
 
 def _become_worker(descriptors: list[int], folder: str, environment: dict[str, str]) -> None:

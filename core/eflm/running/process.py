@@ -60,13 +60,17 @@ class WorkerProcess:
         # It has no name, so that not even SIGKILL leaves it behind.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._deadline = None if timeout is None else time.monotonic() + timeout
+        self.fallback: str | None = None  #: why it was spawned although a fork was asked for
         self._events, events = os.pipe()
         standard_input, self._input = os.pipe()
         try:
+            started: Running | str = ""
             if isolation == "forkserver":
-                self._process: Running = _fork(preload, standard_input, self._log.fileno(), events)
-            else:
-                self._process = self._spawn(standard_input, events)
+                started = _fork(preload, standard_input, self._log.fileno(), events)
+            if isinstance(started, str):
+                self.fallback = started or None
+                started = self._spawn(standard_input, events)
+            self._process = started
         except BaseException:
             os.close(self._events)
             os.close(self._input)
@@ -196,12 +200,14 @@ def fork_server(preload: Iterable[str] = ()) -> ForkServer:
     return server
 
 
-def _fork(preload: Iterable[str], standard_input: int, output: int, events: int) -> Running:
-    """A forked worker; of a new server where the old one has died since it was last asked."""
+def _fork(preload: Iterable[str], standard_input: int, output: int, events: int) -> Running | str:
+    """A forked worker, or why there can be none; of a new server where the old one has died since it was last asked."""
     for _ in range(2):
         server = fork_server(preload)
         try:
             server.wait_until_ready()
+            if server.unforkable is not None:
+                return server.unforkable
             return server.fork(standard_input, output, events, _environment())
         except OSError as error:
             fault = error

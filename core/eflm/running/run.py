@@ -25,6 +25,7 @@ from eflm.plan import Plan
 from eflm.registry import OWN_DISTRIBUTION
 from eflm.running.collect import collect
 from eflm.running.contamination import clock_flags
+from eflm.running.device import NVIDIA_DRIVER
 from eflm.running.environment import Watch, environment
 from eflm.running.events import EventWriter, decode
 from eflm.running.journal import Journal, StageJournal
@@ -108,6 +109,9 @@ class Watcher:
             return self._work_here(), ""
         preload = _imports(self._plan)
         with WorkerProcess(to_json(spec), spec.timeout, isolation=spec.isolation, preload=preload) as worker:
+            if worker.fallback is not None:
+                detail = f"the worker was spawned and not forked: {worker.fallback}"
+                self._flags.append(Flag(name="isolation_fallback", detail=detail))
             self._worker_pid = worker.pid
             self._sampler = Sampler(worker.pid)
             self._sampler.start()
@@ -260,7 +264,9 @@ def key(plan: Plan, where: Environment, facts: Mapping[str, Any]) -> str:
 
 def _imports(plan: Plan) -> list[str]:
     """Modules that this run will import besides what every run does: a fork server has them behind it."""
-    modules = [name for chosen in plan.techniques for name in chosen.card.requires]
+    # bitsandbytes, which peft imports, looks for a GPU as soon as it is imported.
+    careful = plan.spec.device != "cpu" and os.path.exists(NVIDIA_DRIVER)
+    modules = [] if careful else [name for chosen in plan.techniques for name in chosen.card.requires]
     if set(plan.stages) - {"infer"}:
         modules.append("torch._dynamo")  # torch's optimizers import it
     if plan.modality.origin.distribution == OWN_DISTRIBUTION:  # a stranger's may do more than define things

@@ -298,9 +298,10 @@ def seed_everything(seed: int) -> None:
 
 def _tell_unused_gpu(events: EventWriter) -> None:
     """A GPU that torch cannot use is a fallback that a reader of the figures must know of."""
+    from eflm.running.device import NVIDIA_DRIVER
     from eflm_schemas import Flag
 
-    if os.path.exists("/proc/driver/nvidia/version"):
+    if os.path.exists(NVIDIA_DRIVER):
         import torch
 
         detail = (

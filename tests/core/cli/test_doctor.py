@@ -22,9 +22,7 @@ def test_every_check_finds_something(eflm, tmp_path):
         assert finding["status"] in ("ok", "limited", "missing")
 
 
-def test_people_get_a_line_a_finding_and_a_device_that_is_not_there_a_refusal(eflm):
-    done = eflm("doctor", "--device=cpu")
-    assert any(line.startswith(("ok", "limited")) and "clock" in line for line in done.stdout.splitlines())
+def test_a_device_that_is_not_there_is_refused_in_words(eflm):
     done = eflm("doctor", "--device=cuda:7")
     assert done.returncode == 2
     assert "--device cpu runs here" in done.stderr or "there is no device cuda:7" in done.stderr
