@@ -67,7 +67,8 @@ def measure(
     """One run of the peer's whole command; `numbers` are batch, prompt and new tokens, and iterations."""
     begin = time.monotonic()
     command = [environment(folder), folder / "measure.py", launcher, model, *map(str, numbers)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=env)
+    # It leaves its log in the working folder.
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=env, cwd=folder)
     means = json.loads(done.stdout.splitlines()[-1])
     return Found(**means, wall=time.monotonic() - begin)
 
