@@ -27,8 +27,9 @@ Provenance = Literal[
 class Metric:
     """One figure. `value` is None exactly when `provenance` is "unavailable", and `reason` then says why.
 
-    `n` is the number of observations; `sd` their standard deviation; `ci95` the 95% interval of the mean;
-    `percentiles` maps "p50", "p90", ... to values in the same unit; `note` says what a reader must know.
+    `n` is the number of observations; `sd` their standard deviation, `cv` that over their mean; `ci95` the 95%
+    interval of the mean; `percentiles` maps "p50", "p90", ... to values in the same unit; `note` says what a reader must
+    know.
     """
 
     value: float | None
@@ -36,6 +37,7 @@ class Metric:
     provenance: Provenance
     n: int | None = None
     sd: float | None = None
+    cv: float | None = None
     ci95: tuple[float, float] | None = None
     percentiles: Mapping[str, float] | None = None
     reason: str | None = None

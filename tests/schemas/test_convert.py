@@ -103,6 +103,7 @@ def test_an_unavailable_metric_says_why():
         "provenance": "unavailable",
         "n": None,
         "sd": None,
+        "cv": None,
         "ci95": None,
         "percentiles": None,
         "reason": "no counter",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from attrs import evolve
 
-from eflm.measure.statistics import confidence_interval, mean, standard_deviation
+from eflm.measure.statistics import coefficient_of_variation, confidence_interval, mean, standard_deviation
 from eflm_schemas import Metric, RunResult, StageResult
 from eflm_schemas.comparison import Point, Repeats, Sweep
 
@@ -64,6 +64,7 @@ def pool(metrics: Sequence[Metric]) -> Metric:
         value=mean(values),
         n=len(values),
         sd=standard_deviation(values),
+        cv=coefficient_of_variation(values),
         ci95=confidence_interval(values),
         percentiles=None,
         note=note,

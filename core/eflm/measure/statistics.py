@@ -30,6 +30,13 @@ def standard_deviation(values: Sequence[float]) -> float | None:
     return math.sqrt(math.fsum((value - centre) ** 2 for value in values) / (len(values) - 1))
 
 
+def coefficient_of_variation(values: Sequence[float]) -> float | None:
+    """The standard deviation over the size of the mean; None for fewer than two values, and where the mean is zero."""
+    deviation = standard_deviation(values)
+    centre = abs(mean(values))
+    return None if deviation is None or not centre else deviation / centre
+
+
 def percentile(values: Sequence[float], percent: float) -> float:
     """The percentile with linear interpolation between order statistics (Hyndman and Fan's type 7)."""
     if not values:

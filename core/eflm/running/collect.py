@@ -83,6 +83,7 @@ def _plain(name: str, metric: Metric) -> Metric:
         value=None if metric.value is None else _number(name, metric.value),
         n=None if metric.n is None else int(metric.n),
         sd=None if metric.sd is None else _number(name, metric.sd),
+        cv=None if metric.cv is None else _number(name, metric.cv),
         ci95=None if interval is None else (_number(name, interval[0]), _number(name, interval[1])),
         percentiles=metric.percentiles and {str(k): _number(name, v) for k, v in metric.percentiles.items()},
     )
@@ -100,7 +101,7 @@ def finite(metric: Metric) -> Metric:
         return metric
     if not math.isfinite(metric.value):
         return Metric.unavailable(metric.unit, f"it came out as {metric.value}, which is no number to report")
-    spread = (metric.sd or 0.0, *(metric.ci95 or ()), *(metric.percentiles or {}).values())
+    spread = (metric.sd or 0.0, metric.cv or 0.0, *(metric.ci95 or ()), *(metric.percentiles or {}).values())
     if all(map(math.isfinite, spread)):
         return metric
-    return evolve(metric, sd=None, ci95=None, percentiles=None)
+    return evolve(metric, sd=None, cv=None, ci95=None, percentiles=None)

@@ -52,6 +52,7 @@ def _share(achieved: Metric, record: StageRecord) -> Metric:
         provenance="computed",
         n=achieved.n,
         sd=None if achieved.sd is None else achieved.sd / peak,
+        cv=achieved.cv,
         ci95=None if achieved.ci95 is None else (achieved.ci95[0] / peak, achieved.ci95[1] / peak),
         note=note,
     )

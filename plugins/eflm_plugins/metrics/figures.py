@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from eflm.measure.record import StageRecord, Window
-from eflm.measure.statistics import confidence_interval, mean, percentiles, standard_deviation
+from eflm.measure.statistics import (
+    coefficient_of_variation,
+    confidence_interval,
+    mean,
+    percentiles,
+    standard_deviation,
+)
 from eflm_schemas import Metric
 from eflm_schemas.result import Provenance
 
@@ -21,6 +27,7 @@ def mean_of(values: Sequence[float], unit: str, provenance: Provenance, note: st
         provenance=provenance,
         n=len(values),
         sd=standard_deviation(values),
+        cv=coefficient_of_variation(values),
         ci95=confidence_interval(values),
         percentiles=percentiles(values),
         note=note,
@@ -42,6 +49,7 @@ def rate_of(amounts: Sequence[float], seconds: Sequence[float], unit: str, note:
         provenance="clock",
         n=len(rates),
         sd=standard_deviation(rates),
+        cv=coefficient_of_variation(rates),
         ci95=interval,
         note=note,
     )

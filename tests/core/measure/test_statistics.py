@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eflm.measure.statistics import (
+    coefficient_of_variation,
     confidence_interval,
     integrate,
     interpolate,
@@ -149,3 +150,10 @@ def test_a_time_average_knows_nothing_of_the_gaps():
     assert time_average(RAMP, [(0, SECOND), (3 * SECOND, 4 * SECOND)]) == pytest.approx(1.0)
     with pytest.raises(ValueError, match="takes time"):
         time_average(RAMP, [(5, 5)])
+
+
+def test_the_coefficient_of_variation_is_the_deviation_over_the_mean():
+    assert coefficient_of_variation([1.0, 3.0]) == pytest.approx(math.sqrt(2) / 2)
+    assert coefficient_of_variation([-1.0, -3.0]) == pytest.approx(math.sqrt(2) / 2)
+    assert coefficient_of_variation([1.0]) is None
+    assert coefficient_of_variation([-1.0, 1.0]) is None

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from itertools import count
 from pathlib import Path
 
 import psutil
@@ -153,6 +154,20 @@ def test_a_result_says_where_it_is_from(known):
     assert result.facts["infer"]["parameters"] == 110
     assert result.facts["infer"]["bytes"] == 440
     assert result.spec.stages == ("infer",)
+
+
+def test_a_wall_clock_that_jumps_moves_no_figure(known, monkeypatch):
+    jumps = count(0, 3600)
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    monkeypatch.setattr(time, "time_ns", lambda: next(jumps) * 10**9)
+    plan = evolve_spec(known.plan("pretrain", known__seconds=0.05), isolation="none")
+    begin = time.monotonic()
+    result = run(plan)
+    assert result.status == "ok", result.reason
+    assert result.seconds < time.monotonic() - begin + 1
+    measured = [line["seconds"] for line in known.log()[2:6]]
+    assert result.stages["pretrain"].metrics["AL"].value == pytest.approx(sum(measured) / 4, rel=0.1)
+    assert "not_isolated" in [flag.name for flag in result.flags]
 
 
 def test_a_collector_that_fails_costs_only_its_own_metrics(known):
