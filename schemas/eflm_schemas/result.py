@@ -28,8 +28,8 @@ class Metric:
     """One figure. `value` is None exactly when `provenance` is "unavailable", and `reason` then says why.
 
     `n` is the number of observations; `sd` their standard deviation, `cv` that over their mean; `ci95` the 95%
-    interval of the mean; `percentiles` maps "p50", "p90", ... to values in the same unit; `note` says what a reader must
-    know.
+    interval of the mean; `percentiles` maps "p50", "p90", ... to values in the same unit; `note` says what a reader
+    must know.
     """
 
     value: float | None

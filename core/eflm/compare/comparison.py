@@ -62,7 +62,7 @@ def run_interleaved(
     results: Path,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> tuple[list[RunResult], list[RunResult]]:
-    """Both plans in turn, A B A B, `repeats` times each, all saved, so that a slow hour of the machine falls on both.
+    """Both plans in turn, A B B A, `repeats` times each, all saved, so that a machine's slow hours fall on both.
 
     Raises EflmError when a run fails; those before it are saved.
     """
@@ -70,9 +70,10 @@ def run_interleaved(
 
     done: tuple[list[RunResult], list[RunResult]] = ([], [])
     for turn in range(repeats):
-        for side, plan in enumerate(plans):
+        for number, side in enumerate((0, 1) if turn % 2 == 0 else (1, 0)):
+            plan = plans[side]
             if progress is not None:
-                progress("runs", 2 * turn + side, 2 * repeats)
+                progress("runs", 2 * turn + number, 2 * repeats)
             result = run(plan, results=results)
             if result.status != "ok":
                 raise EflmError(

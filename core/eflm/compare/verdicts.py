@@ -22,7 +22,7 @@ ASSUMED_NOISE = {"cpu": 0.10, "cuda": 0.03}
 #: The same where other work disturbed a run.
 ASSUMED_NOISE_DISTURBED = 0.25
 #: What a measured spread is moderated with: so many degrees of freedom of so much.
-PRIOR_FREEDOM, PRIOR_NOISE = 4, 0.03
+PRIOR_FREEDOM, PRIOR_NOISE = 4, {"cpu": 0.06, "cuda": 0.02}
 #: A difference below this share is a tie however surely it is known.
 MARGIN = 0.01
 #: Flags that say that something else than the techniques decided the figures.
@@ -54,7 +54,7 @@ def difference(
         return _undecided(info, left, right, "no ratio can be had of figures at or below zero")
     logs = [[math.log(value) for value in side] for side in (left, right)]
     middle = mean(logs[0]) - mean(logs[1])
-    parts, basis = _uncertainty(a, b, logs, ASSUMED_NOISE_DISTURBED if disturbed else ASSUMED_NOISE[device])
+    parts, basis = _uncertainty(a, b, logs, device, disturbed)
     half = _half_width(parts)
     low, high = math.exp(middle - half), math.exp(middle + half)
     return Difference(
@@ -82,7 +82,7 @@ Parts = list[tuple[float, float]]
 
 
 def _uncertainty(
-    a: Sequence[Metric], b: Sequence[Metric], logs: Sequence[Sequence[float]], noise: float
+    a: Sequence[Metric], b: Sequence[Metric], logs: Sequence[Sequence[float]], device: str, disturbed: bool
 ) -> tuple[Parts, str]:
     provenances = {metric.provenance for metric in (*a, *b)}
     if provenances == {"counted"}:
@@ -93,17 +93,20 @@ def _uncertainty(
         return parts, "the spread of the held-out data; one training each"
     runs = [len(side) for side in logs]
     if min(runs) >= 2:
-        return [_between(side) for side in logs], f"between runs: {runs[0]} and {runs[1]}"
+        return [
+            _between(side, PRIOR_NOISE[device]) for side in logs
+        ], f"between runs: {runs[0]} and {runs[1]}"
+    noise = ASSUMED_NOISE_DISTURBED if disturbed else ASSUMED_NOISE[device]
     parts = [part for side in (a, b) for part in (_own(side[0], len(side)), (noise**2 / len(side), math.inf))]
     return parts, f"within single runs, and ±{noise:.0%} assumed between them; --repeat measures it"
 
 
-def _between(logs: Sequence[float]) -> tuple[float, float]:
+def _between(logs: Sequence[float], usual: float) -> tuple[float, float]:
     """The variance of the mean of runs, and its degrees of freedom. The prior widens it and never makes it surer."""
     spread = standard_deviation(logs)
     assert spread is not None
     freedom = len(logs) - 1.0
-    moderated = (freedom * spread**2 + PRIOR_FREEDOM * PRIOR_NOISE**2) / (freedom + PRIOR_FREEDOM)
+    moderated = (freedom * spread**2 + PRIOR_FREEDOM * usual**2) / (freedom + PRIOR_FREEDOM)
     return max(spread**2, moderated) / len(logs), freedom
 
 

@@ -200,6 +200,12 @@ def fork_server(preload: Iterable[str] = ()) -> ForkServer:
     return server
 
 
+def prepare(preload: Iterable[str]) -> None:
+    """Have the server ready that a worker with these modules will be forked from; the fork tells of what fails."""
+    with suppress(OSError):
+        fork_server(preload).wait_until_ready()
+
+
 def _fork(preload: Iterable[str], standard_input: int, output: int, events: int) -> Running | str:
     """A forked worker, or why there can be none; of a new server where the old one has died since it was last asked."""
     for _ in range(2):

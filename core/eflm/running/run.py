@@ -30,7 +30,7 @@ from eflm.running.environment import Watch, environment
 from eflm.running.events import EventWriter, decode
 from eflm.running.journal import Journal, StageJournal
 from eflm.running.precision import precision_flags
-from eflm.running.process import WorkerProcess, WorkerTimeout, describe_end
+from eflm.running.process import WorkerProcess, WorkerTimeout, describe_end, prepare
 from eflm.running.sources import Sources
 from eflm_schemas import STAGES, Environment, Flag, RunResult, StageResult
 from eflm_schemas.convert import to_dict, to_json
@@ -68,6 +68,9 @@ class Watcher:
     def run(self) -> RunResult:
         """The whole way of a run."""
         started, begin = datetime.now(UTC), time.monotonic()
+        if self._plan.spec.isolation == "forkserver":
+            # Its imports are work of ours, and over before the machine is watched for others'.
+            prepare(_imports(self._plan))
         machine = Watch()
         reason, log = self._work()
         stages = {

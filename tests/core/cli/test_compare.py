@@ -50,9 +50,9 @@ def test_technique_sets_run_in_turn_and_a_slower_one_is_worse_and_told_why(known
         "the sides have different modality/known.seconds",
         "the sides have different modality/known.matrix",
     ]
-    # A B A B, each in a file of its own, so that they can be compared again.
+    # A B B A, each in a file of its own, so that they can be compared again.
     saved = [json.loads(path.read_text()) for path in sorted((tmp_path / "results").iterdir())]
-    assert [float(run["spec"]["settings"]["known.seconds"]) for run in saved] == [0.06, 0.02, 0.06, 0.02]
+    assert [float(run["spec"]["settings"]["known.seconds"]) for run in saved] == [0.06, 0.02, 0.02, 0.06]
 
     again = known("compare", document["a"]["keys"][0][:8], document["b"]["keys"][0][:8], "--json")
     assert json.loads(again.stdout)["stages"] == document["stages"]
