@@ -16,6 +16,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -68,8 +69,10 @@ class ForkServer:
                 env={**environment, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
             )
         self._received = b""
+        self._turn = threading.RLock()  # one question and its answer at a time, whichever thread asks
         self.unforkable: str | None = None  #: why its forks would be of no use; known once it is ready
         self._statuses: dict[int, int] = {}
+        self._at_work: set[int] = set()
 
     @property
     def pid(self) -> int:
@@ -79,10 +82,16 @@ class ForkServer:
         """Whether it can still be asked."""
         return self._process.poll() is None
 
+    @property
+    def idle(self) -> bool:
+        """Whether none of its workers is known to be at work."""
+        return not self._at_work
+
     def wait_until_ready(self) -> None:
         """Return once the imports are done. A worker may be asked for before; it comes when they are."""
-        self._ours.sendall(_header(b""))
-        self.unforkable = self._await("ready", None)["unforkable"]
+        with self._turn:
+            self._ours.sendall(_header(b""))
+            self.unforkable = self._await("ready", None)["unforkable"]
 
     def fork(
         self, standard_input: int, output: int, events: int, environment: dict[str, str]
@@ -92,21 +101,25 @@ class ForkServer:
         OSError when the server has died.
         """
         place = json.dumps({"folder": os.getcwd(), "environment": environment}).encode()
-        socket.send_fds(self._ours, [_header(place)], [standard_input, output, events])
-        self._ours.sendall(place)
-        return ForkedProcess(self, self._await("forked", None)["forked"])
+        with self._turn:
+            socket.send_fds(self._ours, [_header(place)], [standard_input, output, events])
+            self._ours.sendall(place)
+            pid = self._await("forked", None)["forked"]
+            self._at_work.add(pid)
+            return ForkedProcess(self, pid)
 
     def status(self, pid: int, timeout: float | None) -> int | None:
         """The exit status of a worker, negative for a signal; None when it is still at work after `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        while pid not in self._statuses:
-            remaining = None if deadline is None else max(deadline - time.monotonic(), 0.0)
-            try:
-                if self._await("ended", remaining) is None:
-                    return None
-            except OSError:
-                return -signal.SIGKILL  # workers die with their server
-        return self._statuses[pid]
+        with self._turn:
+            while pid not in self._statuses:
+                remaining = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+                try:
+                    if self._await("ended", remaining) is None:
+                        return None
+                except OSError:
+                    return -signal.SIGKILL  # workers die with their server
+            return self._statuses[pid]
 
     def close(self) -> None:
         """End the server and whatever it has forked."""
@@ -123,6 +136,7 @@ class ForkServer:
                 return None
             if "ended" in message:
                 self._statuses[message["ended"]] = message["status"]
+                self._at_work.discard(message["ended"])
             if word in message:
                 return message
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -168,12 +169,13 @@ READ_AT_IMPORT = (
     "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "BITSANDBYTES_", "TRITON_", "XDG_", "HOME", "PATH", "TMPDIR", "EFLM_",
 )  # fmt: skip
 
-#: Servers that stand ready at one time: two sides of a comparison may need different imports.
+#: Idle servers that stand ready at one time: two sides of a comparison may need different imports.
 MOST_SERVERS = 4
 
 _Key = tuple[tuple[tuple[str, str], ...], frozenset[str]]
 #: The servers of this process by what they were started with, the one that was asked last at the end.
 _servers: dict[_Key, ForkServer] = {}
+_servers_turn = threading.Lock()
 
 
 def fork_server(preload: Iterable[str] = ()) -> ForkServer:
@@ -186,17 +188,19 @@ def fork_server(preload: Iterable[str] = ()) -> ForkServer:
         (name, value) for name, value in environment.items() if name.startswith(READ_AT_IMPORT)
     )
     key = tuple(read_early), frozenset(preload)
-    server = _servers.pop(key, None)
-    if server is not None and not server.alive():
-        server.close()
-        server = None
-    if server is None:
-        if not _servers:
-            atexit.register(_close_servers)
-        while len(_servers) >= MOST_SERVERS:
-            _servers.pop(next(iter(_servers))).close()
-        server = ForkServer(environment, sorted(key[1]))
-    _servers[key] = server
+    with _servers_turn:
+        server = _servers.pop(key, None)
+        if server is not None and not server.alive():
+            server.close()
+            server = None
+        if server is None:
+            if not _servers:
+                atexit.register(_close_servers)
+            idle = [old for old, kept in _servers.items() if kept.idle]
+            for old in idle[: max(0, len(_servers) + 1 - MOST_SERVERS)]:
+                _servers.pop(old).close()
+            server = ForkServer(environment, sorted(key[1]))
+        _servers[key] = server
     return server
 
 

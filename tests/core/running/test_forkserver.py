@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from contextlib import suppress
 
@@ -72,6 +73,21 @@ def test_it_does_the_same_work_as_a_spawned_one_and_inherits_none(server, spec):
     assert devices[0] == devices[1]  # threads and OpenMP's settings among them
 
 
+def test_threads_may_ask_at_one_time(server, spec):
+    ended = []
+
+    def work():
+        with WorkerProcess(spec, None, isolation="forkserver") as worker:
+            ended.append((events(worker)[-1]["event"], worker.wait()))
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert ended == [("done", 0)] * 3
+
+
 def test_a_worker_that_dies_is_told_by_its_signal(server, spec):
     with WorkerProcess(spec, None, isolation="forkserver") as worker:
         next(worker.lines())
@@ -82,17 +98,19 @@ def test_a_worker_that_dies_is_told_by_its_signal(server, spec):
 
 
 def test_another_environment_or_other_modules_have_another_server(server, monkeypatch):
-    started = []
+    started, closed = [], []
 
     class Started:
         def __init__(self, environment, preload):
             started.append((environment.get("OMP_NUM_THREADS"), preload))
 
+        idle = True
+
         def alive(self):
             return True
 
         def close(self):
-            started.append("closed")
+            closed.append(self)
 
     monkeypatch.setattr(process, "ForkServer", Started)
     monkeypatch.setattr(process, "_servers", dict(process._servers))
@@ -106,6 +124,15 @@ def test_another_environment_or_other_modules_have_another_server(server, monkey
     assert fork_server() is not server
     assert [entry[1] for entry in started] == [["json"], []]
     assert started[1][0] == "7"
+    # No more of them stand idle than are of use, the one that was asked last among them.
+    assert closed == []
+    monkeypatch.setattr(process, "_servers", {})
+    several = [fork_server([str(number)]) for number in range(process.MOST_SERVERS + 2)]
+    assert closed == several[:2]
+    busy = several[2]
+    busy.idle = False
+    fork_server(["one more"])
+    assert closed == [*several[:2], several[3]]
 
 
 def test_a_server_whose_imports_touched_a_gpu_forks_nothing(spec, tmp_path, monkeypatch):
