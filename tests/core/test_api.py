@@ -14,7 +14,13 @@ from eflm.errors import UsageError
 from eflm.registry import Registry
 from eflm_schemas import ModalityCard, Preset, Ref
 
-SMALL = {"infer.requests": 2, "infer.prompt_tokens": 16, "infer.new_tokens": 4, "llm.eval_tokens": 512}
+SMALL = {
+    "infer.requests": 2,
+    "infer.seconds": 0,
+    "infer.prompt_tokens": 16,
+    "infer.new_tokens": 4,
+    "llm.eval_tokens": 512,
+}
 
 
 def test_everything_promised_is_there():

@@ -6,6 +6,7 @@ import eflm
 
 QUICK = {
     "infer.requests": 1,
+    "infer.seconds": 0,
     "infer.prompt_tokens": 16,
     "infer.new_tokens": 4,
     "llm.eval_tokens": 512,

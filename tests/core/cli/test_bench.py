@@ -25,6 +25,7 @@ SMALL = (
     "--device=cpu",
     "--stage=infer",
     "--set=infer.requests=2",
+    "--set=infer.seconds=0",
     "--set=infer.prompt_tokens=16",
     "--set=infer.new_tokens=4",
     "--set=llm.eval_tokens=512",

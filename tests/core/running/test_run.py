@@ -304,7 +304,13 @@ def test_the_key_is_that_of_the_question(known):
 
 
 def test_a_stage_is_not_charged_for_the_memory_of_earlier_ones():
-    settings = {"pretrain.steps": 4, "pretrain.batch_size": 16, "infer.requests": 20, "llm.eval_tokens": 1024}
+    settings = {
+        "pretrain.steps": 4,
+        "pretrain.batch_size": 16,
+        "infer.requests": 20,
+        "infer.seconds": 0,
+        "llm.eval_tokens": 1024,
+    }
     after = bench(stages=["pretrain", "infer"], settings=settings)
     alone = bench(stages=["infer"], settings={k: v for k, v in settings.items() if "pretrain" not in k})
     one, other = (result.stages["infer"].metrics["AMU"].value for result in (after, alone))
