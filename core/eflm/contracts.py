@@ -230,7 +230,8 @@ class Generated:
     outputs: Any
     samples: int
     tokens: int  #: generated tokens (or images, or frames), counted from the outputs
-    cache_bytes: int | None = None  #: what was kept between the tokens, at its largest
+    #: Counts what is kept between the tokens, at its largest; called outside every window.
+    cache_bytes: Callable[[], int] | None = None
 
 
 class Phase(Protocol):

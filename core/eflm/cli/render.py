@@ -5,11 +5,12 @@ A remark that is long, such as why there is no energy, stands below the tables, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from eflm.cli.console import table_of
 from eflm.cli.numbers import decimals_of, number, scale
+from eflm.compare.pooling import flags_of
 from eflm_schemas import Flag, Metric, RunResult, StageResult
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ def render(result: RunResult, console: Console) -> None:
 
 def render_repeats(repeats: Repeats, console: Console) -> None:
     """Print several runs of one question: the means of their figures, and the flags of all of them."""
-    flags = dict.fromkeys(flag for run in repeats.runs for flag in run.flags)
-    _print(repeats.runs[-1], repeats.stages, flags, console)
+    _print(repeats.runs[-1], repeats.stages, flags_of(repeats.runs), console)
 
 
 def render_sweep(sweep: Sweep, console: Console) -> None:
@@ -55,14 +55,12 @@ def render_sweep(sweep: Sweep, console: Console) -> None:
             cells = ["–" if metric is None else " ".join(figure(metric)) for metric in metrics]
             table.add_row(name, *cells)
         console.print(table)
-    _print_flags(
-        dict.fromkeys(flag for point in sweep.points for run in point.runs for flag in run.flags), console
-    )
+    print_flags(flags_of([run for point in sweep.points for run in point.runs]), console)
     console.print()
 
 
 def _print(
-    result: RunResult, stages: Mapping[str, StageResult], flags: Iterable[Flag], console: Console
+    result: RunResult, stages: Mapping[str, StageResult], flags: Sequence[Flag], console: Console
 ) -> None:
     from rich.text import Text
 
@@ -76,18 +74,17 @@ def _print(
         console.print()
     for remark, mark in footnotes.items():
         console.print(Text(f"[{mark}] {remark}", style="dim"))
-    _print_flags(flags, console)
+    print_flags(flags, console)
     console.print()
 
 
-def _print_flags(flags: Iterable[Flag], console: Console) -> None:
+def print_flags(flags: Sequence[Flag], console: Console, whose: str = "these figures") -> None:
+    """Print what a reader must know before trusting figures; nothing where there is nothing."""
     from rich.text import Text
 
-    title = "\nBefore you trust these figures"
+    if flags:
+        console.print(Text(f"\nBefore you trust {whose}", style="bold yellow"))
     for flag in flags:
-        if title:
-            console.print(Text(title, style="bold yellow"))
-            title = ""
         where = f" ({flag.stage})" if flag.stage else ""
         console.print(Text(f"  {flag.name}{where}: {flag.detail}", style="yellow"))
 

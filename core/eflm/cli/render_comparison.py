@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from eflm.cli.console import table_of
 from eflm.cli.numbers import number, scale
+from eflm.cli.render import print_flags
 from eflm_schemas.comparison import Comparison, Difference, Side
 
 if TYPE_CHECKING:
@@ -34,11 +35,7 @@ def render(comparison: Comparison, console: Console) -> None:
         for reason in comparison.reasons.get(stage, ()):
             console.print(Text(f"  {reason}"))
     for letter, side in (("A", comparison.a), ("B", comparison.b)):
-        if side.flags:
-            console.print(Text(f"\nBefore you trust the figures of {letter}", style="bold yellow"))
-        for flag in side.flags:
-            where = f" ({flag.stage})" if flag.stage else ""
-            console.print(Text(f"  {flag.name}{where}: {flag.detail}", style="yellow"))
+        print_flags(side.flags, console, f"the figures of {letter}")
     console.print()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from attrs import evolve
 
+from eflm.compare.pooling import flags_of
 from eflm.compare.reasons import reasons
 from eflm.compare.sides import caveats
 from eflm.compare.verdicts import CONTAMINATION, MARGIN, difference
@@ -118,5 +119,4 @@ def _unknown(name: str, metrics: Sequence[Metric]) -> MetricInfo:
 
 
 def _side(name: str, runs: Sequence[RunResult]) -> Side:
-    flags = dict.fromkeys(flag for run in runs for flag in run.flags)
-    return Side(name=name, keys=tuple(run.key for run in runs), flags=tuple(flags))
+    return Side(name=name, keys=tuple(run.key for run in runs), flags=flags_of(runs))

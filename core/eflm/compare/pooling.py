@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from attrs import evolve
 
 from eflm.measure.statistics import coefficient_of_variation, confidence_interval, mean, standard_deviation
-from eflm_schemas import Metric, RunResult, StageResult
+from eflm_schemas import Flag, Metric, RunResult, StageResult
 from eflm_schemas.comparison import Point, Repeats, Sweep
 
 
@@ -29,6 +29,11 @@ def sweep(over: Sequence[str], done: Sequence[Sequence[RunResult]]) -> Sweep:
             for runs in done
         ),
     )
+
+
+def flags_of(results: Sequence[RunResult]) -> tuple[Flag, ...]:
+    """The flags of all runs, each once."""
+    return tuple(dict.fromkeys(flag for result in results for flag in result.flags))
 
 
 def _pooled(results: Sequence[RunResult]) -> dict[str, StageResult]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import frozen
 
-from eflm.compare.pooling import pool
+from eflm.compare.pooling import flags_of, pool
 from eflm_schemas import Flag, RunResult
 from eflm_schemas.comparison import Difference
 
@@ -21,7 +21,7 @@ DEQUANTIZATION = ("dequant", "4bit", "8bit")
 #: Below this share of time with a running kernel, a GPU waits for the CPU to launch work.
 LAUNCH_BOUND = 0.5
 #: Operations for each byte of weights under which reading the weights takes longer than computing with them, on any
-#: hardware of the table in `eflm.measure.hardware`.
+#: hardware of the table in `eflm.measure.gpus`.
 MEMORY_BOUND = 20.0
 #: Flags that say that something stood in for what was asked.
 FALLBACKS = ("backend_fallback", "device_fallback", "not_merged", "context_clipped")
@@ -62,8 +62,9 @@ class _Seen:
 
     def flags(self, *names: str) -> Iterator[Flag]:
         """Those of the runs that belong to this stage or to none, each once."""
-        flags = dict.fromkeys(flag for run in self.runs for flag in run.flags)
-        return (flag for flag in flags if flag.name in names and flag.stage in (None, self.stage))
+        return (
+            flag for flag in flags_of(self.runs) if flag.name in names and flag.stage in (None, self.stage)
+        )
 
 
 def reasons(

@@ -103,7 +103,7 @@ def energy(device: str) -> Iterator[Finding]:
     sources: dict[str, Any] = {}
     if device.startswith("cuda"):
         sources["NVML"] = _nvml(device)
-        sources["zeus"] = find_gpu(0)
+        sources["zeus"] = find_gpu(int(device.partition(":")[2] or 0))
     else:
         sources["RAPL"] = find_rapl()
         sources["zeus"] = find_chip()

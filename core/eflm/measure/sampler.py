@@ -10,7 +10,7 @@ import psutil
 
 from eflm.measure.record import Sample
 
-#: Samples per second. One takes about 30 µs of the watching process, so this is a fifth of a hundredth of a core.
+#: Samples per second. One takes about 30 µs of the watching process, so this is a seventh of a hundredth of a core.
 RATE = 50.0
 
 

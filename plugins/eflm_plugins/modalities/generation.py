@@ -6,6 +6,8 @@ between the prompt and the first token.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
@@ -32,7 +34,9 @@ def generate_greedily(model: nn.Module, prompts: Tensor, new_tokens: int, phase:
                 token = _next(model, token, cache)
             tokens.append(token)
     outputs = torch.cat(tokens, dim=1)
-    return Generated(outputs=outputs, samples=batch, tokens=outputs.numel(), cache_bytes=cache_bytes(cache))
+    return Generated(
+        outputs=outputs, samples=batch, tokens=outputs.numel(), cache_bytes=partial(cache_bytes, cache)
+    )
 
 
 def cache_bytes(cache: DynamicCache) -> int:
