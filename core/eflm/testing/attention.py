@@ -101,6 +101,10 @@ class AttentionConformance:
 
         torch.testing.assert_close(got, expected, rtol=self.tolerance, atol=self.tolerance)
 
+    def _require_causal(self) -> None:
+        if not self.geometry.causal:
+            pytest.skip("attention both ways: it has no past to keep, and every token sees every other")
+
     # --- the checks ---------------------------------------------------------------------------------
 
     def test_output_has_the_shape_of_the_tokens(self) -> None:
@@ -112,7 +116,21 @@ class AttentionConformance:
             assert out.shape == (2, length, self.geometry.hidden_size), f"T{length}"
             assert torch.isfinite(out).all(), f"T{length}"
 
+    def test_a_token_changes_what_comes_before_it_where_attention_goes_both_ways(self) -> None:
+        if self.geometry.causal:
+            pytest.skip("attention to the past only")
+        variant, tokens = self._variant(), self._tokens(2, 50)
+        before = self._run(variant, tokens)
+        for changed in (1, 23, 49):
+            other = tokens.clone()
+            other[:, changed] = self._tokens(2, 1, seed=changed + 2)[:, 0]
+            after = self._run(variant, other)
+            moved = (after - before).abs().amax(-1) > self.tolerance
+            assert moved[:, changed].all(), f"token {changed} is ignored"
+            assert moved[:, changed - 1].all(), f"token {changed} is not seen by the one before it"
+
     def test_a_token_never_changes_what_comes_before_it(self) -> None:
+        self._require_causal()
         variant, tokens = self._variant(), self._tokens(2, 50)
         before = self._run(variant, tokens)
         for changed in (1, 7, 8, 23, 49):
@@ -128,6 +146,7 @@ class AttentionConformance:
         import torch
         from transformers import DynamicCache
 
+        self._require_causal()
         variant, tokens = self._variant(), self._tokens(2, 50)
         whole = self._run(variant, tokens)
         for arrival in ARRIVALS:
@@ -153,8 +172,9 @@ class AttentionConformance:
             padded[row, pad : pad + 41] = tokens[row]
             mask[row, pad : pad + 41] = True
         positions = torch.stack([(torch.arange(length) - pad).clamp(min=0) for pad in pads])
-        for arrival in ((53,), (30, 1, 1, 1, 8, 12), (1,) * 53):
-            cache, parts, begin = DynamicCache(), [], 0
+        arrivals = ((53,), (30, 1, 1, 1, 8, 12), (1,) * 53) if self.geometry.causal else ((53,),)
+        for arrival in arrivals:
+            cache, parts, begin = DynamicCache() if self.geometry.causal else None, [], 0
             for count in arrival:
                 end = begin + count
                 part = self._run(
@@ -175,6 +195,7 @@ class AttentionConformance:
         import torch
         from transformers import DynamicCache
 
+        self._require_causal()
         variant, tokens = self._variant(), self._tokens(3, 20)
         order = torch.tensor([2, 0, 0])
         cache = DynamicCache()

@@ -81,6 +81,8 @@ ATTENTION = (
         naive=Ref(f"{_NSA}.naive:naive"),
         cost=Ref(f"{_NSA}.cost:NsaCost"),
         config=Ref(f"{_OPTIONS}:NsaOptions"),
+        bidirectional=True,
+        limits=("dropout of attention weights in hosts that attend both ways",),
         conflicts=(_no_relative_positions("its compressed blocks have scores of their own"),),
         backends=(
             Backend(

@@ -98,6 +98,38 @@ class TestRwkv7(Builtin):
     name = "rwkv7"
 
 
+BOTH_WAYS = attrs.evolve(AttentionConformance.geometry, causal=False)
+
+
+class TestMhaBothWays(Builtin):
+    name = "mha"
+    geometry = BOTH_WAYS
+
+
+class TestGqaBothWaysWithASlidingWindow(Builtin):
+    name = "gqa"
+    geometry = attrs.evolve(BOTH_WAYS, sliding_window=9)
+
+
+class TestMlaBothWays(Builtin):
+    name = "mla"
+    geometry = BOTH_WAYS
+
+
+class TestNsaBothWays(Builtin):
+    name = "nsa"
+    geometry = BOTH_WAYS
+    options = {"num_selected_blocks": 5}  # noqa: RUF012
+    test_it_runs_in_bfloat16 = None
+
+
+class TestNsaBothWaysOnGroups(Builtin):
+    name = "nsa"
+    geometry = attrs.evolve(BOTH_WAYS, num_attention_heads=4, num_key_value_heads=4, head_dim=12)
+    options = {"num_selected_blocks": 4, "window": 3}  # noqa: RUF012
+    test_it_runs_in_bfloat16 = None
+
+
 @pytest.mark.parametrize("name", ["mha", "gqa", "mqa", "mla", "nsa", "mamba2", "rwkv7"])
 def test_a_card_with_defaults_builds(name):
     geometry = attrs.evolve(AttentionConformance.geometry, hidden_size=64, num_attention_heads=4, head_dim=16)

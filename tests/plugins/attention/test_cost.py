@@ -81,6 +81,16 @@ def test_the_operations_are_those_of_the_naive_twin(name, geometry, changes, tok
     assert cost.flops(geometry, tokens, tokens) == counted.get_total_flops()
 
 
+@pytest.mark.parametrize("name", ["mha", "mqa", "mla", "nsa"])
+def test_the_operations_are_those_of_the_naive_twin_both_ways(name):
+    geometry = attrs.evolve(GEOMETRY, causal=False)
+    variant, cost = built(name, geometry, {"num_selected_blocks": 4} if name == "nsa" else {})
+    states = torch.randn(1, 48, GEOMETRY.hidden_size)  # a whole number of blocks: nsa counts blocks as whole
+    with torch.no_grad(), flops.counter() as counted:
+        card_of(name).naive.resolve()(variant, states, rotary=Turning(torch.arange(48)[None]))
+    assert cost.flops(geometry, 48, 48) == counted.get_total_flops()
+
+
 @pytest.mark.parametrize(("name", "geometry", "changes"), [case for case in CASES if case.values[0] != "mla"])
 def test_the_steps_of_decoding_add_up_to_the_whole_sequence(name, geometry, changes):
     _, cost = built(name, geometry, changes)

@@ -18,6 +18,7 @@ from eflm_plugins.attention.options import NsaOptions
 from support.decoders import VOCABULARY, options_of, tiny, with_attention
 
 GEOMETRY = AttentionConformance.geometry
+BOTH_WAYS = attrs.evolve(GEOMETRY, causal=False)
 
 
 @given(
@@ -51,9 +52,46 @@ def test_equals_the_papers_equations(length, stride, compress, select, count, wi
         )
 
 
-def test_how_the_work_is_cut_changes_nothing(monkeypatch):
+@given(
+    length=st.integers(1, 90),
+    stride=st.sampled_from([2, 4]),
+    compress=st.integers(1, 4),
+    select=st.integers(1, 4),
+    count=st.integers(4, 7),
+    window=st.integers(1, 40),
+    seed=st.integers(0, 10**6),
+)
+@settings(deadline=None, max_examples=30)
+def test_equals_them_both_ways(length, stride, compress, select, count, window, seed):
+    options = NsaOptions(
+        compress_block_size=compress * stride,
+        compress_stride=stride,
+        select_block_size=select * stride,
+        num_selected_blocks=count,
+        window=window,
+    )
+    torch.manual_seed(seed)
+    module = NativeSparseAttention(BOTH_WAYS, options).double().eval()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    tokens, rotary = torch.randn(1, length, 48, dtype=torch.float64), Turning(torch.arange(length)[None])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            module(tokens, rotary=rotary), naive(module, tokens, rotary=rotary), rtol=1e-9, atol=1e-9
+        )
+
+
+def test_both_ways_it_says_what_it_cannot_do():
+    with pytest.raises(UsageError, match=r"num_selected_blocks to 4 or more, not 3"):
+        NativeSparseAttention(BOTH_WAYS, NsaOptions(num_selected_blocks=3))
+    with pytest.raises(UsageError, match="cannot drop attention weights"):
+        NativeSparseAttention(attrs.evolve(BOTH_WAYS, dropout=0.1), NsaOptions())
+
+
+@pytest.mark.parametrize("geometry", [GEOMETRY, BOTH_WAYS], ids=["causal", "both-ways"])
+def test_how_the_work_is_cut_changes_nothing(monkeypatch, geometry):
     torch.manual_seed(0)
-    module = NativeSparseAttention(GEOMETRY, options_of("nsa")).double().eval()
+    module = NativeSparseAttention(geometry, options_of("nsa", num_selected_blocks=5)).double().eval()
     tokens, rotary = torch.randn(2, 150, 48, dtype=torch.float64), Turning(torch.arange(150)[None])
 
     def both():
@@ -138,8 +176,8 @@ def test_dropout_acts_in_training_only():
 def test_what_it_cannot_serve_is_refused():
     with pytest.raises(ValueError, match="multiple of compress_stride"):
         NsaOptions(compress_block_size=10, compress_stride=4)
-    with pytest.raises(UsageError, match="causal self-attention only"):
-        NativeSparseAttention(attrs.evolve(GEOMETRY, causal=False), NsaOptions())
+    with pytest.raises(UsageError, match="self-attention only"):
+        NativeSparseAttention(attrs.evolve(GEOMETRY, cross_attention_dim=8), NsaOptions())
     model = with_attention(tiny(), "nsa")
     ids = torch.randint(3, VOCABULARY, (1, 6))
     with pytest.raises(ModelError, match="default cache"):

@@ -14,7 +14,7 @@ from eflm_plugins.attention.nsa.compressed import attend_compressed
 from eflm_plugins.attention.nsa.compression import split_blocks
 from eflm_plugins.attention.nsa.dispatch import attend_dispatched
 from eflm_plugins.attention.nsa.fla import attend_with_fla
-from eflm_plugins.attention.nsa.window import attend_window
+from eflm_plugins.attention.nsa.window import attend_window, attend_window_both_ways
 from eflm_plugins.attention.options import NsaOptions
 from eflm_plugins.attention.sdpa import attend
 
@@ -52,22 +52,28 @@ def mix(
     gates: Tensor,
     options: NsaOptions,
     backend: str = "dispatch",
+    *,
+    causal: bool = True,
 ) -> Tensor:
     """The same with keys and values compressed already; the queries are the last T of the positions at hand.
 
-    `backend` computes the selection branch: "dispatch" or "fla".
+    `backend` computes the selection branch: "dispatch" or "fla". Not causal, a query sees every compressed block,
+    selects among all blocks, and its window reaches to both sides.
     """
     scale = query.shape[-1] ** -0.5
     first = selectable[0].shape[2] - query.shape[2]
-    from_compressed, chosen = attend_compressed(query, *compressed, first, scale, options)
-    if chosen.shape[-1] * options.select_block_size >= selectable[0].shape[2]:
+    from_compressed, chosen = attend_compressed(query, *compressed, first, scale, options, causal)
+    if options.num_selected_blocks * options.select_block_size >= selectable[0].shape[2]:
         # Every block is chosen, so nothing is left out.
-        from_selected = attend(query, *selectable, causal=True, scale=scale)
+        from_selected = attend(query, *selectable, causal=causal, scale=scale)
     elif backend == "fla":
         from_selected = attend_with_fla(query, *selectable, chosen, scale, options.select_block_size)
     else:
-        from_selected = attend_dispatched(query, *selectable, chosen, first, scale, options.select_block_size)
-    from_window = attend_window(query, *windowed, options.window, scale)
+        from_selected = attend_dispatched(
+            query, *selectable, chosen, first, scale, options.select_block_size, causal
+        )
+    window = attend_window if causal else attend_window_both_ways
+    from_window = window(query, *windowed, options.window, scale)
     return gated_sum(gates, from_compressed, from_selected, from_window)
 
 

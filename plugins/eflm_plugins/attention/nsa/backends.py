@@ -18,6 +18,7 @@ class Call:
     cached: int
     padded: bool  #: padding before a sequence
     dropout: bool
+    causal: bool = True
 
 
 #: New tokens from which a cached sequence's chunk is dispatched rather than gathered.
@@ -32,7 +33,11 @@ def choose(asked: str, call: Call) -> tuple[str, str | None]:
     if call.cached and call.tokens < DISPATCH_FROM:
         return "gather", None
     order = ("fla", "dispatch", "gather") if asked == "auto" else (asked, "dispatch", "gather")
-    hindrances = {"fla": _hinders_fla(call), "dispatch": _hinders_dispatch(call), "gather": None}
+    hindrances = {
+        "fla": _hinders_fla(call),
+        "dispatch": _hinders_dispatch(call),
+        "gather": None if call.causal else "it serves attention to the past only",
+    }
     chosen = next(name for name in order if hindrances[name] is None)
     if chosen == order[0] or (asked == "auto" and call.device != "cuda" and chosen == "dispatch"):
         return chosen, None
@@ -65,4 +70,6 @@ def _hinders_fla(call: Call) -> str | None:
         return f"its blocks hold a power of two of tokens, not {call.block}"
     if call.cached:
         return "it takes whole sequences only"
+    if not call.causal:
+        return "its kernels attend to the past only"
     return _hinders_dispatch(call)

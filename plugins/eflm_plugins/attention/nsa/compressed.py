@@ -14,7 +14,12 @@ from torch import Tensor
 
 from eflm_plugins.attention.nsa.compression import count_blocks
 from eflm_plugins.attention.nsa.scratch import Scratch
-from eflm_plugins.attention.nsa.selection import block_importance, choose_blocks
+from eflm_plugins.attention.nsa.selection import (
+    LOCAL_AND_FIRST,
+    block_importance,
+    choose_blocks,
+    choose_blocks_both_ways,
+)
 from eflm_plugins.attention.options import NsaOptions
 
 #: Scores at one time: they stay in the processor's cache from their product to the values'.
@@ -23,26 +28,35 @@ SCORES = 1 << 21
 
 @torch.compiler.disable  # the blocks are chosen inside, from the data
 def attend_compressed(
-    query: Tensor, key: Tensor, value: Tensor, first: int, scale: float, options: NsaOptions
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    first: int,
+    scale: float,
+    options: NsaOptions,
+    causal: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """The branch's output and the blocks that each query reads in full.
 
-    (B, H, T, D) on (B, G, blocks, D) -> (B, H, T, D), and indices (B, G, T, n), -1 where there are fewer blocks.
-    Query t stands at position `first` + t.
+    (B, H, T, D) on (B, G, blocks, D) -> (B, H, T, D), and indices (B, G, T, n), -1 where there are fewer blocks; not
+    causal, indices are as `choose_blocks_both_ways` gives them. Query t stands at position `first` + t.
     """
-    return _CompressedAttention.apply(query, key, value, first, scale, options)
+    return _CompressedAttention.apply(query, key, value, first, scale, options, causal)
 
 
 class _CompressedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, key, value, first, scale, options):
+    def forward(ctx, query, key, value, first, scale, options, causal):
         batch, heads, length, width = query.shape
         groups, scratch = key.shape[1], Scratch(query.device)
         num_blocks = -(-(first + length) // options.select_block_size)
-        n = min(options.num_selected_blocks, num_blocks)
+        if causal:
+            n = min(options.num_selected_blocks, num_blocks)
+        else:
+            n = LOCAL_AND_FIRST + min(options.num_selected_blocks - 2, num_blocks)
         out = query.new_empty(batch, groups, heads // groups, length, width)
         chosen = torch.full((batch, groups, length, n), -1, dtype=torch.long, device=query.device)
-        for chunk in _chunks(query, key, first, options):
+        for chunk in _chunks(query, key, first, options, causal):
             weights = _weights(query, key, chunk, scale, options, scratch)
             mixed = scratch.product(
                 "mixed", weights.to(value.dtype), value[:, :, : chunk.whole].flatten(0, 1), out.dtype
@@ -50,12 +64,16 @@ class _CompressedAttention(torch.autograd.Function):
             out[:, :, :, chunk.rows] = mixed.view(out[:, :, :, chunk.rows].shape)
             # The heads of a group read the same blocks (eq. 10).
             shared = weights.view(batch, groups, heads // groups, chunk.length, chunk.whole).sum(2)
-            blocks = -(-(first + chunk.rows.stop) // options.select_block_size)
             own = chunk.positions // options.select_block_size
-            found = choose_blocks(block_importance(shared, blocks, options), own, n)
+            if causal:
+                blocks = -(-(first + chunk.rows.stop) // options.select_block_size)
+                found = choose_blocks(block_importance(shared, blocks, options), own, n)
+            else:
+                importance = block_importance(shared, num_blocks, options)
+                found = choose_blocks_both_ways(importance, own, options.num_selected_blocks)
             chosen[:, :, chunk.rows, : found.shape[-1]] = found
         ctx.save_for_backward(query, key, value)
-        ctx.first, ctx.scale, ctx.options = first, scale, options
+        ctx.first, ctx.scale, ctx.options, ctx.causal = first, scale, options, causal
         ctx.mark_non_differentiable(chosen)
         return out.flatten(1, 2), chosen
 
@@ -65,7 +83,7 @@ class _CompressedAttention(torch.autograd.Function):
         groups, scratch = key.shape[1], Scratch(query.device)
         grad_query = torch.empty_like(query)
         grad_key, grad_value = torch.zeros_like(key), torch.zeros_like(value)
-        for chunk in _chunks(query, key, ctx.first, ctx.options):
+        for chunk in _chunks(query, key, ctx.first, ctx.options, ctx.causal):
             weights = _weights(query, key, chunk, ctx.scale, ctx.options, scratch)
             grad, rows = (_by_group(states[:, :, chunk.rows], groups) for states in (grad_out, query))
             keys, values = (states[:, :, : chunk.whole].flatten(0, 1) for states in (key, value))
@@ -77,30 +95,33 @@ class _CompressedAttention(torch.autograd.Function):
             )
             grad_key[:, :, : chunk.whole] += torch.bmm(slope.mT, rows).view_as(grad_key[:, :, : chunk.whole])
             grad_query[:, :, chunk.rows] = torch.bmm(slope, keys).view_as(grad_query[:, :, chunk.rows])
-        return grad_query, grad_key, grad_value, None, None, None
+        return grad_query, grad_key, grad_value, None, None, None, None
 
 
 @frozen
 class _Chunk:
-    """A run of queries, their positions, and how many compression blocks are whole at the last of them."""
+    """A run of queries, their positions, and how many compression blocks the last and all of them see."""
 
     rows: slice
     positions: Tensor
     whole: int
+    seen_by_all: int
 
     @property
     def length(self) -> int:
         return self.rows.stop - self.rows.start
 
 
-def _chunks(query: Tensor, key: Tensor, first: int, options: NsaOptions) -> Iterator[_Chunk]:
-    length = query.shape[2]
+def _chunks(query: Tensor, key: Tensor, first: int, options: NsaOptions, causal: bool) -> Iterator[_Chunk]:
+    length, block, stride = query.shape[2], options.compress_block_size, options.compress_stride
     size = max(16, SCORES // (query.shape[0] * query.shape[1] * max(1, key.shape[2])))
     for begin in range(0, length, size):
         end = min(length, begin + size)
         positions = torch.arange(first + begin, first + end, device=query.device)
-        whole = int(count_blocks(first + end, options.compress_block_size, options.compress_stride))
-        yield _Chunk(slice(begin, end), positions, whole)
+        # A block is visible once its last token is, so that nothing of it lies ahead. The whole chunk sees early ones.
+        whole = int(count_blocks(first + end, block, stride)) if causal else key.shape[2]
+        seen_by_all = int(count_blocks(first + begin + 1, block, stride)) if causal else whole
+        yield _Chunk(slice(begin, end), positions, whole, seen_by_all)
 
 
 def _by_group(states: Tensor, groups: int) -> Tensor:
@@ -116,11 +137,9 @@ def _weights(
     keys = key[:, :, : chunk.whole].flatten(0, 1)
     scores = scratch.product("scores", _by_group(query[:, :, chunk.rows] * scale, groups), keys.mT, wide)
     size, stride = options.compress_block_size, options.compress_stride
-    # A block is visible once its last token is, so that nothing of it lies ahead. The whole chunk sees the early ones.
-    seen_by_all = int(count_blocks(chunk.positions[0].item() + 1, size, stride))
-    last = torch.arange(seen_by_all, chunk.whole, device=query.device) * stride + size - 1
+    last = torch.arange(chunk.seen_by_all, chunk.whole, device=query.device) * stride + size - 1
     hidden = (last > chunk.positions[:, None]).repeat(query.shape[1] // groups, 1)
-    late = scores[..., seen_by_all:]
+    late = scores[..., chunk.seen_by_all :]
     late.masked_fill_(hidden, torch.finfo(wide).min)
     torch.softmax(scores, dim=-1, out=scores)
     late.masked_fill_(hidden, 0.0)

@@ -36,11 +36,20 @@ class NsaCost:
             1, width, geometry.head_dim
         )
         total += 2 * groups * fresh * block
-        pairs = visible_pairs(tokens, context, window=o.window)
-        pairs += sum(
-            self._blocks(end) + self._selected(end) for end in range(context - tokens + 1, context + 1)
-        )
-        return total + 4 * pairs * query
+        return total + 4 * self._pairs(tokens, context, geometry.causal) * query
+
+    def _pairs(self, tokens: int, context: int, causal: bool) -> int:
+        """Queries and what they attend to: compressed blocks, tokens of selected ones, and those of the window."""
+        o = self._options
+        if causal:
+            pairs = visible_pairs(tokens, context, window=o.window)
+            ends = range(context - tokens + 1, context + 1)
+            return pairs + sum(self._blocks(end) + self._selected(end) for end in ends)
+        before, after = o.window // 2, (o.window - 1) // 2
+        near = sum(min(t, before) + 1 + min(context - 1 - t, after) for t in range(context - tokens, context))
+        # The last block may be shorter; whoever reads it is not known beforehand, so blocks count as whole.
+        read = min(context, o.num_selected_blocks * o.select_block_size)
+        return near + tokens * (self._blocks(context) + read)
 
     def _blocks(self, length: int) -> int:
         """Compression blocks that are whole after `length` tokens."""

@@ -17,17 +17,25 @@ from eflm_plugins.attention.nsa.tiles import Tiles, spans
 
 @torch.compiler.disable  # tiles depend on what was chosen
 def attend_dispatched(
-    query: Tensor, key: Tensor, value: Tensor, chosen: Tensor, first: int, scale: float, block: int
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    chosen: Tensor,
+    first: int,
+    scale: float,
+    block: int,
+    causal: bool = True,
 ) -> Tensor:
-    """Attention of each query to the tokens of its blocks, up to itself: (B, H, T, D) on (B, G, S, D) -> (B, H, T, D).
+    """Attention of each query to the tokens of its blocks: (B, H, T, D) on (B, G, S, D) -> (B, H, T, D).
 
-    `chosen`: (B, G, T, n), block indices as `choose_blocks` gives them, -1 for none. Query t stands at `first` + t, and
-    S = first + T.
+    `chosen`: (B, G, T, n), block indices as `choose_blocks` gives them, -1 for none; a query then sees the tokens up to
+    itself. Not causal, it sees all of its blocks, as `choose_blocks_both_ways` gives them. Query t stands at `first` +
+    t, and S = first + T.
     """
     groups = key.shape[1]
     rows = query.unflatten(1, (groups, -1)).transpose(2, 3).flatten(0, 1)
     out = _SelectedAttention.apply(
-        rows, key.flatten(0, 1), value.flatten(0, 1), chosen.flatten(0, 1), first, scale, block
+        rows, key.flatten(0, 1), value.flatten(0, 1), chosen.flatten(0, 1), first, scale, block, causal
     )
     return out.unflatten(0, (-1, groups)).transpose(2, 3).flatten(1, 2)
 
@@ -36,18 +44,18 @@ class _SelectedAttention(torch.autograd.Function):
     """(N, T, R, D) on (N, S, D): N sequences and groups of R query heads."""
 
     @staticmethod
-    def forward(ctx, query, key, value, chosen, first, scale, block):
+    def forward(ctx, query, key, value, chosen, first, scale, block, causal):
         keys, values = _blocks(key, block), _blocks(value, block)
         out = torch.empty_like(query, memory_format=torch.contiguous_format)
         wide, heads, width = torch.promote_types(query.dtype, torch.float32), query.shape[2], query.shape[3]
         sums = query.new_empty(query.shape[:3], dtype=wide)
-        ahead, scratch = _ahead(block, heads, query.device), Scratch(query.device)
-        for span in spans(query, chosen, first, block):
+        hidden, scratch = _Hidden(block, heads, key, causal), Scratch(query.device)
+        for span in spans(query, chosen, first, block, causal):
             rows = span.load(query) * scale
             partial = scratch.take("partial", span.num_slots, heads, width, dtype=wide)
             sums_of_pairs = scratch.take("sums_of_pairs", span.num_slots, heads, dtype=wide)
             for tiles in span.tiles():
-                scores = _scores(tiles, tiles.take(rows, scratch, "queries"), keys, wide, ahead, scratch)
+                scores = _scores(tiles, tiles.take(rows, scratch, "queries"), keys, wide, hidden, scratch)
                 own_sums = sums_of_pairs[tiles.slots].view(scores.shape[:2])
                 torch.amax(scores, -1, out=own_sums)
                 weights = torch.softmax(scores, -1, out=scores)
@@ -65,7 +73,7 @@ class _SelectedAttention(torch.autograd.Function):
             out[span.place] = merged.view_as(out[span.place])
             sums[span.place] = whole.view_as(sums[span.place])
         ctx.save_for_backward(query, key, value, chosen, out, sums)
-        ctx.first, ctx.scale, ctx.block = first, scale, block
+        ctx.first, ctx.scale, ctx.block, ctx.causal = first, scale, block, causal
         return out
 
     @staticmethod
@@ -76,14 +84,15 @@ class _SelectedAttention(torch.autograd.Function):
         grad_keys, grad_values = (states.new_zeros(states.shape, dtype=wide) for states in (keys, values))
         grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
         mean = (grad_out * out).sum(-1, dtype=wide)
-        ahead, scratch = _ahead(ctx.block, heads, query.device), Scratch(query.device)
-        for span in spans(query, chosen, ctx.first, ctx.block):
+        hidden = _Hidden(ctx.block, heads, key, ctx.causal)
+        scratch = Scratch(query.device)
+        for span in spans(query, chosen, ctx.first, ctx.block, ctx.causal):
             rows, grads = span.load(query) * ctx.scale, span.load(grad_out)
             whole, means = span.load(sums[..., None]), span.load(mean[..., None])
             partial = scratch.take("partial", span.num_slots, heads, width, dtype=wide)
             for tiles in span.tiles():
                 own_query, grad = tiles.take(rows, scratch, "queries"), tiles.take(grads, scratch, "grads")
-                scores = _scores(tiles, own_query, keys, wide, ahead, scratch)
+                scores = _scores(tiles, own_query, keys, wide, hidden, scratch)
                 weights = scores.sub_(tiles.take_sums(whole, scratch)).exp_()
                 own_values = _read(tiles, values, scratch, "values")
                 slope = scratch.product("slope", grad, own_values.transpose(1, 2), wide)
@@ -103,7 +112,7 @@ class _SelectedAttention(torch.autograd.Function):
             grad.view(key.shape[0], -1, width)[:, : key.shape[1]].to(key.dtype)
             for grad in (grad_keys, grad_values)
         )
-        return grad_query, grad_key, grad_value, None, None, None, None
+        return grad_query, grad_key, grad_value, None, None, None, None, None
 
 
 def _blocks(states: Tensor, block: int) -> Tensor:
@@ -111,21 +120,38 @@ def _blocks(states: Tensor, block: int) -> Tensor:
     return F.pad(states, (0, 0, 0, -states.shape[1] % block)).reshape(-1, block, states.shape[2])
 
 
-def _ahead(block: int, heads: int, device: torch.device) -> Tensor:
-    """Which tokens of its own block lie ahead of a query: (block · R, block)."""
-    return torch.ones(block, block, dtype=torch.bool, device=device).triu(1).repeat_interleave(heads, dim=0)
+class _Hidden:
+    """What a query may not see of the blocks that it reads: tokens ahead, blocks that are not there, room at the end.
+
+    `key`: (N, S, D), before it was cut into blocks.
+    """
+
+    def __init__(self, block: int, heads: int, key: Tensor, causal: bool) -> None:
+        ones = torch.ones(block, block, dtype=torch.bool, device=key.device)
+        self._ahead = ones.triu(1).repeat_interleave(heads, dim=0) if causal else None
+        self._room = -key.shape[1] % block  # behind the last token; causal queries never see that far
+        self._num_blocks = -(-key.shape[1] // block)
+
+    def mask(self, tiles: Tiles, scores: Tensor, block: int) -> None:
+        """Minus infinity where (tiles, queries · R, k · block) are not to be seen."""
+        by_block = scores.unflatten(-1, (-1, block))
+        if self._ahead is None:
+            if self._room:
+                last = tiles.blocks % self._num_blocks == self._num_blocks - 1
+                by_block[..., -self._room :].masked_fill_(last[:, None, :, None], -torch.inf)
+        elif tiles.own:
+            by_block[:, :, -1].masked_fill_(self._ahead, -torch.inf)
+        if tiles.void is not None:
+            by_block.masked_fill_(tiles.void[:, None, :, None], -torch.inf)
 
 
 def _scores(
-    tiles: Tiles, query: Tensor, keys: Tensor, dtype: torch.dtype, ahead: Tensor, scratch: Scratch
+    tiles: Tiles, query: Tensor, keys: Tensor, dtype: torch.dtype, hidden: _Hidden, scratch: Scratch
 ) -> Tensor:
-    """(tiles, queries · R, k · block); minus infinity for what lies ahead or is not there."""
+    """(tiles, queries · R, k · block); minus infinity for what is not to be seen."""
     own_keys = _read(tiles, keys, scratch, "keys")
     scores = scratch.product("scores", query, own_keys.transpose(1, 2), dtype)
-    if tiles.own:
-        scores[..., -keys.shape[1] :].masked_fill_(ahead, -torch.inf)
-    if tiles.void is not None:
-        scores.unflatten(-1, (-1, keys.shape[1])).masked_fill_(tiles.void[:, None, :, None], -torch.inf)
+    hidden.mask(tiles, scores, keys.shape[1])
     return scores
 
 

@@ -17,6 +17,7 @@ from eflm_plugins.attention.nsa.backends import Call, choose
 from eflm_plugins.attention.nsa.cache import NsaCacheLayer
 from eflm_plugins.attention.nsa.compression import BlockCompression, compress_tokens
 from eflm_plugins.attention.nsa.gather import mix_gathered
+from eflm_plugins.attention.nsa.selection import LOCAL_AND_FIRST
 from eflm_plugins.attention.options import NsaOptions
 from eflm_plugins.attention.visibility import left_padding
 from eflm_schemas import AttentionGeometry
@@ -28,13 +29,27 @@ class NativeSparseAttention(nn.Module):
     Each branch has keys and values of its own (section 3.3.3); the query is shared. Built on grouped queries:
     the heads of a group read the same blocks (eq. 10). In a host whose own attention slides, the selection still
     reaches every block: `geometry.sliding_window` is what its window branch stands in for.
+
+    In a host that attends both ways, which the paper leaves open, a query sees every compressed block, selects among
+    all blocks, with its own, both neighbours and the first always read, and its window is centred on it.
     """
 
     def __init__(self, geometry: AttentionGeometry, options: NsaOptions) -> None:
         super().__init__()
-        if geometry.cross_attention_dim is not None or not geometry.causal:
+        if geometry.cross_attention_dim is not None:
             raise UsageError(
-                "nsa selects among the tokens before the query, so it serves causal self-attention only"
+                "nsa selects among the tokens that it attends from, so it serves self-attention only"
+            )
+        if not geometry.causal and options.num_selected_blocks < LOCAL_AND_FIRST:
+            raise UsageError(
+                f"attending both ways, nsa always reads {LOCAL_AND_FIRST} blocks: a query's own, its two neighbours and "
+                f"the first; set nsa.num_selected_blocks to {LOCAL_AND_FIRST} or more, not "
+                f"{options.num_selected_blocks}"
+            )
+        if not geometry.causal and geometry.dropout:
+            raise UsageError(
+                f"attending both ways, nsa cannot drop attention weights out, and this model drops {geometry.dropout:g} "
+                "of them; choose mha, gqa, mqa or mla"
             )
         self.geometry, self.options = geometry, options
         heads, groups, head_dim = (
@@ -81,6 +96,9 @@ class NativeSparseAttention(nn.Module):
             query = rotary(query)
             states = {branch: (rotary(key), value) for branch, (key, value) in states.items()}
         gates = self.gate_proj(hidden_states).unflatten(-1, (self.num_heads, len(BRANCHES)))
+        if not self.geometry.causal:
+            mixed = self._mix_both_ways(query, states, gates, padding_mask)
+            return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
         layer = None if cache is None else own_layer(cache, self.geometry.layer_idx, NsaCacheLayer, "nsa")
         seen = 0 if layer is None else layer.get_seq_length()
@@ -136,6 +154,30 @@ class NativeSparseAttention(nn.Module):
         selectable, windowed = (others[0], others[1]), (others[2], others[3])
         return _turn(mix(query, compressed, selectable, windowed, gates, self.options, backend), back)
 
+    def _mix_both_ways(
+        self, query: Tensor, states: dict[str, Pair], gates: Tensor, padding_mask: Tensor | None
+    ) -> Tensor:
+        """Whole sequences; where there is padding one by one, since blocks are counted from the first real token."""
+        if padding_mask is not None and not bool(padding_mask.all()):
+            rows = []
+            for row, mask in enumerate(padding_mask):
+                real = mask.nonzero().flatten()
+                part = {
+                    branch: (key[row : row + 1, :, real], value[row : row + 1, :, real])
+                    for branch, (key, value) in states.items()
+                }
+                mixed = self._mix_both_ways(
+                    query[row : row + 1, :, real], part, gates[row : row + 1, real], None
+                )
+                rows.append(torch.zeros_like(query[row : row + 1]).index_copy(2, real, mixed))
+            return torch.cat(rows)
+        phi = (self.compress_keys, self.compress_values)
+        compressed = compress_tokens(phi, states["compress"], None, None, self.options.compress_stride)
+        backend = self._backend(query, 0, None)
+        return mix(
+            query, compressed, states["select"], states["window"], gates, self.options, backend, causal=False
+        )
+
     def _backend(self, query: Tensor, seen: int, pads: Tensor | None) -> str:
         call = Call(
             device=query.device.type,
@@ -145,6 +187,7 @@ class NativeSparseAttention(nn.Module):
             cached=seen,
             padded=pads is not None,
             dropout=self._dropout > 0,
+            causal=self.geometry.causal,
         )
         backend, reason = choose(self.options.backend, call)
         self.used_backends[backend] = reason

@@ -46,7 +46,7 @@ def _sequence(
     module: nn.Module, query: Tensor, keys: dict[str, Tensor], values: dict[str, Tensor], gates: Tensor
 ) -> Tensor:
     """One sequence without padding: (H, T, D) on (G, T, D) -> (T, H · D)."""
-    o, length = module.options, query.shape[1]
+    o, length, causal = module.options, query.shape[1], module.geometry.causal
     share = module.num_heads // module.num_key_value_heads
     starts = range(0, length + 1 - o.compress_block_size, o.compress_stride)
     columns: list[list[Tensor]] = []
@@ -58,7 +58,8 @@ def _sequence(
         members = range(g * share, (g + 1) * share)
         outputs: list[list[Tensor]] = [[] for _ in members]
         for t in range(length):
-            past = [i for i in starts if i + o.compress_block_size - 1 <= t]  # blocks that ended by then
+            # Blocks that ended by then, or all of them where a query sees what lies ahead.
+            past = [i for i in starts if not causal or i + o.compress_block_size - 1 <= t]
             probabilities = []
             if past:
                 seen_keys, seen_values = (
@@ -68,14 +69,17 @@ def _sequence(
                 probabilities = [_softmax(query[h, t], seen_keys) for h in members]  # eq. 8
             # Eq. 11 and section 4.1: the query's own block, the one before it and the first, then the best.
             current = t // o.select_block_size
-            forced = list(dict.fromkeys([current, max(0, current - 1), 0]))
+            last = current if causal else (length - 1) // o.select_block_size
+            forced = list(dict.fromkeys([current, max(0, current - 1), min(last, current + 1), 0]))
             importance = {
-                j: _importance(j, past, probabilities, o) for j in range(current + 1) if j not in forced
+                j: _importance(j, past, probabilities, o) for j in range(last + 1) if j not in forced
             }
             ranked = forced + sorted(importance, key=lambda j: (-importance[j], j))
             chosen = ranked[: o.num_selected_blocks]
-            read = [s for s in range(t + 1) if s // o.select_block_size in chosen]  # eq. 12
-            near = list(range(max(0, t - o.window + 1), t + 1))  # section 3.3.3
+            end = t + 1 if causal else length
+            read = [s for s in range(end) if s // o.select_block_size in chosen]  # eq. 12
+            reach = (o.window - 1, 0) if causal else (o.window // 2, (o.window - 1) // 2)
+            near = list(range(max(0, t - reach[0]), min(length, t + reach[1] + 1)))  # section 3.3.3
             for n, h in enumerate(members):
                 out = gates[t, h, 0] * (probabilities[n] @ seen_values) if past else 0.0
                 for gate, branch, seen in ((1, "select", read), (2, "window", near)):

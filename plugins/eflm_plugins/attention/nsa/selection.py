@@ -11,6 +11,8 @@ from eflm_plugins.attention.options import NsaOptions
 #: Blocks that are always read: the first one and the two that end at the query (section 4.1).
 INITIAL_BLOCKS = 1
 LOCAL_BLOCKS = 2
+#: Those that are always read where a query sees what lies ahead: itself a block, its neighbours, and the first one.
+LOCAL_AND_FIRST = 4
 
 
 def block_importance(probabilities: Tensor, num_blocks: int, options: NsaOptions) -> Tensor:
@@ -47,6 +49,28 @@ def choose_blocks(importance: Tensor, own_block: Tensor, num_selected: int) -> T
     ranked = importance + lift.masked_fill_(behind < 0, -torch.inf)
     best, chosen = _top(ranked, min(num_selected, ranked.shape[-1]))
     return chosen.masked_fill_(best < 0, -1)
+
+
+def choose_blocks_both_ways(importance: Tensor, own_block: Tensor, num_selected: int) -> Tensor:
+    """The same where a query sees what lies ahead, too: (..., queries, blocks) -> (..., queries, n + 2), -1 for none.
+
+    The local blocks are then the query's own and its neighbours on both sides. Those and the first of all have places
+    of their own: own, before, after, first; -1 where there is no such block, or it stands at an earlier place. The
+    others follow by importance, as many as make `num_selected` (at least LOCAL_AND_FIRST) of all that there are.
+    """
+    own = own_block[..., None].expand(*importance.shape[:-1], 1)
+    before, after, first = own - 1, own + 1, torch.zeros_like(own)
+    after = after.masked_fill(after >= importance.shape[-1], -1)
+    first = first.masked_fill((own == 0) | (before == 0), -1)
+    forced = torch.cat([own, before, after, first], dim=-1)
+    blocks = torch.arange(importance.shape[-1], device=importance.device)
+    taken = ((blocks - own).abs() < LOCAL_BLOCKS) | (blocks < INITIAL_BLOCKS)
+    room = num_selected - (forced >= 0).sum(-1, keepdim=True)
+    best, others = _top(
+        importance.masked_fill(taken, -torch.inf), min(num_selected - 2, importance.shape[-1])
+    )
+    rank = torch.arange(others.shape[-1], device=others.device)
+    return torch.cat([forced, others.masked_fill((best < 0) | (rank >= room), -1)], dim=-1)
 
 
 def _top(ranked: Tensor, count: int) -> tuple[Tensor, Tensor]:

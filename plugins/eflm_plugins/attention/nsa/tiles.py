@@ -14,7 +14,7 @@ from attrs import frozen
 from torch import Tensor
 
 from eflm_plugins.attention.nsa.scratch import Scratch
-from eflm_plugins.attention.nsa.selection import INITIAL_BLOCKS, LOCAL_BLOCKS
+from eflm_plugins.attention.nsa.selection import INITIAL_BLOCKS, LOCAL_AND_FIRST, LOCAL_BLOCKS
 
 #: Rows (queries times the heads of a group) of one tile, and tiles at one time: their scores stay in the cache.
 TILE_ROWS = 128
@@ -51,11 +51,11 @@ class Tiles:
 class Span:
     """Some queries of some sequences and groups, with the tiles that serve them.
 
-    `place`: which of (N, T) they are; `chosen`: (N, T, n) as `choose_blocks` gives it; `first`: the position of query
-    0; `num_blocks`: the blocks of one sequence's keys.
+    `place`: which of (N, T) they are; `chosen`: (N, T, n) as `choose_blocks` or, not causal, `choose_blocks_both_ways`
+    gives it; `first`: the position of query 0; `num_blocks`: the blocks of one sequence's keys.
 
-    All queries of a block have three blocks in common: their own, the one before it and the first of all. Those are
-    read where the queries stand, without a sort.
+    All queries of a block have blocks in common: their own, the one before it and the first of all; the one after it,
+    too, where that may be seen. Those are read where the queries stand, without a sort.
     """
 
     def __init__(
@@ -67,8 +67,9 @@ class Span:
         block: int,
         heads: int,
         num_blocks: int,
+        causal: bool,
     ) -> None:
-        forced = min(INITIAL_BLOCKS + LOCAL_BLOCKS, chosen.shape[-1])
+        forced = min(INITIAL_BLOCKS + LOCAL_BLOCKS, chosen.shape[-1]) if causal else LOCAL_AND_FIRST
         others, device = chosen[place][..., forced:], chosen.device
         begin = first + place[1].start
         self.place, self._block, self._heads = place, block, heads
@@ -78,13 +79,16 @@ class Span:
         sequence = torch.arange(self._sequences, device=device)[:, None]
         first_blocks = (sequence + place[0].start) * num_blocks
         own = begin // block + torch.arange(self._length // block, device=device)
-        common = torch.stack([torch.zeros_like(own), own - 1, own], dim=-1)[:, -forced:]
-        self._own_blocks = (common.clamp(min=0) + first_blocks[..., None]).flatten(0, 1)
+        # The first blocks have fewer before them, and those that they have once; the last has none behind it.
+        common, void = [torch.zeros_like(own), own - 1, own], [own < 2, own < 1, own < 0]
+        if not causal:
+            common.insert(2, own + 1)
+            void.insert(2, own + 1 >= num_blocks)
+        found = torch.stack(common, dim=-1)[:, -forced:].clamp(0, num_blocks - 1)
+        self._own_blocks = (found + first_blocks[..., None]).flatten(0, 1)
         self._void = None
-        if begin // block < forced - 1:
-            # The first blocks have fewer before them, and those that they have once.
-            void = torch.stack([own < 2, own < 1, own < 0], dim=-1)[:, -forced:]
-            self._void = void.expand(self._sequences, -1, -1).flatten(0, 1)
+        if begin // block < forced - 1 or not causal:
+            self._void = torch.stack(void, dim=-1)[:, -forced:].expand(self._sequences, -1, -1).flatten(0, 1)
 
         # Pairs: a query (its row in the span) and another block, sorted by block.
         self._missing = others < 0
@@ -153,7 +157,7 @@ class Span:
         return rows.flatten(0, 1), missing[:, None].expand_as(rows).flatten(0, 1)
 
 
-def spans(query: Tensor, chosen: Tensor, first: int, block: int) -> Iterator[Span]:
+def spans(query: Tensor, chosen: Tensor, first: int, block: int, causal: bool) -> Iterator[Span]:
     """All queries of (N, T, R, D) in runs of about SPAN: whole sequences, or parts that end where a block does."""
     (sequences, length, heads), num_blocks = query.shape[:3], -(-(first + query.shape[1]) // block)
     together = max(1, SPAN // length)
@@ -162,5 +166,13 @@ def spans(query: Tensor, chosen: Tensor, first: int, block: int) -> Iterator[Spa
         while begin < length:
             end = min(length, max(begin + 1, (first + begin + SPAN) // block * block - first))
             place = slice(i, min(sequences, i + together)), slice(begin, end)
-            yield Span(place, chosen, first=first, block=block, heads=heads, num_blocks=num_blocks)
+            yield Span(
+                place,
+                chosen,
+                first=first,
+                block=block,
+                heads=heads,
+                num_blocks=num_blocks,
+                causal=causal,
+            )
             begin = end

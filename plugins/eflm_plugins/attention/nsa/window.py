@@ -1,4 +1,4 @@
-"""The window branch (arXiv 2502.11089, section 3.3.3): the last w tokens, in memory linear in the tokens."""
+"""The window branch (arXiv 2502.11089, section 3.3.3): the nearest w tokens, in memory linear in the tokens."""
 
 from __future__ import annotations
 
@@ -43,8 +43,38 @@ def attend_window(query: Tensor, key: Tensor, value: Tensor, window: int, scale:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
-def _attend_runs(query: Tensor, key: Tensor, value: Tensor, window: int, scale: float) -> Tensor:
-    """Runs of queries, each with its own stretch of keys; the keys begin `window` - 1 before the first query."""
+def attend_window_both_ways(query: Tensor, key: Tensor, value: Tensor, window: int, scale: float) -> Tensor:
+    """Attention to the `window` tokens around each query, itself included, one more before it than after if even.
+
+    (B, H, T, D) on (B, G, T, D) -> (B, H, T, D).
+    """
+    length, before, after = query.shape[2], window // 2, (window - 1) // 2
+    if length <= RUN + window:
+        places = torch.arange(length, device=query.device)
+        distance = places[:, None] - places
+        seen = (distance <= before) & (distance >= -after)
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=seen, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+        )
+    room = -length % RUN
+    # A query that only fills the last run sees something, too, lest its softmax be over nothing.
+    states = (F.pad(part, (0, 0, before, after + room)) for part in (key, value))
+    out = _attend_runs(F.pad(query, (0, 0, 0, room)), *states, window, scale, visible=(before, length))
+    return out[:, :, :length]
+
+
+def _attend_runs(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window: int,
+    scale: float,
+    visible: tuple[int, int] | None = None,
+) -> Tensor:
+    """Runs of queries, each with its own stretch of keys: query t sees the keys t ... t + `window` - 1.
+
+    `visible`: the first key that is one, and how many are; None: all.
+    """
     batch, groups = key.shape[:2]
     span = RUN + window - 1
     # Runs stand in for heads, and the heads of a group for queries: the stretches are then views that overlap.
@@ -57,7 +87,18 @@ def _attend_runs(query: Tensor, key: Tensor, value: Tensor, window: int, scale: 
     )
     hidden = ((distance < 0) | (distance >= window)).repeat(query.shape[1] // groups, 1)
     mask = torch.zeros(hidden.shape, dtype=query.dtype, device=query.device).masked_fill_(hidden, -torch.inf)
+    if visible is not None:
+        mask = mask + _beyond(visible, len(keys[0]), span, query.dtype, query.device)
     out = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask, scale=scale)
     return (
         out.unflatten(2, (-1, RUN)).transpose(1, 2).flatten(2, 3).unflatten(0, (batch, groups)).flatten(1, 2)
     )
+
+
+def _beyond(
+    visible: tuple[int, int], runs: int, span: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Minus infinity for places of each run's stretch that hold no key: (runs, 1, span)."""
+    place = torch.arange(runs, device=device)[:, None] * RUN + torch.arange(span, device=device) - visible[0]
+    nothing = (place < 0) | (place >= visible[1])
+    return torch.zeros(runs, 1, span, dtype=dtype, device=device).masked_fill_(nothing[:, None], -torch.inf)
