@@ -38,7 +38,7 @@ def bench(
     raw: bool = False,
     timeout: float | None = None,
     results: str | Path | None = None,
-    modality: str = "llm",
+    modality: str | None = None,
 ) -> RunResult:
     """Run a composition in a fresh worker process and return its measurements, as `eflm bench` does.
 
@@ -81,7 +81,7 @@ def build(
     data: str | Path | None = None,
     device: str = "cpu",
     seed: int = 0,
-    modality: str = "llm",
+    modality: str | None = None,
     registry: Registry | None = None,
 ) -> nn.Module:
     """Build the composed model in this process: a plain model of its library, with the techniques put in.

@@ -18,6 +18,7 @@ from attrs import evolve, field, frozen
 from eflm import legality
 from eflm.errors import PluginError, UsageError, did_you_mean
 from eflm.measure import carbon, power_model
+from eflm.modality_of import settle
 from eflm.plan import Chosen, Plan
 from eflm.registry import OWN_DISTRIBUTION, Entry, Registry
 from eflm.stages.options import OPTIONS
@@ -50,10 +51,12 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
     `for_build` is for a model that is built and handed over, not benchmarked: no adapter is added by default.
     Raises UsageError for what cannot be, PluginError for a plugin that cannot be used here.
     """
+    spec = settle(spec, registry)
     _check_device(spec.device)
     power_model.stated(spec.energy)
     if spec.region is not None:
         carbon.carbon_intensity(spec.region)
+    assert spec.modality is not None
     modality = registry.get("modality", spec.modality)
     card = _card(modality, ModalityCard)
     preset = card.preset(spec.model)
@@ -81,6 +84,7 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
         *(_Owner.of_stage(stage) for stage in stages),
         *(_Owner.of_plugin(entry) for entry in (modality, *chosen.values(), *metrics)),
     ]
+    _check_used(spec.settings, card)
     _settle(owners, preset, modality, spec.settings, registry)
     options = {owner.address: owner.parse() for owner in owners}
     legality.check_options(composition, options)
@@ -239,6 +243,15 @@ def config_class(entry: Entry) -> type | None:
             f"{entry.card.address} ({entry.origin.distribution}) has options without a default: {', '.join(required)}"
         )
     return config
+
+
+def _check_used(settings: Mapping[str, Any], modality: ModalityCard) -> None:
+    for key in settings:
+        if key in modality.unused_options:
+            raise UsageError(
+                f"{key} means nothing to {modality.address}, so setting it would change nothing; leave it out "
+                f"(eflm show {modality.address} lists what can be set)"
+            )
 
 
 def _settle(

@@ -277,6 +277,10 @@ class Workload(Protocol):
     def quality(self, model: nn.Module, stage: str) -> Mapping[str, Metric]:
         """Held-out quality after a stage, by metric name, with whatever floor a reader should compare with."""
 
+    # A workload whose outputs are to be looked at may also have
+    #     def artifacts(self, model: nn.Module, stage: str) -> Mapping[str, bytes]
+    # called after `quality`: files such as "samples.png" by name, which are saved beside the result.
+
 
 class Modality(Protocol):
     """Turns a model id, path or preset into a workload."""

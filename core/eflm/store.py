@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
+
+from attrs import evolve
 
 from eflm.errors import DataError, EflmError
 from eflm.files import write_atomically
@@ -47,6 +50,30 @@ def save(results: Path, result: RunResult) -> Path:
             "earlier results are as they were; --results DIR chooses another folder"
         ) from error
     return path
+
+
+def save_artifacts(
+    results: Path, result: RunResult, artifacts: Mapping[str, Mapping[str, bytes]]
+) -> RunResult:
+    """Write what the stages gave to be looked at beside the result, and return the result that names the files.
+
+    `artifacts`: content by name, by stage. Raises EflmError as `save` does.
+    """
+    stem, stages = path_of(results, result).stem, dict(result.stages)
+    for stage, files in artifacts.items():
+        if stage not in stages:
+            continue  # it was not finished
+        names = {name: f"{stem}.{stage}.{name}" for name in files}
+        for name, file in names.items():
+            try:
+                write_atomically(results / file, files[name])
+            except OSError as error:
+                raise EflmError(
+                    f"{results / file} could not be saved: {error.strerror or error}; "
+                    "earlier results are as they were; --results DIR chooses another folder"
+                ) from error
+        stages[stage] = evolve(stages[stage], artifacts=tuple(names.values()))
+    return evolve(result, stages=stages)
 
 
 def check_writable(results: Path) -> None:

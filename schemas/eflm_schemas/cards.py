@@ -210,8 +210,12 @@ class ModalityCard(Card):
     kind: ClassVar[str] = "modality"
     hook: ClassVar[str] = "eflm_modality_loader"
 
-    presets: tuple[Preset, ...] = ()
+    presets: tuple[Preset, ...] = ()  #: the first is what the modality's name stands for as a model
     causal: bool = True  #: its models attend to the past only and generate step by step
+    #: what a saved model's folder calls itself (`_class_name`, `model_type`) if this modality can load it
+    architectures: tuple[str, ...] = field(default=(), converter=_strings, validator=_tuple_of_strings)
+    #: stage options that mean nothing to it, as "stage.option": setting one is refused
+    unused_options: tuple[str, ...] = field(default=(), converter=_strings, validator=_tuple_of_strings)
 
     def preset(self, model: str) -> Preset | None:
         """The preset of that name, or None when `model` names a pretrained model."""

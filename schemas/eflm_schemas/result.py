@@ -53,12 +53,14 @@ class Metric:
 class StageResult:
     """The metrics of one stage, and the seconds of wall time that it took with its set-up.
 
-    `raw`: seconds of every measured window by its name, in order, where the spec asks for them.
+    `raw`: seconds of every measured window by its name, in order, where the spec asks for them. `artifacts`: files
+    beside the result that show what the model gives, such as a grid of pictures.
     """
 
     metrics: Mapping[str, Metric]
     seconds: float
     raw: Mapping[str, tuple[float, ...]] | None = None
+    artifacts: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)

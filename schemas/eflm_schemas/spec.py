@@ -33,7 +33,8 @@ class Techniques:
 class RunSpec:
     """One cell of a study: everything that decides what a run does, and nothing else.
 
-    `model` is a preset, a Hub id or a local folder. `stages` empty means the default for that model.
+    `model` is a preset, a Hub id or a local folder; `modality` None is the one that the
+    model belongs to. `stages` empty means the default for that model.
     `settings` maps "plugin.option" and "stage.option" to values, as `--set` does. `timeout` is in seconds.
     `precision` is the half width of the mean latency's 95% interval to aim for, over that mean: 0.03 is ±3%.
     `energy` is "measured", "estimate" or "estimate:IDLE:BUSY" in W, for machines that measure none; `region` is a
@@ -42,7 +43,7 @@ class RunSpec:
     """
 
     model: str = "nano"
-    modality: str = "llm"
+    modality: str | None = None
     techniques: Techniques = field(factory=Techniques)
     stages: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(factory=dict)

@@ -242,6 +242,11 @@ X = MetricInfo(name="X", unit="s", better="lower", definition="d")
             ["modality/dit", "finetune", "pretrain, infer"],
         ),
         (
+            [evolve(IMAGE, unused_options=("infer.prompt_tokens",))],
+            asked(modality="dit", set={"infer.prompt_tokens": "8"}),
+            ["infer.prompt_tokens", "means nothing to modality/dit"],
+        ),
+        (
             [
                 TEXT,
                 card(AttentionCard, "a"),
@@ -259,7 +264,16 @@ X = MetricInfo(name="X", unit="s", better="lower", definition="d")
             ["attention/a", "adapter/full", "it clashes", "take b"],
         ),
     ],
-    ids=["causal", "causal-moe", "bidirectional", "modality", "stage", "conflict", "conflict-alias"],
+    ids=[
+        "causal",
+        "causal-moe",
+        "bidirectional",
+        "modality",
+        "stage",
+        "unused",
+        "conflict",
+        "conflict-alias",
+    ],
 )
 def test_cards_decide_what_is_refused(cards, spec, words):
     with pytest.raises(UsageError) as caught:

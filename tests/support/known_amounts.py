@@ -27,6 +27,7 @@ class KnownOptions:
     trouble: str = option("none", "what goes wrong")
     after: int = option(2, "in which piece of work, counted from 1", ge=1)
     log: str = option("", "where to write what was done")
+    artifact: str = option("", "name of a file to be saved beside the result")
 
 
 @eflm.hookimpl
@@ -109,6 +110,9 @@ class Known:
 
     def quality(self, model, stage):
         return {}
+
+    def artifacts(self, model, stage):
+        return {self.options.artifact: f"after {stage}".encode()} if self.options.artifact else {}
 
     def work(self):
         import psutil

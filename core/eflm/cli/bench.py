@@ -114,6 +114,8 @@ def _report(done: list[list[RunResult]], over: tuple[str, ...], results: Path, a
         if result.status != "ok":
             click.echo(f"eflm: the run failed: {result.reason}", err=True)
         click.echo(f"saved: {path_of(results, result)}", err=as_json)
+        for file in (file for stage in result.stages.values() for file in stage.artifacts):
+            click.echo(f"  look at: {results / file}", err=as_json)
 
 
 @contextmanager

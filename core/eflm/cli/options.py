@@ -36,8 +36,15 @@ PERCENT = Percent()
 
 #: What decides a run besides its techniques.
 _RUN_OPTIONS = (
-    click.option("--model", default="nano", show_default=True, help="A preset, a Hub id, or a local folder."),
-    click.option("--modality", metavar="NAME", default="llm", show_default=True, help="Kind of model."),
+    click.option(
+        "--model",
+        default="nano",
+        show_default=True,
+        help="A preset, a modality, a Hub id, or a local folder.",
+    ),
+    click.option(
+        "--modality", metavar="NAME", help="Kind of model (default: what the model tells; else llm)."
+    ),
     click.option(
         "--stage",
         "stages",
@@ -53,7 +60,7 @@ _RUN_OPTIONS = (
         multiple=True,
         help="A setting; may be repeated.",
     ),
-    click.option("--data", metavar="FILE", help="A .txt or .jsonl file instead of the built-in text."),
+    click.option("--data", metavar="PATH", help="A file or folder instead of the built-in data."),
     click.option("--seed", type=int, default=0, show_default=True),
     click.option(
         "--precision",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +28,7 @@ class StageJournal:
     quality: dict[str, Metric] = field(factory=dict)
     compression: Compression | None = None
     facts: dict[str, Any] = field(factory=dict)
+    artifacts: dict[str, bytes] = field(factory=dict)  #: files to be saved beside the result, by name
 
 
 @define
@@ -86,6 +89,8 @@ class Journal:
                 stage.peak_flops, stage.peak_source = flops, source
             case {"event": "quality", "quality": quality}:
                 self._current.quality.update(from_dict(quality, dict[str, Metric]))
+            case {"event": "artifact", "name": name, "content": content}:
+                self._current.artifacts[_plain_name(name)] = base64.b64decode(content, validate=True)
             case {"event": "compression", "compression": compression}:
                 self._current.compression = from_dict(compression, Compression)
             case {"event": "stage_facts", "facts": facts}:
@@ -109,3 +114,10 @@ class Journal:
         if self._stage is None:
             raise ValueError("an event that belongs to a stage came outside of one")
         return self.stages[self._stage]
+
+
+def _plain_name(name: str) -> str:
+    """The name of a file and not a way to one: it will stand in the folder of results."""
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
+        raise ValueError(f"an artifact is named like samples.png, not {name!r}")
+    return name

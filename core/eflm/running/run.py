@@ -47,8 +47,10 @@ def run(plan: Plan, *, results: Path | None = None, progress: Progress | None = 
     """
     if results is not None:
         store.check_writable(results)
-    result = Watcher(plan, progress).run()
+    watcher = Watcher(plan, progress)
+    result = watcher.run()
     if results is not None:
+        result = store.save_artifacts(results, result, watcher.artifacts)
         store.save(results, result)
     return result
 
@@ -102,6 +104,11 @@ class Watcher:
             ),
             stages=stages,
         )
+
+    @property
+    def artifacts(self) -> Mapping[str, Mapping[str, bytes]]:
+        """What the worker gave to be looked at: content by name, by stage."""
+        return {name: stage.artifacts for name, stage in self._journal.stages.items() if stage.artifacts}
 
     # --- watching -------------------------------------------------------------------------------------
 

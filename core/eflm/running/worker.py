@@ -6,6 +6,7 @@ Started by `eflm.running.process` as a command. The spec comes on standard input
 from __future__ import annotations
 
 import argparse
+import base64
 import ctypes
 import json
 import os
@@ -284,6 +285,9 @@ class Run:
     def _evaluate(self, session: Session, model: nn.Module, stage: str) -> None:
         model.eval()
         self.events.send("quality", quality=dict(session.workload.quality(model, stage)))
+        show = getattr(session.workload, "artifacts", None)
+        for name, content in (show(model, stage) if show is not None else {}).items():
+            self.events.send("artifact", name=name, content=base64.b64encode(content).decode())
 
 
 def seed_everything(seed: int) -> None:

@@ -115,6 +115,28 @@ def test_known_amounts_come_back_right(known, tmp_path, isolation):
     assert load(path_of(tmp_path / "results", result)) == result
 
 
+def test_what_is_to_be_looked_at_is_saved_beside_the_result(known, tmp_path):
+    plan = known.plan("pretrain", "infer", known__artifact="notes.txt")
+    result = run(evolve_spec(plan, isolation="forkserver"), results=tmp_path)
+
+    (path,) = tmp_path.glob("*.json")
+    for stage in ("pretrain", "infer"):
+        (name,) = result.stages[stage].artifacts
+        assert name == f"{path.stem}.{stage}.notes.txt"
+        assert (tmp_path / name).read_text() == f"after {stage}"
+    assert load(path).stages == result.stages
+
+
+def test_a_file_that_would_stand_elsewhere_is_not_written(known, tmp_path):
+    plan = known.plan("pretrain", known__artifact="../notes.txt")
+    result = run(evolve_spec(plan, isolation="forkserver"), results=tmp_path / "results")
+
+    assert result.status == "ok"
+    assert "event_lost" in [flag.name for flag in result.flags]
+    assert result.stages["pretrain"].artifacts == ()
+    assert not (tmp_path / "notes.txt").exists()
+
+
 def test_raw_times_are_those_that_the_figures_are_made_of(known):
     result = run(evolve_spec(known.plan("pretrain", known__seconds=0.01), raw=True))
     stage = result.stages["pretrain"]

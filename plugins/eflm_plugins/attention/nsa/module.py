@@ -42,14 +42,14 @@ class NativeSparseAttention(nn.Module):
             )
         if not geometry.causal and options.num_selected_blocks < LOCAL_AND_FIRST:
             raise UsageError(
-                f"attending both ways, nsa always reads {LOCAL_AND_FIRST} blocks: a query's own, its two neighbours and "
-                f"the first; set nsa.num_selected_blocks to {LOCAL_AND_FIRST} or more, not "
+                f"attending both ways, nsa always reads {LOCAL_AND_FIRST} blocks: a query's own, its two neighbours "
+                f"and the first; set nsa.num_selected_blocks to {LOCAL_AND_FIRST} or more, not "
                 f"{options.num_selected_blocks}"
             )
         if not geometry.causal and geometry.dropout:
             raise UsageError(
-                f"attending both ways, nsa cannot drop attention weights out, and this model drops {geometry.dropout:g} "
-                "of them; choose mha, gqa, mqa or mla"
+                "attending both ways, nsa cannot drop attention weights out, and this model drops "
+                f"{geometry.dropout:g} of them; choose mha, gqa, mqa or mla"
             )
         self.geometry, self.options = geometry, options
         heads, groups, head_dim = (
