@@ -114,7 +114,7 @@ def replace_attention(plan: Plan, host: Host, model: nn.Module) -> None:
     assert chosen is not None
     plain = cast(AttentionCard, chosen.card).plain_checkpoint
     host.replace_attention(
-        model, chosen.make, convert=not plan.from_scratch, recipe=None if plain else _recipe(chosen)
+        model, chosen.make, convert=not plan.from_scratch, recipe=_recipe(chosen), plain=plain
     )
 
 

@@ -92,6 +92,8 @@ class DenseAttention:
     k_bias: Tensor | None = None
     v_bias: Tensor | None = None
     o_bias: Tensor | None = None
+    q_norm: Tensor | None = None  #: weights of the norms of `geometry.query_key_norm`
+    k_norm: Tensor | None = None
 
 
 class Routing(NamedTuple):
@@ -179,11 +181,13 @@ class Host(Protocol):
         build: Callable[[AttentionGeometry], Any],
         *,
         convert: bool,
-        recipe: Mapping[str, Any] | None,
+        recipe: Mapping[str, Any],
+        plain: bool = False,
     ) -> None:
         """Put `build(geometry)` at every attention site, with the old weights taken over when `convert`.
 
-        `recipe` is what a saved model must say of the plugin it needs to load again; None when it needs none.
+        `recipe` is what a saved model must say of the plugin that it needs to load again. It need not when the variant
+        is `plain` grouped-query attention, and the family's own checkpoints can hold such a one.
         Raises ModelError when the model's own attention has parts that the variant could not keep.
         """
 
@@ -193,7 +197,7 @@ class Host(Protocol):
         build: Callable[[MlpGeometry], Any],
         *,
         convert: bool,
-        recipe: Mapping[str, Any] | None,
+        recipe: Mapping[str, Any],
     ) -> None:
         """Put a mixture of experts routed by `build(geometry)` at every feed-forward site (None keeps it dense).
 

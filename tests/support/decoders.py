@@ -66,11 +66,9 @@ def options_of(name: str, **changes: Any) -> Any:
     )
 
 
-def recipe_of(name: str) -> dict[str, Any] | None:
+def recipe_of(name: str) -> dict[str, Any]:
     """What a saved model would say of the plugin it needs."""
     card = card_of(name)
-    if getattr(card, "plain_checkpoint", False):
-        return None
     options = dict(SMALL.get(name, {}).items())
     return {card.kind: {"plugin": name, "distribution": "eflm", "version": "0", "options": options}}
 
@@ -83,7 +81,11 @@ def with_attention(
     card, options = card_of(name), options_of(name, **changes)
     factory = card.factory.resolve()
     DecoderHost().replace_attention(
-        model, lambda geometry: factory(geometry, options), convert=convert, recipe=recipe_of(name)
+        model,
+        lambda geometry: factory(geometry, options),
+        convert=convert,
+        recipe=recipe_of(name),
+        plain=card.plain_checkpoint,
     )
     return model
 

@@ -35,7 +35,8 @@ class PeftLora:
             use_dora=self.use_dora,
             # Full names: peft would take a bare "q_proj" wherever it occurs, in routers and heads too.
             target_modules=list(names),
-            task_type="CAUSAL_LM",
+            # peft's wrapper for language models asks for what only those can do.
+            task_type="CAUSAL_LM" if hasattr(model, "prepare_inputs_for_generation") else None,
         )
         return get_peft_model(model, config)
 

@@ -53,7 +53,8 @@ class DecoderHost:
         build: Callable[[AttentionGeometry], Any],
         *,
         convert: bool,
-        recipe: Mapping[str, Any] | None,
+        recipe: Mapping[str, Any],
+        plain: bool = False,
     ) -> None:
         """Put `build(geometry)` into every block; see `eflm.contracts.Host`."""
         rotary, bias = named_rotary_module(model)[1], relative_bias(model)
@@ -87,7 +88,7 @@ class DecoderHost:
             decoder = model.get_submodule(list_of_blocks.rpartition(".")[0])
             decoder.register_forward_pre_hook(_open_shared, with_kwargs=True)
         model.config._attn_implementation = IMPLEMENTATION
-        if recipe is None:
+        if plain:
             model.config.num_key_value_heads = blocks[0].self_attn.num_key_value_heads
         else:
             record(model, recipe)
@@ -100,7 +101,7 @@ class DecoderHost:
         build: Callable[[MlpGeometry], Any],
         *,
         convert: bool,
-        recipe: Mapping[str, Any] | None,
+        recipe: Mapping[str, Any],
     ) -> None:
         """Put a mixture of experts into every block whose router `build` gives; see `eflm.contracts.Host`."""
         replaced = False
@@ -121,8 +122,7 @@ class DecoderHost:
             replaced = True
         if replaced:
             model.register_forward_hook(_add_auxiliary_losses, with_kwargs=True)
-            if recipe is not None:
-                record(model, recipe)
+            record(model, recipe)
 
     # --- where adapters and quantizers act ----------------------------------------------------------
 

@@ -25,15 +25,14 @@ class Throughput:
         tokens = [window.tokens for window in work]
         samples = [window.samples for window in work]
         parameters = record.model.parameters if record.model else 0
-        metrics = {
-            "tokens_per_second": rate_of(tokens, seconds, "tokens/s"),
-            "samples_per_second": rate_of(samples, seconds, "samples/s"),
-        }
+        metrics = {"samples_per_second": rate_of(samples, seconds, "samples/s")}
+        if any(tokens):  # a request for pictures generates none
+            metrics = {"tokens_per_second": rate_of(tokens, seconds, "tokens/s"), **metrics}
         if record.stage == "pretrain":
             metrics["TT"] = _per_parameter(tokens, seconds, parameters, "tokens/param/s")
         elif record.stage == "finetune":
             metrics["ST"] = _per_parameter(samples, seconds, parameters, "samples/param/s")
-        else:
+        elif any(tokens):
             metrics["IT"] = rate_of(tokens, seconds, "tokens/s", "generated tokens, over whole requests")
             metrics |= _phases(record)
         return metrics

@@ -29,6 +29,20 @@ class GatedMlp(nn.Module):
         return self.down_proj(self.act_fn(self.gate_proj(tokens)) * self.up_proj(tokens))
 
 
+class PlainMlp(nn.Module):
+    """One expert where feed-forwards have no gate: down(act(up(x))) (arXiv 1706.03762, section 3.3)."""
+
+    def __init__(self, geometry: MlpGeometry, intermediate_size: int) -> None:
+        super().__init__()
+        self.up_proj = nn.Linear(geometry.hidden_size, intermediate_size, bias=geometry.bias)
+        self.down_proj = nn.Linear(intermediate_size, geometry.hidden_size, bias=geometry.bias)
+        self.act_fn = ACT2FN[geometry.activation]
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(tokens, hidden) -> (tokens, hidden)."""
+        return self.down_proj(self.act_fn(self.up_proj(tokens)))
+
+
 class MoeLayer(nn.Module):
     """A sparse mixture of experts: tokens are sorted by expert, each expert takes its run of them in one product.
 
@@ -40,9 +54,10 @@ class MoeLayer(nn.Module):
         super().__init__()
         self.geometry, self.router = geometry, router
         width = router.expert_intermediate_size or geometry.intermediate_size
-        self.experts = nn.ModuleList(GatedMlp(geometry, width) for _ in range(router.num_experts))
+        expert = GatedMlp if geometry.gated else PlainMlp
+        self.experts = nn.ModuleList(expert(geometry, width) for _ in range(router.num_experts))
         shared = getattr(router, "num_shared_experts", 0)
-        self.shared_expert = GatedMlp(geometry, shared * width) if shared else None
+        self.shared_expert = expert(geometry, shared * width) if shared else None
         self.aux_loss: Tensor | None = None
         self._tally: RoutingTally | None = None
 

@@ -111,6 +111,23 @@ class TestGqaBothWaysWithASlidingWindow(Builtin):
     geometry = attrs.evolve(BOTH_WAYS, sliding_window=9)
 
 
+class TestGqaWithNormedHeads(Builtin):
+    name = "gqa"
+    geometry = attrs.evolve(AttentionConformance.geometry, query_key_norm="head")
+
+
+class TestGqaWithHeadsNormedTogether(Builtin):
+    name = "gqa"
+    geometry = attrs.evolve(BOTH_WAYS, query_key_norm="heads")
+
+
+class TestNsaWithNormedHeads(Builtin):
+    name = "nsa"
+    geometry = attrs.evolve(BOTH_WAYS, query_key_norm="head")
+    options = {"num_selected_blocks": 4}  # noqa: RUF012
+    test_it_runs_in_bfloat16 = None
+
+
 class TestMlaBothWays(Builtin):
     name = "mla"
     geometry = BOTH_WAYS

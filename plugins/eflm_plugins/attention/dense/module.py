@@ -12,6 +12,7 @@ from transformers import Cache
 from eflm.contracts import DenseAttention, Rotary
 from eflm.errors import UsageError
 from eflm_plugins.attention.dense import heads
+from eflm_plugins.attention.norms import normed_heads, query_key_norm
 from eflm_plugins.attention.options import GqaOptions
 from eflm_plugins.attention.sdpa import attend
 from eflm_schemas import AttentionGeometry
@@ -36,6 +37,8 @@ class GroupedQueryAttention(nn.Module):
         self.k_proj = nn.Linear(context_dim, num_key_value_heads * head_dim, bias=geometry.query_bias)
         self.v_proj = nn.Linear(context_dim, num_key_value_heads * head_dim, bias=geometry.query_bias)
         self.o_proj = nn.Linear(num_heads * head_dim, geometry.hidden_size, bias=geometry.output_bias)
+        self.q_norm = query_key_norm(geometry, num_heads)
+        self.k_norm = query_key_norm(geometry, num_key_value_heads)
 
     def forward(
         self,
@@ -49,8 +52,9 @@ class GroupedQueryAttention(nn.Module):
     ) -> Tensor:
         """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.contracts.AttentionVariant`."""
         source = hidden_states if context is None else context
-        query = self._heads(self.q_proj(hidden_states))
-        key, value = self._heads(self.k_proj(source)), self._heads(self.v_proj(source))
+        query = normed_heads(self.q_proj(hidden_states), self.q_norm, self.geometry)
+        key = normed_heads(self.k_proj(source), self.k_norm, self.geometry)
+        value = normed_heads(self.v_proj(source), None, self.geometry)
         if rotary is not None and context is None:
             query, key = rotary(query), rotary(key)
         if cache is not None and context is None:
@@ -66,9 +70,6 @@ class GroupedQueryAttention(nn.Module):
             bias=bias,
         )
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
-
-    def _heads(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (-1, self.geometry.head_dim)).transpose(1, 2)
 
     @torch.no_grad()
     def load_dense(self, dense: DenseAttention) -> None:
@@ -87,6 +88,11 @@ class GroupedQueryAttention(nn.Module):
         for projection, bias in ((self.k_proj, dense.k_bias), (self.v_proj, dense.v_bias)):
             if projection.bias is not None and bias is not None:
                 projection.bias.copy_(self._regroup(bias, dense.geometry))
+        if self.q_norm is not None and dense.q_norm is not None:
+            self.q_norm.weight.copy_(dense.q_norm)
+        if self.k_norm is not None and dense.k_norm is not None:
+            alike = self.k_norm.weight.shape == dense.k_norm.shape
+            self.k_norm.weight.copy_(dense.k_norm if alike else self._regroup(dense.k_norm, dense.geometry))
 
     def _regroup(self, weight: Tensor, source: AttentionGeometry) -> Tensor:
         """Key-value heads of (G·D, ...) as each query head reads them, averaged over the new groups."""

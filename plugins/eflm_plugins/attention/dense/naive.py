@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eflm.contracts import Rotary
+from eflm_schemas import AttentionGeometry
 
 
 def naive(
@@ -18,9 +19,10 @@ def naive(
 ) -> Tensor:
     """The layer's output with `module`'s weights, one query of one head at a time; no cache, no dropout."""
     geometry, length = module.geometry, hidden_states.shape[1]
+    norms = (module.q_norm, module.k_norm, None)
     query, key, value = (
-        project(hidden_states).unflatten(-1, (-1, geometry.head_dim)).transpose(1, 2)
-        for project in (module.q_proj, module.k_proj, module.v_proj)
+        _heads(project(hidden_states), norm, geometry)
+        for project, norm in zip((module.q_proj, module.k_proj, module.v_proj), norms, strict=True)
     )
     if rotary is not None:
         query, key = rotary(query), rotary(key)
@@ -46,3 +48,15 @@ def naive(
             rows.append(torch.cat(heads, dim=1)[0])
         batches.append(torch.stack(rows))
     return module.o_proj(torch.stack(batches))
+
+
+def _heads(states: Tensor, norm: nn.Module | None, geometry: AttentionGeometry) -> Tensor:
+    """(B, T, H · D) -> (B, H, T, D), each token's heads normed by x / √(mean x² + ε) · w (arXiv 1910.07467, eq. 4)."""
+    if norm is not None and geometry.query_key_norm == "heads":
+        states = _rms_norm(states, norm)
+    states = states.unflatten(-1, (-1, geometry.head_dim)).transpose(1, 2)
+    return _rms_norm(states, norm) if norm is not None and geometry.query_key_norm == "head" else states
+
+
+def _rms_norm(states: Tensor, norm: nn.Module) -> Tensor:
+    return states / torch.sqrt((states**2).mean(-1, keepdim=True) + norm.eps) * norm.weight

@@ -18,6 +18,7 @@ from eflm_plugins.attention.nsa.cache import NsaCacheLayer
 from eflm_plugins.attention.nsa.compression import BlockCompression, compress_tokens
 from eflm_plugins.attention.nsa.gather import mix_gathered
 from eflm_plugins.attention.nsa.selection import LOCAL_AND_FIRST
+from eflm_plugins.attention.norms import normed_heads, query_key_norm
 from eflm_plugins.attention.options import NsaOptions
 from eflm_plugins.attention.visibility import left_padding
 from eflm_schemas import AttentionGeometry
@@ -68,6 +69,7 @@ class NativeSparseAttention(nn.Module):
             for states in ("k", "v"):
                 projection = nn.Linear(geometry.hidden_size, groups * head_dim, bias=geometry.query_bias)
                 self.add_module(f"{states}_proj_{branch}", projection)
+        self.q_norm, self.k_norm = query_key_norm(geometry, heads), query_key_norm(geometry, groups)
         compression = (options.compress_block_size, head_dim, options.compress_hidden_ratio * head_dim)
         self.compress_keys = BlockCompression(*compression)
         self.compress_values = BlockCompression(*compression)
@@ -84,11 +86,13 @@ class NativeSparseAttention(nn.Module):
         context: Tensor | None = None,
     ) -> Tensor:
         """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.contracts.AttentionVariant`."""
-        query = self._heads(self.q_proj(hidden_states))
+        query = normed_heads(self.q_proj(hidden_states), self.q_norm, self.geometry)
         states = {
             branch: (
-                self._heads(self.get_submodule(f"k_proj_{branch}")(hidden_states)),
-                self._heads(self.get_submodule(f"v_proj_{branch}")(hidden_states)),
+                normed_heads(
+                    self.get_submodule(f"k_proj_{branch}")(hidden_states), self.k_norm, self.geometry
+                ),
+                normed_heads(self.get_submodule(f"v_proj_{branch}")(hidden_states), None, self.geometry),
             )
             for branch in BRANCHES
         }
@@ -131,9 +135,6 @@ class NativeSparseAttention(nn.Module):
         else:
             mixed = self._mix_padded(query, compressed, selectable, windowed, gates, pads, backend)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
-
-    def _heads(self, states: Tensor) -> Tensor:
-        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
     def _mix_padded(
         self,

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from eflm.contracts import Rotary
+from eflm_plugins.attention.norms import normed_heads
 
 
 def naive(
@@ -17,13 +18,15 @@ def naive(
 ) -> Tensor:
     """The layer's output with `module`'s weights; no cache, no dropout. Outputs at padding are zero."""
 
-    def heads(projection: nn.Module) -> Tensor:
-        return projection(hidden_states).unflatten(-1, (-1, module.head_dim)).transpose(1, 2)
+    def heads(projection: nn.Module, norm: nn.Module | None = None) -> Tensor:
+        return normed_heads(projection(hidden_states), norm, module.geometry)
 
     turn = rotary or (lambda states: states)
-    query = turn(heads(module.q_proj))
+    query = turn(heads(module.q_proj, module.q_norm))
     branches = ("compress", "select", "window")
-    keys = {branch: turn(heads(module.get_submodule(f"k_proj_{branch}"))) for branch in branches}
+    keys = {
+        branch: turn(heads(module.get_submodule(f"k_proj_{branch}"), module.k_norm)) for branch in branches
+    }
     values = {branch: heads(module.get_submodule(f"v_proj_{branch}")) for branch in branches}
     gates = torch.sigmoid(module.gate_proj(hidden_states)).unflatten(-1, (-1, 3))
     outputs = []

@@ -1,0 +1,1 @@
+"""Pictures, video and vision-language models under the same techniques as text."""

@@ -1,0 +1,1 @@
+"""Data: pictures with labels, from scikit-learn or a folder."""
