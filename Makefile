@@ -24,7 +24,7 @@ docs: $(VENV)/.installed-dev  ## write the generated pages and schemas anew
 	$(BIN)/python -m eflm_schemas.jsonschema
 
 benchmarks: $(VENV)/.installed-dev  ## ratios against peers, which are installed for it
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[quant,dev,peers]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[quant,vision,dev,peers]'
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
 
 $(BIN)/python:
@@ -36,7 +36,7 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[quant,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[quant,vision,dev]'
 	touch $@ $(VENV)/.installed
 
 clean:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-ROOMS = ("core", "plugins", "schemas", "examples")
+ROOMS = ("core", "plugins", "plugins_vision", "schemas", "examples")
 
 
 def tree() -> dict[str, str]:

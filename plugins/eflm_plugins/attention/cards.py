@@ -93,6 +93,10 @@ ATTENTION = (
                 extra="cuda",
             ),
             Backend(
+                name="masked",
+                summary="every score, what was not selected masked out; whole sequences of up to 256 tokens",
+            ),
+            Backend(
                 name="dispatch",
                 summary="each block meets the queries that chose it; whole sequences and chunks of 64 tokens or more",
             ),

@@ -1,4 +1,4 @@
-"""RMS norms of queries and keys, where the model that a variant serves has them (`AttentionGeometry.query_key_norm`)."""
+"""RMS norms of queries and keys, where the model that a variant serves has them (see `AttentionGeometry`)."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class NsaOptions:
     backend: str = option(
         "auto",
         "how the selection is computed; auto: the best that fits",
-        choices=("auto", "fla", "dispatch", "gather"),
+        choices=("auto", "fla", "masked", "dispatch", "gather"),
     )
 
     def __attrs_post_init__(self) -> None:

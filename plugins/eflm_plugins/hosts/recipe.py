@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig
 
+from eflm.contracts import Host
 from eflm.errors import ModelError
 from eflm_schemas.options import parse
 
@@ -99,12 +100,21 @@ def load_pretrained(
 
 def apply_recipe(model: nn.Module, recipe: Mapping[str, Any]) -> None:
     """Put the techniques that a saved recipe names into a model of random weights."""
-    from eflm import load_plugins
     from eflm_plugins.hosts.decoder import DecoderHost
     from eflm_plugins.hosts.positions import set_positions
 
     set_positions(model, recipe.get("positions", "rope"))
-    host, registry = DecoderHost(), load_plugins()
+    put_back(DecoderHost(), model, recipe)
+
+
+def put_back(host: Host, model: nn.Module, recipe: Mapping[str, Any]) -> None:
+    """Have `host` put the attention and the experts of a saved recipe into a model of random weights.
+
+    Raises ModelError naming the plugin and distribution when one that the model needs is not installed.
+    """
+    from eflm import load_plugins
+
+    registry = load_plugins()
     replace = {"attention": host.replace_attention, "moe": host.replace_mlps}
     for kind, put in replace.items():
         if kind not in recipe:
@@ -127,4 +137,4 @@ def apply_recipe(model: nn.Module, recipe: Mapping[str, Any]) -> None:
         )
 
 
-__all__ = ["apply_recipe", "base_config", "load_pretrained", "needs_plugins", "record"]
+__all__ = ["apply_recipe", "base_config", "load_pretrained", "needs_plugins", "put_back", "record"]

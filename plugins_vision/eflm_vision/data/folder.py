@@ -1,4 +1,4 @@
-"""`--data` for pictures: a folder as HF's imagefolder has it, captioned by `metadata.jsonl` or sorted into subfolders."""
+"""`--data` for pictures: a folder as HF's imagefolder has it, with `metadata.jsonl` or sorted into subfolders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def load(path: str, *, size: int) -> Pictures:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise DataError(f"{path} is no folder; pictures come as a folder with metadata.jsonl or with subfolders")
+        raise DataError(
+            f"{path} is no folder; pictures come as a folder with metadata.jsonl or with subfolders"
+        )
     described = _described(folder)
     if len(described) < FEWEST:
         raise DataError(

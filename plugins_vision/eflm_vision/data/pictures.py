@@ -13,7 +13,7 @@ from torch import Tensor
 
 @frozen(kw_only=True, eq=False)
 class Pictures:
-    """N pictures of one size. `pixels`: (N, channels, height, width) in [-1, 1]; `labels`: (N,), indices of `classes`."""
+    """N pictures of one size. `pixels`: (N, channels, height, width) in [-1, 1]; `labels`: (N,), into `classes`."""
 
     name: str
     pixels: Tensor

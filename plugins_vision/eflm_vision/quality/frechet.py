@@ -19,4 +19,6 @@ def frechet_distance(first: Tensor, second: Tensor) -> float:
     values, vectors = torch.linalg.eigh(torch.atleast_2d(one))
     root = vectors @ torch.diag(values.clamp(min=0).sqrt()) @ vectors.T
     inner = torch.linalg.eigvalsh(root @ torch.atleast_2d(two) @ root).clamp(min=0).sqrt().sum()
-    return float(difference + torch.trace(torch.atleast_2d(one)) + torch.trace(torch.atleast_2d(two)) - 2 * inner)
+    return float(
+        difference + torch.trace(torch.atleast_2d(one)) + torch.trace(torch.atleast_2d(two)) - 2 * inner
+    )

@@ -53,6 +53,7 @@ class TestMlaWithLowRankQueries(Builtin):
 
 class TestNsa(Builtin):
     name = "nsa"
+    options = {"backend": "dispatch"}  # noqa: RUF012
     # Where two blocks are all but equally important, rounding may choose the other: bfloat16 would then differ.
     test_it_runs_in_bfloat16 = None
 
@@ -68,9 +69,15 @@ class TestNsaAtThePapersBlockSizes(Builtin):
     }
 
 
+class TestNsaMasked(Builtin):
+    name = "nsa"
+    options = {"backend": "masked"}  # noqa: RUF012
+    test_it_runs_in_bfloat16 = None
+
+
 class TestNsaWhereForcedBlocksTie(Builtin):
     name = "nsa"
-    options = {"num_selected_blocks": 2}  # noqa: RUF012
+    options = {"num_selected_blocks": 2, "backend": "dispatch"}  # noqa: RUF012
     test_it_runs_in_bfloat16 = None
 
 
@@ -84,7 +91,7 @@ class TestNsaWhereNothingIsCompressedYet(Builtin):
 
 class TestNsaWithoutOverlap(Builtin):
     name = "nsa"
-    options = {"compress_block_size": 4, "num_selected_blocks": 3}  # noqa: RUF012
+    options = {"compress_block_size": 4, "num_selected_blocks": 3, "backend": "dispatch"}  # noqa: RUF012
     test_it_runs_in_bfloat16 = None
 
 
@@ -136,7 +143,7 @@ class TestMlaBothWays(Builtin):
 class TestNsaBothWays(Builtin):
     name = "nsa"
     geometry = BOTH_WAYS
-    options = {"num_selected_blocks": 5}  # noqa: RUF012
+    options = {"num_selected_blocks": 5, "backend": "dispatch"}  # noqa: RUF012
     test_it_runs_in_bfloat16 = None
 
 

@@ -28,7 +28,7 @@ BOTH_WAYS = attrs.evolve(GEOMETRY, causal=False)
     select=st.integers(1, 4),
     count=st.integers(1, 6),
     window=st.integers(1, 40),
-    backend=st.sampled_from(["dispatch", "gather"]),
+    backend=st.sampled_from(["masked", "dispatch", "gather"]),
     seed=st.integers(0, 10**6),
 )
 @settings(deadline=None, max_examples=40)
@@ -59,16 +59,18 @@ def test_equals_the_papers_equations(length, stride, compress, select, count, wi
     select=st.integers(1, 4),
     count=st.integers(4, 7),
     window=st.integers(1, 40),
+    backend=st.sampled_from(["masked", "dispatch"]),
     seed=st.integers(0, 10**6),
 )
 @settings(deadline=None, max_examples=30)
-def test_equals_them_both_ways(length, stride, compress, select, count, window, seed):
+def test_equals_them_both_ways(length, stride, compress, select, count, window, backend, seed):
     options = NsaOptions(
         compress_block_size=compress * stride,
         compress_stride=stride,
         select_block_size=select * stride,
         num_selected_blocks=count,
         window=window,
+        backend=backend,
     )
     torch.manual_seed(seed)
     module = NativeSparseAttention(BOTH_WAYS, options).double().eval()
@@ -91,7 +93,11 @@ def test_both_ways_it_says_what_it_cannot_do():
 @pytest.mark.parametrize("geometry", [GEOMETRY, BOTH_WAYS], ids=["causal", "both-ways"])
 def test_how_the_work_is_cut_changes_nothing(monkeypatch, geometry):
     torch.manual_seed(0)
-    module = NativeSparseAttention(geometry, options_of("nsa", num_selected_blocks=5)).double().eval()
+    module = (
+        NativeSparseAttention(geometry, options_of("nsa", num_selected_blocks=5, backend="dispatch"))
+        .double()
+        .eval()
+    )
     tokens, rotary = torch.randn(2, 150, 48, dtype=torch.float64), Turning(torch.arange(150)[None])
 
     def both():

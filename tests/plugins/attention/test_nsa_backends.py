@@ -35,6 +35,24 @@ ON_GPU = attrs.evolve(PREFILL, device="cuda")
         ("auto", attrs.evolve(ON_GPU, tokens=1, cached=200), "gather", None),
         ("auto", attrs.evolve(ON_GPU, dropout=True), "gather", "fla: it cannot drop"),
         ("dispatch", ON_GPU, "dispatch", None),
+        ("auto", attrs.evolve(PREFILL, tokens=256), "masked", None),
+        ("masked", attrs.evolve(PREFILL, tokens=256), "masked", None),
+        ("masked", PREFILL, "dispatch", "masked: it takes up to 256 tokens"),
+        ("dispatch", attrs.evolve(PREFILL, tokens=256), "dispatch", None),
+        ("auto", attrs.evolve(PREFILL, tokens=70, cached=9), "dispatch", None),
+        ("auto", attrs.evolve(ON_GPU, tokens=256), "fla", None),
+        (
+            "auto",
+            attrs.evolve(ON_GPU, tokens=256, causal=False),
+            "masked",
+            "fla: its kernels attend to the past",
+        ),
+        (
+            "gather",
+            attrs.evolve(PREFILL, causal=False),
+            "dispatch",
+            "gather: it serves attention to the past only",
+        ),
     ],
 )
 def test_the_best_that_fits_is_taken(monkeypatch, asked, call, backend, said):
@@ -54,9 +72,9 @@ def test_the_layer_remembers_what_it_used():
     module = NativeSparseAttention(AttentionConformance.geometry, options_of("nsa")).eval()
     cache = DynamicCache()
     module(torch.randn(1, 20, 48), rotary=Turning(torch.arange(20)[None]), cache=cache)
-    assert module.used_backends == {"dispatch": None}
+    assert module.used_backends == {"masked": None}
     module(torch.randn(1, 1, 48), rotary=Turning(torch.tensor([[20]])), cache=cache)
-    assert module.used_backends == {"dispatch": None, "gather": None}
+    assert module.used_backends == {"masked": None, "gather": None}
 
 
 @pytest.mark.gpu

@@ -14,6 +14,7 @@ from eflm_plugins.attention.nsa.compressed import attend_compressed
 from eflm_plugins.attention.nsa.compression import split_blocks
 from eflm_plugins.attention.nsa.dispatch import attend_dispatched
 from eflm_plugins.attention.nsa.fla import attend_with_fla
+from eflm_plugins.attention.nsa.masked import attend_masked
 from eflm_plugins.attention.nsa.window import attend_window, attend_window_both_ways
 from eflm_plugins.attention.options import NsaOptions
 from eflm_plugins.attention.sdpa import attend
@@ -57,8 +58,8 @@ def mix(
 ) -> Tensor:
     """The same with keys and values compressed already; the queries are the last T of the positions at hand.
 
-    `backend` computes the selection branch: "dispatch" or "fla". Not causal, a query sees every compressed block,
-    selects among all blocks, and its window reaches to both sides.
+    `backend` computes the selection branch: "dispatch", "masked" or "fla". Not causal, a query sees every compressed
+    block, selects among all blocks, and its window reaches to both sides.
     """
     scale = query.shape[-1] ** -0.5
     first = selectable[0].shape[2] - query.shape[2]
@@ -66,6 +67,8 @@ def mix(
     if options.num_selected_blocks * options.select_block_size >= selectable[0].shape[2]:
         # Every block is chosen, so nothing is left out.
         from_selected = attend(query, *selectable, causal=causal, scale=scale)
+    elif backend == "masked":
+        from_selected = attend_masked(query, *selectable, chosen, scale, options.select_block_size, causal)
     elif backend == "fla":
         from_selected = attend_with_fla(query, *selectable, chosen, scale, options.select_block_size)
     else:

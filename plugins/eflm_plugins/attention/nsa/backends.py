@@ -23,6 +23,8 @@ class Call:
 
 #: New tokens from which a cached sequence's chunk is dispatched rather than gathered.
 DISPATCH_FROM = 64
+#: Tokens of a whole sequence up to which computing every score is faster than sorting by blocks.
+MASKED_UP_TO = 256
 
 
 def choose(asked: str, call: Call) -> tuple[str, str | None]:
@@ -32,22 +34,31 @@ def choose(asked: str, call: Call) -> tuple[str, str | None]:
     """
     if call.cached and call.tokens < DISPATCH_FROM:
         return "gather", None
-    order = ("fla", "dispatch", "gather") if asked == "auto" else (asked, "dispatch", "gather")
+    others = ("masked", "dispatch", "gather")
+    order = ("fla", *others) if asked == "auto" else (asked, *(name for name in others if name != "masked"))
     hindrances = {
         "fla": _hinders_fla(call),
+        "masked": _hinders_masked(call),
         "dispatch": _hinders_dispatch(call),
         "gather": None if call.causal else "it serves attention to the past only",
     }
     chosen = next(name for name in order if hindrances[name] is None)
-    if chosen == order[0] or (asked == "auto" and call.device != "cuda" and chosen == "dispatch"):
-        return chosen, None
-    # On a CPU nobody expects a CUDA kernel, so its absence is no news there.
+    # On a CPU nobody expects a CUDA kernel, nor that long sequences are masked: it is no news that they are not.
+    expected = {"fla"} if call.device == "cuda" else set()
     passed = [
         name
         for name in order[: order.index(chosen)]
-        if asked == name or name != "fla" or call.device == "cuda"
+        if asked == name or name == "dispatch" or name in expected
     ]
-    return chosen, "; ".join(f"{name}: {hindrances[name]}" for name in passed)
+    return chosen, "; ".join(f"{name}: {hindrances[name]}" for name in passed) or None
+
+
+def _hinders_masked(call: Call) -> str | None:
+    if call.cached:
+        return "it takes whole sequences only"
+    if call.tokens > MASKED_UP_TO:
+        return f"it takes up to {MASKED_UP_TO} tokens, since its scores grow with their square"
+    return _hinders_dispatch(call)
 
 
 def _hinders_dispatch(call: Call) -> str | None:

@@ -12,13 +12,13 @@ from transformers import Cache
 from eflm.contracts import Rotary
 from eflm.errors import UsageError
 from eflm_plugins.attention.cache import own_layer
+from eflm_plugins.attention.norms import normed_heads, query_key_norm
 from eflm_plugins.attention.nsa.attention import BRANCHES, Pair, mix
 from eflm_plugins.attention.nsa.backends import Call, choose
 from eflm_plugins.attention.nsa.cache import NsaCacheLayer
 from eflm_plugins.attention.nsa.compression import BlockCompression, compress_tokens
 from eflm_plugins.attention.nsa.gather import mix_gathered
 from eflm_plugins.attention.nsa.selection import LOCAL_AND_FIRST
-from eflm_plugins.attention.norms import normed_heads, query_key_norm
 from eflm_plugins.attention.options import NsaOptions
 from eflm_plugins.attention.visibility import left_padding
 from eflm_schemas import AttentionGeometry

@@ -1,0 +1,1 @@
+"""Hosts: where in diffusion transformers the techniques go."""

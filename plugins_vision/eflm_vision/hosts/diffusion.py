@@ -1,0 +1,310 @@
+"""The host for diffusers' transformers: finds self-attention and feed-forwards, and puts techniques there.
+
+Serves DiT, SD 3.5's MM-DiT and Wan. A technique's module takes the site's own name, and two hooks per site translate
+between diffusers' call and the contract's. Cross-attention stays dense: it is no self-attention, and its context short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eflm import ModelError
+from eflm.contracts import DenseAttention, Targets
+from eflm_plugins.hosts.weights import initialize
+from eflm_plugins.moe.layer import MoeLayer
+from eflm_schemas import AttentionGeometry, MlpGeometry
+from eflm_vision.hosts.names import keep_names
+from eflm_vision.hosts.recipe import record
+from eflm_vision.hosts.rotary import WanRotary
+from eflm_vision.hosts.sites import (
+    Site,
+    attention_geometry,
+    attention_sites,
+    blocks_of,
+    is_joint,
+    mlp_geometry,
+    mlp_sites,
+)
+from eflm_vision.hosts.streams import Switch, joined
+
+
+class DiffusionHost:
+    """Serves diffusers' transformers whose blocks hold its `Attention` or `WanAttention`, and `FeedForward`."""
+
+    # --- attention ----------------------------------------------------------------------------------
+
+    def attention_geometries(self, model: nn.Module) -> Sequence[AttentionGeometry]:
+        """One geometry per self-attention, first block to last."""
+        layers = len(blocks_of(model)[1])
+        return [
+            attention_geometry(site.module, index, layers)
+            for index, site in enumerate(attention_sites(model))
+        ]
+
+    def replace_attention(
+        self,
+        model: nn.Module,
+        build: Callable[[AttentionGeometry], Any],
+        *,
+        convert: bool,
+        recipe: Mapping[str, Any],
+        plain: bool = False,
+    ) -> None:
+        """Put `build(geometry)` at every self-attention; see `eflm.contracts.Host`."""
+        rope = getattr(model, "rope", None)
+        if rope is not None:
+            rope.register_forward_pre_hook(_remember_latents)
+        loads_plainly = plain
+        for site, geometry in zip(attention_sites(model), self.attention_geometries(model), strict=True):
+            old, joint = site.module, is_joint(site.module)
+            variant = self._made(build, geometry, old, convert, _weights)
+            if joint:
+                switch = Switch()
+                twin = self._made(build, geometry, old, convert, _context_weights)
+                joined(variant, twin, switch, context_answers=old.to_add_out is not None)
+                call = _CallJoint(switch)
+                variant.register_forward_pre_hook(call.prepare, with_kwargs=True)
+                variant.register_forward_hook(call.answer)
+            else:
+                variant.register_forward_pre_hook(_CallVariant(rope), with_kwargs=True)
+                variant.register_forward_hook(_check_answer)
+            # diffusers' configs know no groups of query heads.
+            loads_plainly &= plain and variant.num_key_value_heads == geometry.num_attention_heads
+            if loads_plainly:
+                keep_names(variant, joint=joint)
+            variant.train(old.training)
+            setattr(site.parent, site.attribute, variant)
+        if not loads_plainly:
+            record(model, recipe)
+
+    def _made(
+        self,
+        build: Callable[[AttentionGeometry], Any],
+        geometry: AttentionGeometry,
+        old: nn.Module,
+        convert: bool,
+        weights: Callable[[nn.Module, AttentionGeometry], DenseAttention],
+    ) -> nn.Module:
+        variant = build(geometry)
+        if not isinstance(variant, nn.Module):
+            raise ModelError(
+                f"an attention's factory returned {type(variant).__name__}, which is no nn.Module"
+            )
+        initialize(variant, geometry.initializer_range)
+        like = old.to_q.weight
+        variant.to(device=like.device, dtype=like.dtype)
+        if convert:
+            variant.load_dense(weights(old, geometry))
+        return variant
+
+    # --- feed-forward -------------------------------------------------------------------------------
+
+    def replace_mlps(
+        self,
+        model: nn.Module,
+        build: Callable[[MlpGeometry], Any],
+        *,
+        convert: bool,
+        recipe: Mapping[str, Any],
+    ) -> None:
+        """Put a mixture of experts at every feed-forward whose router `build` gives; see `eflm.contracts.Host`."""
+        replaced = False
+        for index, site in enumerate(mlp_sites(model)):
+            geometry = mlp_geometry(site.module, index)
+            router = build(geometry)
+            if router is None:
+                continue
+            layer = MoeLayer(geometry, router)
+            initialize(layer, geometry.initializer_range)
+            like = next(site.module.parameters())
+            layer.to(device=like.device, dtype=like.dtype)
+            if convert:
+                _upcycle(layer, site)
+            layer.train(site.module.training)
+            setattr(site.parent, site.attribute, layer)
+            replaced = True
+        if replaced:
+            record(model, recipe)
+
+    # --- where adapters and quantizers act ----------------------------------------------------------
+
+    def targets(self, model: nn.Module) -> Targets:
+        """Blocks, and the linear layers of their attention and feed-forwards.
+
+        Routers, embeddings, and the layers that turn time and class into scales and shifts are left out.
+        """
+        name, blocks = blocks_of(model)
+        linears, attention = [], []
+        for index, block in enumerate(blocks):
+            for attribute, child in block.named_children():
+                attends = attribute.startswith("attn")
+                if not (attends or attribute.startswith("ff")):
+                    continue
+                routers = {
+                    id(part)
+                    for part in child.modules()
+                    if isinstance(child, MoeLayer)
+                    for part in child.router.modules()
+                }
+                for inner, module in child.named_modules():
+                    if isinstance(module, nn.Linear) and id(module) not in routers:
+                        linears.append(f"{name}.{index}.{attribute}.{inner}")
+                        if attends:
+                            attention.append(linears[-1])
+        layers = tuple(f"{name}.{index}" for index in range(len(blocks)))
+        return Targets(layers=layers, linears=tuple(linears), attention_linears=tuple(attention))
+
+
+def auxiliary_loss(model: nn.Module) -> Tensor | float:
+    """The sum of the routers' losses of the last forward pass, taken off the layers; 0.0 where there are none."""
+    total: Tensor | float = 0.0
+    for layer in (module for module in model.modules() if isinstance(module, MoeLayer)):
+        if layer.aux_loss is not None:
+            total = total + layer.aux_loss
+            layer.aux_loss = None
+    return total
+
+
+# --- hooks: diffusers' call <-> the contract's -------------------------------------------------------------
+
+
+class _CallVariant:
+    """A forward pre-hook: hidden states and rotary angles of a block's call, as a variant takes them."""
+
+    def __init__(self, rope: nn.Module | None) -> None:
+        self._rope = rope
+
+    def __call__(
+        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given = _given(args, kwargs)
+        angles, rotary = given.get("rotary_emb"), None
+        if angles is not None and self._rope is not None:
+            rotary = WanRotary(*angles, self._rope, self._rope.eflm_latents)
+        return (given["hidden_states"],), {"rotary": rotary}
+
+
+class _CallJoint:
+    """Both streams as one sequence, the first stream's tokens first, and the answer as two again."""
+
+    def __init__(self, switch: Switch) -> None:
+        self._switch = switch
+
+    def prepare(
+        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        given = _given(args, kwargs)
+        sample, context = given["hidden_states"], given["encoder_hidden_states"]
+        self._switch.first = sample.shape[1]
+        return (torch.cat([sample, context], dim=1),), {}
+
+    def answer(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> tuple[Tensor, Tensor]:
+        _check_answer(module, args, output)
+        return output[:, : self._switch.first], output[:, self._switch.first :]
+
+
+#: The order in which diffusers' blocks hand over what they do not name.
+_ARGUMENTS = ("hidden_states", "encoder_hidden_states", "attention_mask", "rotary_emb")
+
+
+def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
+    if given.get("attention_mask") is not None:
+        raise ModelError(
+            "an attention mask was passed to a model whose attention is eflm's, which attends to every token; "
+            "leave it out"
+        )
+    return given
+
+
+def _check_answer(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
+    wanted = args[0].shape
+    if not isinstance(output, Tensor) or output.shape != wanted:
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        # A shape that broadcasts would run, and mean nothing.
+        raise ModelError(
+            f"the attention {type(module).__name__} returned {got} for hidden states of {tuple(wanted)}; "
+            "a variant returns a tensor of the shape that it was given"
+        )
+
+
+def _remember_latents(rope: nn.Module, args: tuple[Tensor, ...]) -> None:
+    """A forward pre-hook of the model's rotary module: the shape that its angles are for, and no data."""
+    rope.eflm_latents = args[0].new_empty(args[0].shape, device="meta")
+
+
+# --- trained weights ---------------------------------------------------------------------------------------
+
+
+def _weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAttention:
+    """What a variant may start from, of the only stream or the first of two."""
+    return _dense(
+        geometry,
+        attention.to_q,
+        attention.to_k,
+        attention.to_v,
+        attention.to_out[0],
+        attention.norm_q,
+        attention.norm_k,
+    )
+
+
+def _context_weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAttention:
+    """The same of the second stream. Where it has no output, the first's stands in and is dropped again."""
+    return _dense(
+        geometry,
+        attention.add_q_proj,
+        attention.add_k_proj,
+        attention.add_v_proj,
+        attention.to_out[0] if attention.to_add_out is None else attention.to_add_out,
+        attention.norm_added_q,
+        attention.norm_added_k,
+    )
+
+
+def _dense(
+    geometry: AttentionGeometry,
+    query: nn.Linear,
+    key: nn.Linear,
+    value: nn.Linear,
+    output: nn.Linear,
+    query_norm: nn.Module | None,
+    key_norm: nn.Module | None,
+) -> DenseAttention:
+    return DenseAttention(
+        geometry=geometry,
+        q_weight=query.weight,
+        k_weight=key.weight,
+        v_weight=value.weight,
+        o_weight=output.weight,
+        q_bias=query.bias,
+        k_bias=key.bias,
+        v_bias=value.bias,
+        o_bias=output.bias,
+        q_norm=None if query_norm is None else query_norm.weight,
+        k_norm=None if key_norm is None else key_norm.weight,
+    )
+
+
+@torch.no_grad()
+def _upcycle(layer: MoeLayer, site: Site) -> None:
+    """Every expert begins as a copy of the dense feed-forward (sparse upcycling, arXiv 2212.05055, section 3)."""
+    up, down = site.module.net[0].proj, site.module.net[2]
+    for expert in layer.experts:
+        for source, target in ((up, expert.up_proj), (down, expert.down_proj)):
+            if source.weight.shape != target.weight.shape:
+                raise ModelError(
+                    f"experts of width {expert.up_proj.out_features} cannot start as copies of a trained feed-forward "
+                    f"of width {up.out_features}; leave expert_intermediate_size out, or add --stage pretrain"
+                )
+            target.weight.copy_(source.weight)
+            if source.bias is not None:
+                target.bias.copy_(source.bias)
+    if layer.shared_expert is not None:
+        # Silent at first: the routed experts already give what the dense feed-forward gave.
+        for parameter in layer.shared_expert.down_proj.parameters():
+            parameter.zero_()

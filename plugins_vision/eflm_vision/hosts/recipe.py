@@ -1,0 +1,85 @@
+"""Saving and loading diffusers' transformers that need a plugin to load: the recipe in their config.
+
+Such a model is saved under a class name of ours, so that plain diffusers, which looks classes up by name, refuses it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import diffusers
+from torch import nn
+
+from eflm import ModelError
+from eflm_plugins.hosts.recipe import put_back
+
+PREFIX = "Eflm"
+#: Under which the recipe stands in config.json.
+KEY = "eflm"
+
+
+def record(model: nn.Module, recipe: Mapping[str, Any]) -> None:
+    """Note in the model's config what must be put back when it is loaded, and mark its class."""
+    known = dict(getattr(model.config, KEY, None) or {})
+    model.register_to_config(**{KEY: {**known, **recipe}})
+    if not type(model).__name__.startswith(PREFIX):
+        model.__class__ = _marked(type(model))
+
+
+@cache
+def _marked(base: type[nn.Module]) -> type[nn.Module]:
+    """`base` under a name that only eflm knows, which is what `save_pretrained` writes."""
+    return type(f"{PREFIX}{base.__name__}", (base,), {"__module__": base.__module__})
+
+
+def needs_plugins(folder: Path) -> bool:
+    """Whether the transformer saved in this folder says that it needs eflm's plugins."""
+    return KEY in _config(folder)
+
+
+def load_transformer(folder: str | Path, **load_kwargs: Any) -> nn.Module:
+    """The transformer that `save_pretrained` wrote to `folder`, techniques and all; a plain one as diffusers loads it.
+
+    Raises ModelError for a folder that holds none, and, naming it, when a plugin that it needs is not installed.
+    """
+    folder = Path(folder)
+    config = _config(folder)
+    name = str(config.get("_class_name", ""))
+    base = getattr(diffusers, name.removeprefix(PREFIX), None)
+    if base is None:
+        raise ModelError(
+            f"{folder} holds no transformer of diffusers: its config.json names the class {name!r}"
+        )
+    recipe = config.pop(KEY, None)
+    if recipe is None:
+        return base.from_pretrained(folder, **load_kwargs)
+    from eflm_vision.hosts.diffusion import DiffusionHost
+
+    model = base.from_config({key: value for key, value in config.items() if not key.startswith("_")})
+    put_back(DiffusionHost(), model, recipe)
+    from safetensors.torch import load_file
+
+    weights: dict[str, Any] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        weights.update(load_file(file))
+    outcome = model.load_state_dict(weights, strict=False)
+    if outcome.missing_keys or outcome.unexpected_keys:
+        raise ModelError(
+            f"the weights in {folder} do not fit its recipe: {len(outcome.missing_keys)} are missing, "
+            f"{len(outcome.unexpected_keys)} are not expected"
+        )
+    return model.to(load_kwargs["torch_dtype"]).eval() if "torch_dtype" in load_kwargs else model.eval()
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        found = json.loads((folder / "config.json").read_text("utf-8"))
+    except OSError as error:
+        raise ModelError(f"{folder} holds no model: {error.strerror or error}") from error
+    except ValueError as error:
+        raise ModelError(f"{folder}/config.json is not JSON: {error}") from error
+    return dict(found)

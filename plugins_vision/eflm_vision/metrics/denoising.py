@@ -1,0 +1,38 @@
+"""Where a request for pictures spends its time, from the windows that the workload opened."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from eflm.measure.record import StageRecord
+from eflm_plugins.metrics.figures import mean_of, rate_of, timed
+from eflm_schemas import Metric
+
+#: Windows inside a request, and what their mean is called.
+PARTS = {
+    "denoise_step": ("denoising_step_time", "each step, all requests"),
+    "denoise": ("denoiser_time", "per request"),
+    "decode_pictures": ("decoder_time", "per request"),
+}
+
+
+class Denoising:
+    """Rates and times of inference."""
+
+    def collect(self, record: StageRecord) -> Mapping[str, Metric]:
+        """images_per_second, and the mean time of each part that was timed."""
+        requests = timed(record)
+        if not requests:
+            return {}
+        seconds = [window.seconds for window in requests]
+        found = {"images_per_second": rate_of([window.samples for window in requests], seconds, "images/s")}
+        for window, (name, note) in PARTS.items():
+            parts = [part.seconds for part in timed(record, window)]
+            if parts:
+                found[name] = mean_of(parts, "s", "clock", note)
+        return found
+
+
+def denoising(_options: None) -> Denoising:
+    """It has no options."""
+    return Denoising()

@@ -1,0 +1,26 @@
+"""Quality of generated pictures, as the workload evaluated it after the stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from eflm.measure.record import StageRecord
+from eflm_schemas import Metric
+from eflm_vision.metrics.cards import METRICS
+
+CARD = next(card for card in METRICS if card.name == "generation")
+
+
+class Generation:
+    """Passes on what the card announces, in its units."""
+
+    def collect(self, record: StageRecord) -> Mapping[str, Metric]:
+        """The workload's own figures of that name and unit."""
+        found = {info.name: record.quality.get(info.name) for info in CARD.metrics}
+        units = {info.name: info.unit for info in CARD.metrics}
+        return {name: metric for name, metric in found.items() if metric and metric.unit == units[name]}
+
+
+def generation(_options: None) -> Generation:
+    """It has no options."""
+    return Generation()

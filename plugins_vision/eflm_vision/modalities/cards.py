@@ -1,0 +1,85 @@
+"""The cards of the modalities, presets included. Read by the registry; imports no implementation."""
+
+from __future__ import annotations
+
+from eflm_schemas import ModalityCard, Preset, Ref
+
+#: Stage options that are lengths of text, which these models know nothing of.
+TEXT_ONLY = (
+    "pretrain.sequence_length",
+    "finetune.sequence_length",
+    "infer.prompt_tokens",
+    "infer.new_tokens",
+)
+#: Sixteen tokens a picture, and sizes that fit them; trained to recognisable digits in about a minute on two cores.
+NANO_SETTINGS = {
+    "dit.eval_samples": 200,
+    "pretrain.steps": 600,
+    "pretrain.warmup_steps": 2,
+    "pretrain.batch_size": 64,
+    "pretrain.learning_rate": 3e-3,
+    "pretrain.weight_decay": 0.0,
+    "infer.requests": 5,
+    "infer.warmup_requests": 1,
+    "infer.batch_size": 10,
+    "gqa.num_key_value_heads": 2,
+    "mla.kv_lora_rank": 64,
+    "mla.qk_nope_head_dim": 32,
+    "mla.qk_rope_head_dim": 16,
+    "mla.v_head_dim": 32,
+    "nsa.compress_block_size": 2,
+    "nsa.compress_stride": 1,
+    "nsa.select_block_size": 2,
+    "nsa.num_selected_blocks": 4,
+    "nsa.window": 4,
+    "topk.num_experts": 4,
+    "topk.top_k": 2,
+}
+#: The published shapes see 256 tokens a picture at most, a sequence short enough for small blocks.
+PUBLISHED_SETTINGS = {
+    "dit.eval_samples": 100,
+    "infer.batch_size": 4,
+    "nsa.compress_block_size": 8,
+    "nsa.compress_stride": 4,
+    "nsa.select_block_size": 16,
+    "nsa.num_selected_blocks": 4,
+    "nsa.window": 32,
+}
+
+MODALITIES = (
+    ModalityCard(
+        name="dit",
+        summary="class-conditional diffusion transformers: diffusers' DiTTransformer2DModel, on pictures",
+        source="Peebles & Xie 2023, arXiv 2212.09748",
+        factory=Ref("eflm_vision.modalities.dit:DitModality"),
+        config=Ref("eflm_vision.modalities.options:DitOptions"),
+        requires=("torch", "diffusers", "sklearn", "PIL"),
+        extra="vision",
+        stages=("pretrain", "infer"),
+        causal=False,
+        architectures=("DiTPipeline", "DiTTransformer2DModel", "EflmDiTTransformer2DModel"),
+        unused_options=TEXT_ONLY,
+        presets=(
+            Preset(
+                name="dit-nano",
+                summary="DiT of 1.1 million parameters on 8 × 8 digits: 3 blocks, 128 wide, 4 heads, patches of 2",
+                settings=NANO_SETTINGS,
+            ),
+            Preset(
+                name="dit-b-4",
+                summary="DiT-B/4's shape on 32 × 32 pictures: 12 blocks, 768 wide, 12 heads",
+                settings=PUBLISHED_SETTINGS,
+            ),
+            Preset(
+                name="dit-l-8",
+                summary="DiT-L/8's shape on 32 × 32 pictures: 24 blocks, 1024 wide, 16 heads",
+                settings={**PUBLISHED_SETTINGS, **{k: v for k, v in NANO_SETTINGS.items() if "nsa." in k}},
+            ),
+            Preset(
+                name="dit-xl-2",
+                summary="DiT-XL/2's shape on 32 × 32 pictures: 28 blocks, 1152 wide, 16 heads",
+                settings=PUBLISHED_SETTINGS,
+            ),
+        ),
+    ),
+)

@@ -1,0 +1,39 @@
+"""From noise to pictures, step by step, each step in a window of its own. All diffusion modalities generate with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eflm.contracts import Phase
+
+#: (latents, timestep as the scheduler has it) -> what the scheduler takes: noise or velocity.
+Predict = Callable[[Tensor, Tensor], Tensor]
+
+
+@torch.no_grad()
+def denoise(predict: Predict, scheduler: Any, latents: Tensor, steps: int, phase: Phase) -> Tensor:
+    """`latents` after all of the scheduler's `steps`, in windows "denoise" and, inside it, "denoise_step"."""
+    samples = len(latents)
+    scheduler.set_timesteps(steps, device=latents.device)
+    with phase("denoise", samples=samples):
+        for timestep in scheduler.timesteps:
+            with phase("denoise_step", samples=samples):
+                model_input = (
+                    scheduler.scale_model_input(latents, timestep) if _scales(scheduler) else latents
+                )
+                prediction = predict(model_input, timestep)
+                latents = scheduler.step(prediction, timestep, latents).prev_sample
+    return latents
+
+
+def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance (arXiv 2207.12598, eq. 6, with scale = 1 + w)."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def _scales(scheduler: Any) -> bool:
+    return hasattr(scheduler, "scale_model_input")

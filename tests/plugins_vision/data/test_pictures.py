@@ -1,0 +1,91 @@
+"""Pictures: split so that nothing leaks, fitted to a model, and read from a user's folder."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from eflm import DataError
+from eflm_vision.data import digits, folder
+
+
+def test_the_digits_are_all_there():
+    pictures = digits.load()
+    assert len(pictures) == 1797
+    assert pictures.classes == tuple("0123456789")
+    assert (pictures.pixels.min(), pictures.pixels.max()) == (-1, 1)
+    assert pictures.sha256() == digits.load().sha256()
+
+
+def test_what_is_held_out_is_never_trained_on():
+    pictures = digits.load()
+    train, held_out = pictures.split()
+    assert len(train) + len(held_out) == len(pictures)
+    assert train.sha256() == pictures.split()[0].sha256() != held_out.sha256()
+    rows = {row.numpy().tobytes() for row in train.pixels}
+    assert sum(row.numpy().tobytes() in rows for row in held_out.pixels) == 0
+
+
+@pytest.mark.parametrize(("channels", "size"), [(1, 8), (3, 8), (3, 32), (1, 16)])
+def test_pictures_are_fitted_to_a_model(channels, size):
+    fitted = digits.load().fitted(channels, size)
+    assert fitted.pixels.shape == (1797, channels, size, size)
+    assert fitted.pixels.abs().max() <= 1
+
+
+def painted(folder, name, colour, size=(12, 8)):
+    (folder / name).parent.mkdir(exist_ok=True, parents=True)
+    Image.new("RGB", size, colour).save(folder / name)
+
+
+def test_a_folder_of_folders_is_sorted_by_class(tmp_path):
+    for number in range(6):
+        painted(tmp_path, f"red/{number}.png", (255, 0, 0))
+        painted(tmp_path, f"blue/{number}.jpg", (0, 0, 255))
+    found = folder.load(str(tmp_path), size=4)
+    assert found.classes == ("blue", "red")
+    assert found.pixels.shape == (12, 3, 4, 4)
+    red = found.pixels[found.labels == 1]
+    torch.testing.assert_close(red.mean((0, 2, 3)), torch.tensor([1.0, -1, -1]))
+
+
+def test_metadata_names_what_pictures_show(tmp_path):
+    lines = []
+    for number in range(10):
+        painted(tmp_path, f"{number}.png", (number, 0, 0))
+        lines.append({"file_name": f"{number}.png", "text": "odd" if number % 2 else "even"})
+    (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
+    found = folder.load(str(tmp_path), size=8)
+    assert found.classes == ("even", "odd")
+    assert found.labels.tolist() == [0, 1] * 5
+
+
+@pytest.mark.parametrize(
+    ("metadata", "words"),
+    [
+        (None, "holds 0 pictures"),
+        ('{"file_name": "0.png"}', "line 1 .* must hold file_name and one of label, text, caption"),
+        ('{"file_name": "0.png", "text": "a"}\nnonsense', "line 2"),
+        ('{"file_name": "gone.png", "text": "a"}', "names gone.png, and there is no such file"),
+        ("\n".join(['{"file_name": "bad.png", "text": "a"}'] * 10), "bad.png cannot be read as a picture"),
+        (
+            '{"file_name": "0.png", "text": "a"}',
+            "holds 1 pictures with a label or caption, and 10 are the least",
+        ),
+    ],
+)
+def test_a_folder_that_cannot_be_used_says_why(tmp_path, metadata, words):
+    painted(tmp_path, "0.png", (0, 0, 0))
+    (tmp_path / "bad.png").write_text("no picture")
+    if metadata is not None:
+        (tmp_path / "metadata.jsonl").write_text(metadata)
+    with pytest.raises(DataError, match=words):
+        folder.load(str(tmp_path), size=8)
+
+
+def test_no_folder_is_said_to_be_none(tmp_path):
+    with pytest.raises(DataError, match="is no folder"):
+        folder.load(str(tmp_path / "nowhere"), size=8)

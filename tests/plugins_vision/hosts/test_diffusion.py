@@ -1,0 +1,160 @@
+"""Techniques in diffusers' own transformers: trained weights carry over, everything learns, and saved models load."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers.models.attention import FeedForward
+from peft import LoraConfig, get_peft_model
+
+from eflm import ModelError
+from eflm_plugins.moe.layer import MoeLayer
+from eflm_vision.hosts.diffusion import DiffusionHost, auxiliary_loss
+from eflm_vision.hosts.recipe import load_transformer, needs_plugins
+from support.diffusers import MODELS, inputs_of, output_of, tiny_dit, tiny_sd3, with_attention, with_moe
+
+ATTENTION = ("mha", "gqa", "mqa", "mla", "nsa")
+
+
+@pytest.fixture(params=MODELS)
+def family(request):
+    return request.param
+
+
+def alive(model):
+    """The same model with every parameter away from zero: DiT's and SD 3's blocks begin as the identity."""
+    torch.manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def test_mha_with_the_models_weights_is_the_model(family):
+    model = alive(MODELS[family]())
+    expected = output_of(model, family)
+    torch.testing.assert_close(output_of(with_attention(model, "mha", convert=True), family), expected)
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_every_variant_runs_and_learns(family, name):
+    model = with_attention(alive(MODELS[family]()), name).train()
+    out = model(**inputs_of(family), return_dict=False)[0]
+    assert torch.isfinite(out).all()
+    out.square().sum().backward()
+    silent = [
+        parameter
+        for parameter, value in model.named_parameters()
+        if ".attn" in parameter and (value.grad is None or not value.grad.abs().sum() > 0)
+    ]
+    # The last block of two streams answers the first only, so nobody hears what the second asks there.
+    unheard = ("q_proj.context", "q_b_proj.context", "gate_proj.context", "q_norm.context")
+    assert not [p for p in silent if not ("blocks.1.attn." in p and any(part in p for part in unheard))]
+
+
+def test_geometries_say_what_the_model_has():
+    dit, sd3 = (DiffusionHost().attention_geometries(model) for model in (tiny_dit(), tiny_sd3()))
+    assert [(g.hidden_size, g.head_dim, g.causal, g.query_key_norm) for g in dit] == [
+        (64, 16, False, None)
+    ] * 2
+    assert [(g.layer_idx, g.query_key_norm) for g in sd3] == [(0, "head"), (1, "head"), (2, "head")]
+
+
+def test_the_streams_of_joint_attention_keep_projections_of_their_own():
+    model = with_attention(alive(tiny_sd3()), "mqa")
+    attention = model.transformer_blocks[0].attn
+    before = output_of(model, "sd3")
+    with torch.no_grad():
+        attention.k_proj.context.weight.mul_(2)
+    assert not torch.equal(output_of(model, "sd3"), before)
+    assert attention.k_proj.context.weight.data_ptr() != attention.k_proj.sample.weight.data_ptr()
+
+
+@pytest.mark.parametrize("router", ["topk", "switch", "deepseek", "expert-choice"])
+def test_every_router_runs_and_learns(family, router):
+    model = with_moe(alive(MODELS[family]()), router).train()
+    layers = [module for module in model.modules() if isinstance(module, MoeLayer)]
+    assert layers
+    assert not [module for module in model.modules() if isinstance(module, FeedForward)]
+    out = model(**inputs_of(family), return_dict=False)[0]
+    (out.square().sum() + auxiliary_loss(model)).backward()
+    assert all(layer.router.gate.weight.grad.abs().sum() > 0 for layer in layers if layer is not layers[-1])
+    assert auxiliary_loss(model) == 0.0, "losses are taken off once they are counted"
+
+
+def test_experts_upcycled_from_a_dense_model_are_the_model(family):
+    model = alive(MODELS[family]())
+    expected = output_of(model, family)
+    experts = with_moe(model, convert=True, expert_intermediate_size=None)
+    torch.testing.assert_close(output_of(experts, family), expected)
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_a_saved_model_is_loaded(family, name, tmp_path):
+    model = with_moe(alive(with_attention(MODELS[family](), name)))
+    model.save_pretrained(tmp_path)
+    assert needs_plugins(tmp_path)
+    torch.testing.assert_close(output_of(load_transformer(tmp_path), family), output_of(model, family))
+
+
+def test_plain_attention_saves_as_a_plain_checkpoint(family, tmp_path):
+    model = alive(with_attention(MODELS[family](), "mha"))
+    model.save_pretrained(tmp_path)
+    assert not needs_plugins(tmp_path)
+    plain = type(model).from_pretrained(tmp_path)
+    assert type(plain).__module__.startswith("diffusers.")
+    torch.testing.assert_close(output_of(plain, family), output_of(model, family))
+
+
+def test_what_plain_diffusers_cannot_load_it_refuses(tmp_path):
+    import diffusers
+
+    with_attention(tiny_dit(), "mqa").save_pretrained(tmp_path)
+    with pytest.raises((ValueError, AttributeError, KeyError), match="EflmDiTTransformer2DModel"):
+        diffusers.AutoModel.from_pretrained(tmp_path)
+
+
+def test_a_missing_plugin_is_named(tmp_path):
+    model = with_attention(tiny_dit(), "mqa")
+    model.config["eflm"]["attention"]["plugin"] = "mqb"
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="attention plugin 'mqb' of eflm"):
+        load_transformer(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["mha", "nsa"])
+def test_adapters_find_their_targets(family, name):
+    model = with_moe(with_attention(MODELS[family](), name))
+    targets = DiffusionHost().targets(model)
+    modules = dict(model.named_modules())
+    assert len(targets.layers) == 2
+    assert set(targets.attention_linears) < set(targets.linears)
+    assert all(type(modules[name]) is torch.nn.Linear for name in targets.linears)
+    assert not [name for name in targets.linears if "router" in name or "norm" in name]
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=list(targets.linears)))
+    assert output_of(adapted, family).isfinite().all()
+
+
+def test_a_mask_is_refused_in_words():
+    model = with_attention(tiny_sd3(), "mha")
+    inputs = inputs_of("sd3") | {"joint_attention_kwargs": {"attention_mask": torch.ones(2, 5)}}
+    with pytest.raises(ModelError, match="attention mask was passed"):
+        model(**inputs)
+
+
+def test_gradient_checkpointing_changes_nothing(family):
+    model = with_attention(alive(MODELS[family]()), "mla").train()
+
+    def gradients():
+        model.zero_grad()
+        model(**inputs_of(family), return_dict=False)[0].square().sum().backward()
+        return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+    if family == "dit":
+        for module in model.modules():
+            if hasattr(module, "dropout_prob"):
+                module.dropout_prob = 0.0
+    plain = gradients()
+    model.enable_gradient_checkpointing()
+    for name, gradient in gradients().items():
+        torch.testing.assert_close(gradient, plain[name])

@@ -1,0 +1,67 @@
+"""The metrics of pictures on records whose figures are known beforehand."""
+
+from __future__ import annotations
+
+import pytest
+
+from eflm.measure.record import Hardware, StageRecord, Window
+from eflm.testing.metric import MetricConformance
+from eflm_schemas import Metric
+from eflm_vision.metrics.cards import METRICS
+from eflm_vision.metrics.denoising import denoising
+from eflm_vision.metrics.generation import generation
+
+HARDWARE = Hardware(
+    device="cpu", dtype="float32", peak_flops=None, peak_source="", memory_bytes=1, energy_source=None
+)
+
+
+def record(stage="infer", windows=(), quality=None):
+    return StageRecord(
+        stage=stage, windows=tuple(windows), samples=(), model=None, hardware=HARDWARE, quality=quality or {}
+    )
+
+
+def window(name, begin, end, **fields):
+    return Window(name=name, begin=int(begin * 1e9), end=int(end * 1e9), **fields)
+
+
+class TestDenoising(MetricConformance):
+    card = next(card for card in METRICS if card.name == "denoising")
+
+
+class TestGeneration(MetricConformance):
+    card = next(card for card in METRICS if card.name == "generation")
+
+
+def test_times_are_those_of_the_windows():
+    windows = [
+        window("request", 0, 9, samples=4, warmup=True),
+        window("request", 10, 12, samples=4),
+        window("denoise", 10, 11.5, samples=4),
+        window("denoise_step", 10, 10.5, samples=4),
+        window("denoise_step", 10.5, 11.5, samples=4),
+        window("decode_pictures", 11.5, 12, samples=4),
+        window("request", 20, 22, samples=2),
+        window("denoise", 20, 21.5, samples=2),
+        window("decode_pictures", 21.5, 22, samples=2),
+    ]
+    found = denoising(None).collect(record(windows=windows))
+    values = {name: (metric.value, metric.unit, metric.n) for name, metric in found.items()}
+    assert values == {
+        "images_per_second": (pytest.approx(6 / 4), "images/s", 2),
+        "denoising_step_time": (pytest.approx(0.75), "s", 2),
+        "denoiser_time": (pytest.approx(1.5), "s", 2),
+        "decoder_time": (pytest.approx(0.5), "s", 2),
+    }
+
+
+def test_without_requests_there_is_nothing_to_tell():
+    assert denoising(None).collect(record()) == {}
+
+
+def test_quality_is_passed_on_in_the_units_that_were_announced():
+    right = Metric(value=3.0, unit="feature distance", provenance="evaluated")
+    other = Metric(value=3.0, unit="inches", provenance="evaluated")
+    quality = {"FD": right, "FD_floor": other, "PPL": right}
+    assert generation(None).collect(record("pretrain", quality=quality)) == {"FD": right}

@@ -1,0 +1,221 @@
+"""The DiT modality: what it trains on, what a request is, and that saved pipelines load as diffusers left them."""
+
+from __future__ import annotations
+
+import io
+from contextlib import contextmanager
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+from PIL import Image
+
+import eflm
+from eflm import ModelError
+from eflm.contracts import WorkloadRequest
+from eflm.stages.options import InferOptions, PretrainOptions
+from eflm_vision.modalities.dit import DitModality
+from eflm_vision.modalities.options import DitOptions
+from eflm_vision.modalities.presets import SHAPES, dit
+
+STAGES = {"pretrain": PretrainOptions(batch_size=32), "infer": InferOptions(batch_size=4)}
+
+
+def workload_of(model="dit-nano", seed=0, data=None, **options):
+    request = WorkloadRequest(model=model, data=data, stages=STAGES, seed=seed, device="cpu")
+    return DitModality(DitOptions(**options)).prepare(request)
+
+
+class Windows:
+    """Stands where the run's windows stand, and writes down which were opened."""
+
+    def __init__(self):
+        self.names = []
+
+    @contextmanager
+    def __call__(self, name, *, tokens=0, samples=0):
+        self.names.append((name, samples))
+        yield
+
+
+def test_the_same_seed_gives_the_same_batches_and_weights():
+    one, same, other = workload_of(), workload_of(), workload_of(seed=1)
+    first, again, differently = (next(w.batches("pretrain")) for w in (one, same, other))
+    assert first.samples == 32
+    assert first.tokens == 32 * 16
+    for name, tensor in first.inputs.items():
+        assert torch.equal(tensor, again.inputs[name])
+        assert not torch.equal(tensor, differently.inputs[name])
+    weights, others = (w.build_model(from_scratch=True, load_kwargs={}).state_dict() for w in (one, other))
+    assert any(not torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_some_classes_are_hidden_from_the_model_and_the_same_in_all_blocks():
+    workload = workload_of(label_dropout=0.5)
+    labels = torch.cat(
+        [b.inputs["labels"] for b, _ in zip(workload.batches("pretrain"), range(20), strict=False)]
+    )
+    assert float((labels == 10).float().mean()) == pytest.approx(0.5, abs=0.1)
+    model = workload.build_model(from_scratch=True, load_kwargs={}).train()
+    batch = next(workload.batches("pretrain"))
+    assert torch.equal(workload.loss(model, batch), workload.loss(model, batch))
+
+
+def test_a_new_model_is_the_identity_and_learns():
+    workload = workload_of()
+    model = workload.build_model(from_scratch=True, load_kwargs={})
+    batches = workload.batches("pretrain")
+    loss = workload.loss(model, next(batches))
+    assert float(loss) == pytest.approx(1, abs=0.1), "predicting nothing, it misses noise of variance 1"
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = workload.loss(model, next(batches))
+        loss.backward()
+        optimizer.step()
+    assert float(loss) < 0.5
+
+
+def test_a_request_is_denoised_step_by_step():
+    workload, windows = workload_of(denoising_steps=7), Windows()
+    model = workload.build_model(from_scratch=True, load_kwargs={})
+    request = next(workload.requests())
+    out = workload.generate(model, request, windows)
+    assert windows.names == [("denoise", 4)] + [("denoise_step", 4)] * 7
+    assert (out.samples, out.tokens, out.outputs.shape) == (4, 0, (4, 1, 8, 8))
+
+
+def test_without_guidance_the_model_is_asked_once():
+    counts = []
+    for scale in (1.0, 2.0):
+        workload = workload_of(guidance_scale=scale, denoising_steps=3)
+        model = workload.build_model(from_scratch=True, load_kwargs={})
+        rows = []
+        model.register_forward_pre_hook(lambda _m, args, rows=rows: rows.append(len(args[0])))
+        workload.generate(model, next(workload.requests()), Windows())
+        counts.append(rows)
+    assert counts == [[4] * 3, [8] * 3]
+
+
+def test_quality_tells_what_the_pictures_are_worth_and_shows_them():
+    workload = workload_of(eval_samples=30, denoising_steps=2)
+    model = workload.build_model(from_scratch=True, load_kwargs={}).eval()
+    quality = workload.quality(model, "pretrain")
+    assert set(quality) == {"FD", "FD_floor", "class_accuracy", "class_accuracy_real", "validation_loss"}
+    assert quality["FD"].value > 3 * quality["FD_floor"].value > 0
+    assert quality["class_accuracy"].value < 0.5 < 0.93 < quality["class_accuracy_real"].value
+    assert quality["validation_loss"].value == pytest.approx(1, abs=0.05)
+    assert "CNN trained on 1,438 pictures of scikit-learn digits" in quality["FD"].note
+    picture = Image.open(io.BytesIO(workload.artifacts(model, "pretrain")["samples.png"]))
+    assert picture.size == (3 * 50 + 2, 10 * 50 + 2)
+    assert quality["FD"] == workload.quality(model, "pretrain")["FD"]
+
+
+@pytest.mark.parametrize(
+    ("name", "millions"), [("dit-nano", 1.08), ("dit-b-4", 130), ("dit-l-8", 458), ("dit-xl-2", 675)]
+)
+def test_presets_have_the_published_shapes(name, millions):
+    """Table 1 of arXiv 2212.09748; diffusers has a time and class embedding in every block, not one in all."""
+    with torch.device("meta"):
+        model = dit(name, classes=10)
+    depth, width = SHAPES[name][:2]
+    embedding = sum(p.numel() for p in model.transformer_blocks[0].norm1.emb.parameters())
+    count = sum(p.numel() for p in model.parameters())
+    expected = millions * 1e6 + (embedding * (depth - 1) if name != "dit-nano" else 0)
+    assert len(model.transformer_blocks) == depth
+    assert count == pytest.approx(expected, rel=0.01), f"{count:,} against {expected:,.0f}, width {width}"
+
+
+@pytest.fixture
+def pipeline(tmp_path):
+    """A DiT pipeline of diffusers with an autoencoder, saved."""
+    torch.manual_seed(0)
+    transformer = DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, sample_size=8,
+        patch_size=2, num_embeds_ada_norm=10,
+    )  # fmt: skip
+    decoder = AutoencoderKL(
+        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, sample_size=16,
+    )  # fmt: skip
+    pipeline = DiTPipeline(transformer, decoder, DDIMScheduler())
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.save_pretrained(tmp_path / "saved")
+    return pipeline, tmp_path / "saved"
+
+
+def test_a_saved_pipeline_gives_what_diffusers_gives(pipeline):
+    theirs, path = pipeline
+    workload = workload_of(str(path), denoising_steps=4, guidance_scale=3.0)
+    model = workload.build_model(from_scratch=False, load_kwargs={}).eval()
+    request = next(workload.requests())
+    windows = Windows()
+    ours = workload.generate(model, request, windows).outputs
+    assert windows.names[-1] == ("decode_pictures", 4)
+
+    theirs.transformer.eval()
+    scheduler = DDIMScheduler.from_config(theirs.scheduler.config)
+    scheduler.set_timesteps(4)
+    latents, labels = request.inputs["noise"], request.inputs["labels"]
+    with torch.no_grad():
+        for step in scheduler.timesteps:
+            both = theirs.transformer(
+                torch.cat([latents] * 2), step.expand(8), torch.cat([labels, torch.full((4,), 10)])
+            ).sample[:, :4]
+            noise = both[4:] + 3.0 * (both[:4] - both[4:])
+            latents = scheduler.step(noise, step, latents).prev_sample
+        expected = theirs.vae.decode(latents / theirs.vae.config.scaling_factor).sample
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_saved_pipeline_is_trained_in_its_latents(pipeline):
+    workload = workload_of(str(pipeline[1]))
+    batch = next(workload.batches("pretrain"))
+    assert batch.inputs["noisy"].shape == (32, 4, 8, 8)
+    assert batch.tokens == 32 * 16
+    model = workload.build_model(from_scratch=True, load_kwargs={})
+    assert torch.isfinite(workload.loss(model, batch))
+
+
+def test_models_that_cannot_be_had_say_why(pipeline, tmp_path):
+    with pytest.raises(ModelError, match="no folder nowhere/at-all, and it could not be fetched"):
+        workload_of("nowhere/at-all")
+    with pytest.raises(ModelError, match="an autoencoder's latents"):
+        workload_of(str(pipeline[1] / "transformer"))
+    theirs = DiTTransformer2DModel.from_pretrained(
+        pipeline[1] / "transformer",
+        num_embeds_ada_norm=4,
+        low_cpu_mem_usage=False,
+        ignore_mismatched_sizes=True,
+    )
+    theirs.save_pretrained(pipeline[1] / "transformer")
+    with pytest.raises(ModelError, match="knows 4 classes, and scikit-learn digits has 10"):
+        workload_of(str(pipeline[1]))
+
+
+def test_a_run_pretrains_generates_and_shows(tmp_path):
+    settings = {
+        "pretrain.steps": 2, "pretrain.warmup_steps": 1, "dit.eval_samples": 10, "dit.denoising_steps": 2,
+        "infer.requests": 2, "infer.seconds": 0,
+    }  # fmt: skip
+    result = eflm.bench(
+        "dit", attention="nsa", moe="expert-choice", settings=settings, device="cpu", results=tmp_path
+    )
+    assert result.status == "ok", result.reason
+    assert (result.spec.modality, result.spec.model) == ("dit", "dit-nano")
+    pretrain, infer = (result.stages[name].metrics for name in ("pretrain", "infer"))
+    assert pretrain["FD"].provenance == "evaluated"
+    assert pretrain["tokens_per_second"].value == pytest.approx(16 * pretrain["samples_per_second"].value)
+    assert infer["images_per_second"].value == pytest.approx(infer["samples_per_second"].value)
+    assert infer["denoising_step_time"].n == 4
+    assert "IT" not in infer
+    for stage in ("pretrain", "infer"):
+        (name,) = result.stages[stage].artifacts
+        assert Image.open(tmp_path / name).format == "PNG"
+
+
+def test_settings_of_text_are_refused():
+    with pytest.raises(eflm.UsageError, match=r"infer\.new_tokens means nothing to modality/dit"):
+        eflm.bench("dit", settings={"infer.new_tokens": 8})
+    with pytest.raises(eflm.UsageError, match="attends both ways"):
+        eflm.bench("dit", attention="mamba2")
