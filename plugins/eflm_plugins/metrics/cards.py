@@ -128,7 +128,10 @@ METRICS = (
         stages=("infer",),
         metrics=(
             MetricInfo(
-                "MCR", "ratio", "higher", "(size_orig / size_comp) × (perf_comp / perf_orig), perf = 1 / PPL or 1 / FD"
+                "MCR",
+                "ratio",
+                "higher",
+                "(size_orig / size_comp) × (perf_comp / perf_orig), perf = 1 / PPL or 1 / FD",
             ),
             MetricInfo("compression", "ratio", "higher", "bytes before quantization over bytes after"),
         ),

@@ -1,7 +1,7 @@
 """MCR, model compression rate: (size_orig / size_comp) × (perf_comp / perf_orig) (EfficientLLM, arXiv 2505.13840).
 
-Sizes are bytes as stored; performance is the first of PERFORMANCE that the workload evaluates. Both are of the same weights right before and right after
-quantization, so that what fine-tuning changed is not credited to the quantizer.
+Sizes are bytes as stored; performance is the first of PERFORMANCE that the workload evaluates. Both are of the same
+weights right before and right after quantization, so that what fine-tuning changed is not credited to the quantizer.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from eflm.measure.record import Compression, StageRecord
 from eflm_schemas import Metric
-
 
 #: Qualities that performance can be, and the power of theirs that is: 1 where more is better, -1 where less is.
 PERFORMANCE = {"PPL": -1, "FD": -1}
@@ -49,7 +48,9 @@ def _rate(size: float, found: Compression) -> Metric:
         before, after = (quality.get(name) for quality in (found.original_quality, found.quality))
         if before is not None and after is not None and before.value and after.value:
             kept = (after.value / before.value) ** power
-            note = f"{size:.3g}× smaller; {name} {before.value:.4g} to {after.value:.4g} by quantization alone"
+            note = (
+                f"{size:.3g}× smaller; {name} {before.value:.4g} to {after.value:.4g} by quantization alone"
+            )
             return Metric(value=size * kept, unit="ratio", provenance="computed", note=note)
     reason = f"none of {', '.join(PERFORMANCE)} was evaluated before and after quantization"
     return Metric.unavailable("ratio", reason)

@@ -7,7 +7,7 @@ import json
 
 import torch
 import torch.nn.functional as F
-from attrs import frozen
+from attrs import evolve, frozen
 from torch import Tensor
 
 
@@ -32,9 +32,7 @@ class Pictures:
 
     def subset(self, rows: Tensor) -> Pictures:
         """Those of the given indices."""
-        return Pictures(
-            name=self.name, pixels=self.pixels[rows], labels=self.labels[rows], classes=self.classes
-        )
+        return evolve(self, pixels=self.pixels[rows], labels=self.labels[rows])
 
     def fitted(self, channels: int, size: int) -> Pictures:
         """The same at another size and number of channels: grey made of colours, or colours of grey."""
@@ -44,12 +42,7 @@ class Pictures:
             pixels = grey.expand(-1, channels, -1, -1)
         if pixels.shape[-1] != size:
             pixels = F.interpolate(pixels, (size, size), mode="bilinear", antialias=True)
-        return Pictures(
-            name=self.name,
-            pixels=pixels.clamp(-1, 1).contiguous(),
-            labels=self.labels,
-            classes=self.classes,
-        )
+        return evolve(self, pixels=pixels.clamp(-1, 1).contiguous())
 
     def split(self, held_out: float = 0.2, seed: int = 0) -> tuple[Pictures, Pictures]:
         """(train, held out), the same whatever the run's seed, so that runs are scored on the same pictures."""

@@ -46,7 +46,7 @@ def load_transformer(folder: str | Path, **load_kwargs: Any) -> nn.Module:
 
     Raises ModelError for a folder that holds none, and, naming it, when a plugin that it needs is not installed.
     """
-    folder = Path(folder)
+    folder, load_kwargs = Path(folder), _for_diffusers(load_kwargs)
     config = _config(folder)
     name = str(config.get("_class_name", ""))
     base = getattr(diffusers, name.removeprefix(PREFIX), None)
@@ -73,6 +73,17 @@ def load_transformer(folder: str | Path, **load_kwargs: Any) -> nn.Module:
             f"{len(outcome.unexpected_keys)} are not expected"
         )
     return model.to(load_kwargs["torch_dtype"]).eval() if "torch_dtype" in load_kwargs else model.eval()
+
+
+def _for_diffusers(load_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """A quantizer's keywords for transformers as diffusers has them."""
+    words = dict(load_kwargs)
+    if "dtype" in words:
+        words["torch_dtype"] = words.pop("dtype")
+    if (config := words.get("quantization_config")) is not None:
+        known = {key: value for key, value in vars(config).items() if key.startswith("bnb_4bit")}
+        words["quantization_config"] = diffusers.BitsAndBytesConfig(load_in_4bit=True, **known)
+    return words
 
 
 def _config(folder: Path) -> dict[str, Any]:

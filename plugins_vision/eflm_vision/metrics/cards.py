@@ -10,7 +10,7 @@ METRICS = (
         summary="what generated pictures are worth: distance to real ones, and whether they show what was asked for",
         source="Heusel et al. 2017, arXiv 1706.08500, eq. 6 (Fréchet distance)",
         factory=Ref("eflm_vision.metrics.generation:generation"),
-        modalities=("dit",),
+        modalities=("dit", "sd3.5", "wan2.1"),
         metrics=(
             MetricInfo(
                 "FD", "feature distance", "lower", "Fréchet distance of generated to held-out real pictures"
@@ -35,7 +35,7 @@ METRICS = (
         summary="pictures per second, and where the time of a request goes: denoising steps, decoding",
         source="arXiv 2006.11239, algorithm 2",
         factory=Ref("eflm_vision.metrics.denoising:denoising"),
-        modalities=("dit",),
+        modalities=("dit", "sd3.5", "wan2.1"),
         stages=("infer",),
         metrics=(
             MetricInfo("images_per_second", "images/s", "higher", "Σ pictures / Σ time, over whole requests"),
@@ -43,6 +43,10 @@ METRICS = (
                 "denoising_step_time", "s", "lower", "one pass of the denoiser and the scheduler's update"
             ),
             MetricInfo("denoiser_time", "s", "lower", "all denoising steps of a request"),
+            MetricInfo(
+                "frames_per_second", "frames/s", "higher", "Σ frames of clips / Σ time, over whole requests"
+            ),
+            MetricInfo("text_encoder_time", "s", "lower", "prompts to embeddings, of a request"),
             MetricInfo("decoder_time", "s", "lower", "latents to pictures, of a request"),
         ),
     ),

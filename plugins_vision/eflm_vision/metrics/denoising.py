@@ -10,6 +10,7 @@ from eflm_schemas import Metric
 
 #: Windows inside a request, and what their mean is called.
 PARTS = {
+    "encode_prompt": ("text_encoder_time", "per request"),
     "denoise_step": ("denoising_step_time", "each step, all requests"),
     "denoise": ("denoiser_time", "per request"),
     "decode_pictures": ("decoder_time", "per request"),
@@ -26,6 +27,9 @@ class Denoising:
             return {}
         seconds = [window.seconds for window in requests]
         found = {"images_per_second": rate_of([window.samples for window in requests], seconds, "images/s")}
+        frames = [window.tokens for window in timed(record, "decode_pictures")]
+        if sum(frames) > sum(window.samples for window in requests):
+            found["frames_per_second"] = rate_of(frames, seconds, "frames/s")
         for window, (name, note) in PARTS.items():
             parts = [part.seconds for part in timed(record, window)]
             if parts:

@@ -46,6 +46,42 @@ PUBLISHED_SETTINGS = {
     "nsa.window": 32,
 }
 
+#: A text-to-picture or text-to-clip model in small; its autoencoder is trained when it is first needed, and kept.
+FLOW_SETTINGS: dict[str, object] = {
+    "pretrain.warmup_steps": 2,
+    "pretrain.batch_size": 32,
+    "pretrain.learning_rate": 3e-3,
+    "pretrain.weight_decay": 0.0,
+    "finetune.steps": 100,
+    "finetune.warmup_steps": 2,
+    "finetune.batch_size": 32,
+    "finetune.learning_rate": 3e-3,
+    "infer.requests": 3,
+    "infer.seconds": 5.0,
+    "infer.warmup_requests": 1,
+    "infer.batch_size": 4,
+    "freeze.num_frozen_layers": 1,
+    "gqa.num_key_value_heads": 2,
+    "mla.kv_lora_rank": 32,
+    "mla.qk_nope_head_dim": 16,
+    "mla.qk_rope_head_dim": 16,
+    "mla.v_head_dim": 16,
+    "nsa.compress_block_size": 4,
+    "nsa.compress_stride": 2,
+    "nsa.select_block_size": 4,
+    "nsa.num_selected_blocks": 4,
+    "nsa.window": 8,
+    "topk.num_experts": 4,
+    "topk.top_k": 2,
+}
+
+
+def _flow_settings(name: str, steps: int) -> dict[str, object]:
+    options = {"denoising_steps": 12, "guidance_scale": 2.0}
+    named = {f"{name}.{option}": value for option, value in options.items()}
+    return {**named, **FLOW_SETTINGS, "pretrain.steps": steps}
+
+
 MODALITIES = (
     ModalityCard(
         name="dit",
@@ -79,6 +115,44 @@ MODALITIES = (
                 name="dit-xl-2",
                 summary="DiT-XL/2's shape on 32 × 32 pictures: 28 blocks, 1152 wide, 16 heads",
                 settings=PUBLISHED_SETTINGS,
+            ),
+        ),
+    ),
+    ModalityCard(
+        name="sd3.5",
+        summary="Stable Diffusion 3.5: diffusers' StableDiffusion3Pipeline, techniques in its joint attention",
+        source="Esser et al. 2024, arXiv 2403.03206",
+        factory=Ref("eflm_vision.modalities.flow:Sd35Modality"),
+        config=Ref("eflm_vision.modalities.options:FlowOptions"),
+        requires=("torch", "transformers", "diffusers", "sklearn", "PIL"),
+        extra="vision",
+        causal=False,
+        architectures=("StableDiffusion3Pipeline",),
+        unused_options=TEXT_ONLY,
+        presets=(
+            Preset(
+                name="sd3.5-nano",
+                summary="SD 3.5 in small on captioned digits of 16 × 16: 3 joint blocks, 64 wide, three text encoders",
+                settings=_flow_settings("sd3.5", steps=800),
+            ),
+        ),
+    ),
+    ModalityCard(
+        name="wan2.1",
+        summary="Wan 2.1, text to video: diffusers' WanPipeline, techniques in its self-attention",
+        source="Wan team 2025, arXiv 2503.20314",
+        factory=Ref("eflm_vision.modalities.flow:Wan21Modality"),
+        config=Ref("eflm_vision.modalities.options:FlowOptions"),
+        requires=("torch", "transformers", "diffusers", "sklearn", "PIL"),
+        extra="vision",
+        causal=False,
+        architectures=("WanPipeline",),
+        unused_options=TEXT_ONLY,
+        presets=(
+            Preset(
+                name="wan2.1-nano",
+                summary="Wan 2.1 in small on clips of moving digits, 5 frames of 16 × 16: 3 blocks, 64 wide",
+                settings=_flow_settings("wan2.1", steps=600),
             ),
         ),
     ),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eflm.contracts import Phase
 
@@ -28,6 +28,14 @@ def denoise(predict: Predict, scheduler: Any, latents: Tensor, steps: int, phase
                 prediction = predict(model_input, timestep)
                 latents = scheduler.step(prediction, timestep, latents).prev_sample
     return latents
+
+
+def input_dtype(model: nn.Module) -> torch.dtype:
+    """The dtype that a transformer wants its latents in: that of the convolution that makes patches of them.
+
+    Others may differ: 4-bit layers are integers, and Wan keeps scales and norms in float32 whatever the rest is in.
+    """
+    return next(m.weight.dtype for m in model.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
 
 
 def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from attrs import evolve
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 
@@ -17,20 +18,18 @@ from eflm.contracts import Batch, Generated, Phase, WorkloadRequest
 from eflm_schemas import Flag, Metric
 from eflm_vision.data import digits, folder
 from eflm_vision.hosts.diffusion import DiffusionHost, auxiliary_loss
-from eflm_vision.modalities.denoise import denoise, guided
+from eflm_vision.modalities.denoise import denoise, guided, input_dtype
 from eflm_vision.modalities.options import DitOptions
 from eflm_vision.modalities.presets import SHAPES, dit
 from eflm_vision.modalities.saved_dit import SavedDit, find
-from eflm_vision.quality.frechet import frechet_distance
 from eflm_vision.quality.judge import Judge, train
+from eflm_vision.quality.scores import mean_loss, picture_scores, shown
 from eflm_vision.quality.show import grid
 
 #: Pictures generated at one time when quality is evaluated.
 AT_ONCE = 100
 #: Noise levels at which the validation loss is averaged, of the scheduler's timesteps.
 LEVELS = 10
-#: Pictures of a class in the grid that is saved.
-SHOWN = 8
 
 
 class DitModality:
@@ -119,7 +118,7 @@ class DitWorkload:
 
     def _predict(self, model: nn.Module, noisy: Tensor, timestep: Tensor, labels: Tensor) -> Tensor:
         """The noise in (B, channels, height, width). Variances, which some models predict, too, are left out."""
-        dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
+        dtype = input_dtype(model)
         found = model(noisy.to(dtype), timestep=timestep, class_labels=labels, return_dict=False)[0]
         return found[:, : noisy.shape[1]]
 
@@ -164,41 +163,18 @@ class DitWorkload:
 
     def quality(self, model: nn.Module, stage: str) -> Mapping[str, Metric]:
         """FD and class_accuracy of generated pictures, with the real ones' beside them, and the validation loss."""
-        pictures, labels = self._evaluated = self._generated(model)
-        judge, real = self._judge, self._held_out.pixels
-        features = judge.features(real)
-        recognised = judge.recognised(pictures, labels).double()
-        note = f"{len(pictures)} generated pictures, {self._options.denoising_steps} steps; judged by {judge.name}"
-        floor = judge.features(self._train.pixels[: len(pictures)])
-        accuracy, count = float(recognised.mean()), len(recognised)
+        pixels, labels = self._generated(model)
+        self._evaluated = evolve(self._pictures, pixels=pixels, labels=labels)
+        how = f"{len(pixels)} generated pictures, {self._options.denoising_steps} steps"
         return {
-            "FD": _evaluated(
-                frechet_distance(judge.features(pictures), features), "feature distance", count, note
-            ),
-            "FD_floor": _evaluated(
-                frechet_distance(floor, features),
-                "feature distance",
-                len(floor),
-                "real training pictures instead",
-            ),
-            "class_accuracy": _evaluated(
-                accuracy, "ratio", count, note, sd=(accuracy * (1 - accuracy)) ** 0.5
-            ),
-            "class_accuracy_real": _evaluated(
-                judge.accuracy, "ratio", len(self._held_out), "held-out real pictures instead"
-            ),
+            **picture_scores(self._judge, self._train, self._held_out, self._evaluated, how),
             "validation_loss": self._validation_loss(model),
         }
 
     def artifacts(self, model: nn.Module, stage: str) -> Mapping[str, bytes]:
         """A row of generated pictures for each of the first ten classes."""
-        pictures, labels = self._evaluated
-        rows = [
-            torch.nonzero(labels == label).flatten()[:SHOWN]
-            for label in range(min(10, int(labels.max()) + 1))
-        ]
-        shown = torch.cat([row for row in rows if len(row) == len(rows[0])])
-        return {"samples.png": grid(pictures[shown], columns=len(rows[0]))}
+        rows, columns = shown(self._evaluated.labels)
+        return {"samples.png": grid(self._evaluated.pixels[rows], columns)}
 
     def _generated(self, model: nn.Module) -> tuple[Tensor, Tensor]:
         """Pictures of all classes alike, from noise that is the same whatever the run's seed."""
@@ -223,14 +199,7 @@ class DitWorkload:
             inputs = (tensor[part].to(self._request.device) for tensor in (noisy, steps, labels))
             predicted = self._predict(model, *inputs).float().cpu()
             losses.append((predicted - noise[part]).square().flatten(1).mean(1))
-        values = torch.cat(losses).double()
-        return _evaluated(
-            float(values.mean()),
-            "mean squared error",
-            len(values),
-            f"{len(values)} held-out pictures at {LEVELS} noise levels",
-            sd=float(values.std()),
-        )
+        return mean_loss(torch.cat(losses), LEVELS)
 
     # --- sizes ----------------------------------------------------------------------------------------
 
@@ -260,12 +229,6 @@ class DitWorkload:
 
     def _stage(self, name: str) -> Any:
         return self._request.stages[name]
-
-
-def _evaluated(value: float, unit: str, n: int, note: str, sd: float | None = None) -> Metric:
-    half = None if sd is None else 1.96 * sd / n**0.5
-    interval = None if half is None else (value - half, value + half)
-    return Metric(value=value, unit=unit, provenance="evaluated", n=n, sd=sd, ci95=interval, note=note)
 
 
 def _no_windows(_name: str, **_counts: int) -> AbstractContextManager[None]:

@@ -19,3 +19,25 @@ class DitOptions:
         0.1, "share of training pictures whose class is hidden, for guidance", ge=0, lt=1
     )
     eval_samples: int = option(200, "generated pictures that quality is evaluated on", ge=10)
+
+
+@frozen(kw_only=True)
+class FlowOptions:
+    """How pictures and clips are generated and scored; the options of sd3.5 and wan2.1 alike."""
+
+    denoising_steps: int = option(
+        28, "steps of the pipeline's own scheduler from noise to a sample", ge=1, le=1000
+    )
+    guidance_scale: float = option(
+        4.5,
+        "classifier-free guidance; at 1 the model is asked about each sample once a step instead of twice",
+        ge=1,
+    )
+    caption_dropout: float = option(0.1, "share of training samples whose caption is hidden", ge=0, lt=1)
+    eval_samples: int = option(80, "generated samples that quality is evaluated on", ge=10)
+    resolution: int | None = option(
+        None, "side of the data in pixels; none: 16 for the preset, else the model's (Wan: 256)", ge=8
+    )
+    frames: int | None = option(
+        None, "frames of a clip, of models that make clips; none: 5 for the preset, else 17", ge=1
+    )

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from eflm import ModelError
 from eflm_vision.hosts.recipe import load_transformer
+from eflm_vision.modalities.hub import folder_of
 
 #: Channels of pictures: a transformer that sees another number of them sees latents.
 PIXELS = (1, 3)
@@ -66,9 +67,7 @@ class SavedDit:
 
 def find(model: str) -> SavedDit:
     """The saved model of that name. Raises ModelError where there is none, or where its parts do not fit."""
-    folder = Path(model)
-    if not folder.is_dir():
-        folder = _fetched(model)
+    folder = folder_of(model)
     pipeline = (folder / "model_index.json").is_file()
     transformer = folder / "transformer" if pipeline else folder
     config = DiTTransformer2DModel.load_config(transformer)
@@ -89,28 +88,3 @@ def find(model: str) -> SavedDit:
         decoder=decoder,
         facts={"model": Path(model).name},
     )
-
-
-def _fetched(model: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
-
-    try:
-        return Path(snapshot_download(model))
-    except (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-        OSError,
-    ) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"there is no folder {model}, and it could not be fetched as a Hub id: {reason}; give a preset such as "
-            "dit-nano, a folder saved by diffusers, or a Hub id"
-        ) from error

@@ -1,0 +1,108 @@
+"""Pictures and clips with a caption each: what text-to-picture and text-to-video models learn from."""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from attrs import evolve, frozen
+from torch import Tensor
+
+from eflm_vision.data.pictures import Pictures
+
+WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+#: How a digit moves over its clip: rows and columns a frame.
+MOVES = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}
+
+
+@frozen(kw_only=True, eq=False)
+class Captioned:
+    """`pixels`: (N, channels, height, width), or (N, frames, channels, height, width), in [-1, 1].
+
+    `labels`: (N,), indices of `captions`; `subjects`: what each caption shows, for a judge to tell.
+    """
+
+    name: str
+    pixels: Tensor
+    labels: Tensor
+    captions: tuple[str, ...]
+    subjects: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def sha256(self) -> str:
+        """Of pixels, labels and captions."""
+        digest = hashlib.sha256(self.pixels.contiguous().numpy().tobytes())
+        digest.update(self.labels.contiguous().numpy().tobytes())
+        digest.update("\n".join(self.captions).encode())
+        return digest.hexdigest()
+
+    def subset(self, rows: Tensor) -> Captioned:
+        """Those of the given indices."""
+        return self.made_anew(self.pixels[rows], self.labels[rows])
+
+    def made_anew(self, pixels: Tensor, labels: Tensor) -> Captioned:
+        """Other samples of the same captions, such as generated ones."""
+        return evolve(self, pixels=pixels, labels=labels)
+
+    def frames(self) -> Pictures:
+        """Every picture, or every frame, with its subject."""
+        subjects = torch.tensor(self.subjects)[self.labels]
+        pixels = self.pixels
+        if pixels.ndim == 5:
+            subjects = subjects.repeat_interleave(pixels.shape[1])
+            pixels = pixels.flatten(0, 1)
+        classes = tuple(str(subject) for subject in sorted(set(self.subjects)))
+        return Pictures(name=self.name, pixels=pixels, labels=subjects, classes=classes)
+
+    def one_frame_each(self) -> Pictures:
+        """Every picture, or one frame of every clip, in turn from its whole length."""
+        if self.pixels.ndim == 4:
+            return self.frames()
+        rows = torch.arange(len(self))
+        return evolve(self, pixels=self.pixels[rows, rows % self.pixels.shape[1]]).frames()
+
+    def negative(self) -> Captioned:
+        """The same with light and dark exchanged: another style, which fine-tuning has to learn."""
+        return evolve(self, name=f"negatives of {self.name}", pixels=-self.pixels)
+
+
+def captioned(pictures: Pictures) -> Captioned:
+    """Pictures under the caption of their class; a digit's is "the digit seven"."""
+    named = pictures.classes == tuple("0123456789")
+    captions = tuple(f"the digit {word}" for word in WORDS) if named else pictures.classes
+    return Captioned(
+        name=pictures.name,
+        pixels=pictures.pixels,
+        labels=pictures.labels,
+        captions=captions,
+        subjects=tuple(range(len(captions))),
+    )
+
+
+def moving(pictures: Pictures, size: int, frames: int, seed: int = 0) -> Captioned:
+    """Each picture wandering over a dark square of `size`, one pixel a frame, wrapped around at the edges."""
+    still, moves = captioned(pictures), list(MOVES.values())
+    generator = torch.Generator().manual_seed(seed)
+    ways = torch.randint(len(moves), (len(pictures),), generator=generator)
+    room = size - pictures.pixels.shape[-1]
+    starts = torch.randint(room + 1, (len(pictures), 2), generator=generator)
+    clips = torch.full((len(pictures), frames, pictures.pixels.shape[1], size, size), -1.0)
+    side = pictures.pixels.shape[-1]
+    for row, (picture, way, (top, left)) in enumerate(
+        zip(pictures.pixels, ways.tolist(), starts.tolist(), strict=True)
+    ):
+        canvas = clips[row, 0].clone()
+        canvas[:, top : top + side, left : left + side] = picture
+        down, right = moves[way]
+        for frame in range(frames):
+            clips[row, frame] = canvas.roll((down * frame, right * frame), dims=(1, 2))
+    captions = tuple(f"{caption} moving {way}" for caption in still.captions for way in MOVES)
+    return Captioned(
+        name=f"moving {pictures.name}",
+        pixels=clips,
+        labels=still.labels * len(MOVES) + ways,
+        captions=captions,
+        subjects=tuple(index // len(MOVES) for index in range(len(captions))),
+    )

@@ -1,0 +1,117 @@
+"""Autoencoders for the presets: diffusers' own classes in small, trained on the run's pictures once and kept.
+
+A random autoencoder's latents would hold pictures in no usable form. Training takes seconds, belongs to no stage, and
+starts from a seed of its own, so that every run on the same data sees the same latents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+
+import diffusers
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, AutoencoderKLWan
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from eflm_plugins.data.cache import remember
+
+LATENT_CHANNELS = 4
+STEPS, BATCH_SIZE, LEARNING_RATE = 300, 24, 3e-3
+#: Weight of the divergence from a standard normal: enough to keep latents bounded.
+DIVERGENCE = 1e-4
+
+
+def picture_autoencoder(pixels: Tensor, source: str) -> AutoencoderKL:
+    """Of (N, 3, side, side): halves the side. `source` tells which pictures they are."""
+
+    def make() -> AutoencoderKL:
+        return AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            block_out_channels=(16, 32),
+            layers_per_block=1,
+            latent_channels=LATENT_CHANNELS,
+            norm_num_groups=8,
+            sample_size=pixels.shape[-1],
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+            mid_block_add_attention=False,
+        )
+
+    model = _trained(make, pixels, source)
+    latents = _latents(model, pixels)
+    model.register_to_config(scaling_factor=1 / float(latents.std()), shift_factor=float(latents.mean()))
+    return model
+
+
+def clip_autoencoder(pixels: Tensor, source: str) -> AutoencoderKLWan:
+    """Of (N, 3, frames, side, side): halves the side, and the frames after the first."""
+
+    def make() -> AutoencoderKLWan:
+        return AutoencoderKLWan(
+            base_dim=8,
+            z_dim=LATENT_CHANNELS,
+            dim_mult=[1, 2],
+            num_res_blocks=1,
+            temperal_downsample=[True],
+            latents_mean=[0.0] * LATENT_CHANNELS,
+            latents_std=[1.0] * LATENT_CHANNELS,
+            scale_factor_temporal=2,
+            scale_factor_spatial=2,
+        )
+
+    model = _trained(make, pixels, source)
+    latents = _latents(model, pixels)
+    by_channel = latents.transpose(0, 1).flatten(1)
+    model.register_to_config(latents_mean=by_channel.mean(1).tolist(), latents_std=by_channel.std(1).tolist())
+    return model
+
+
+def _trained(make: Callable[[], nn.Module], pixels: Tensor, source: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)
+        model = make()
+        what = [
+            dict(model.config),
+            source,
+            diffusers.__version__,
+            STEPS,
+            BATCH_SIZE,
+            LEARNING_RATE,
+            DIVERGENCE,
+        ]
+        name = hashlib.sha256(json.dumps(what, sort_keys=True, default=str).encode()).hexdigest()[:32]
+        weights = remember(f"autoencoder-{name}.safetensors", lambda: _train(model, pixels))
+    model.load_state_dict(load(weights))
+    return model.eval().requires_grad_(False)
+
+
+def _train(model: nn.Module, pixels: Tensor) -> bytes:
+    """Reconstruction and a little divergence (Kingma & Welling 2013, arXiv 1312.6114, eq. 10)."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS)
+    decoded: list[Tensor] = []
+    # Wan's decode cuts to [-1, 1], where nothing is left to learn from, and goes through a clip in parts.
+    listening = model.decoder.register_forward_hook(lambda _module, _args, part: decoded.append(part))
+    for _ in range(STEPS):
+        batch = pixels[torch.randint(len(pixels), (BATCH_SIZE,))]
+        posterior = model.encode(batch).latent_dist
+        decoded.clear()
+        model.decode(posterior.sample())
+        restored = torch.cat(decoded, dim=2)
+        loss = F.mse_loss(restored, batch) + DIVERGENCE * posterior.kl().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    listening.remove()
+    return save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+
+
+@torch.no_grad()
+def _latents(model: nn.Module, pixels: Tensor) -> Tensor:
+    return model.encode(pixels[:256]).latent_dist.mean

@@ -1,0 +1,301 @@
+"""Text to pictures and text to clips under flow matching: Stable Diffusion 3.5 and Wan 2.1 as workloads.
+
+The techniques act on the transformer, which is the model of the run. Text encoders and autoencoder stay as they are;
+their time is measured beside the denoiser's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eflm.contracts import Batch, Generated, Phase, WorkloadRequest
+from eflm_schemas import Flag, Metric
+from eflm_vision.data import digits, folder
+from eflm_vision.data.captioned import captioned, moving
+from eflm_vision.hosts.diffusion import DiffusionHost, auxiliary_loss
+from eflm_vision.hosts.recipe import load_transformer
+from eflm_vision.modalities.denoise import denoise, guided, input_dtype
+from eflm_vision.modalities.domain import Domain
+from eflm_vision.modalities.families import FAMILIES, FRAMES, SIDE, Family
+from eflm_vision.modalities.hub import folder_of
+from eflm_vision.modalities.options import FlowOptions
+from eflm_vision.quality.scores import evaluated, mean_loss, picture_scores, shown
+from eflm_vision.quality.show import clips, grid
+from eflm_vision.quality.steadiness import steadiness
+
+#: Pictures or clips at one time when something is encoded or evaluated.
+AT_ONCE = 50
+#: Noise levels of the validation loss.
+LEVELS = 10
+
+
+class _Modality:
+    """A family's pipelines on captioned pictures or clips."""
+
+    family = ""
+
+    def __init__(self, options: FlowOptions | None = None) -> None:
+        self.options = options or FlowOptions()
+
+    def prepare(self, request: WorkloadRequest) -> FlowWorkload:
+        """See `eflm.contracts.Modality`. Raises DataError or ModelError."""
+        saved = None if request.model == f"{self.family}-nano" else folder_of(request.model)
+        return FlowWorkload(request, self.options, FAMILIES[self.family], saved)
+
+
+class Sd35Modality(_Modality):
+    """Stable Diffusion 3.5."""
+
+    family = "sd3.5"
+
+
+class Wan21Modality(_Modality):
+    """Wan 2.1, text to video."""
+
+    family = "wan2.1"
+
+
+class FlowWorkload:
+    """A pipeline's work; see `eflm.contracts.Workload`."""
+
+    flags: tuple[Flag, ...] = ()
+
+    def __init__(
+        self, request: WorkloadRequest, options: FlowOptions, family: Family, saved: Path | None
+    ) -> None:
+        self.host = DiffusionHost()
+        self._request, self._options, self._family, self._saved = request, options, family, saved
+        pipe = None if saved is None else family.pipeline.from_pretrained(saved, transformer=None)
+        own = (SIDE, FRAMES) if pipe is None else family.sizes(pipe, self._config())
+        side, frames = options.resolution or own[0], options.frames or own[1]
+        found = digits.load() if request.data is None else folder.load(request.data, size=side)
+        self._data = (
+            moving(found.fitted(3, side // 2), side, frames)
+            if family.clips
+            else captioned(found.fitted(3, side))
+        )
+        self._pipe: Any = family.nano(self._data) if pipe is None else pipe
+        self._pipe.set_progress_bar_config(disable=True)
+        self._pipe.to(request.device)
+        # The embedded data changes style for fine-tuning; a user's own stays as it is.
+        changed = self._data.negative() if request.data is None else self._data
+        self._domains = {
+            "pretrain": Domain(self._data, self._encoded),
+            "finetune": Domain(changed, self._encoded),
+        }
+        self.facts: Mapping[str, Any] = {
+            "data": self._data.name,
+            "data_sha256": self._data.sha256(),
+            "data_samples": len(self._data),
+            "data_captions": len(self._data.captions),
+            "sample": " × ".join(map(str, self._data.pixels.shape[1:])),
+            "architecture": family.transformer.__name__,
+            **({"preset": request.model} if saved is None else {"model": saved.name}),
+        }
+
+    # --- the model ------------------------------------------------------------------------------------
+
+    def build_model(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any]) -> nn.Module:
+        """The transformer: the preset's or the saved one's shape, of random weights from the seed, or trained."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._request.seed)
+            if self._saved is None:
+                return self._family.nano_transformer()
+            if not from_scratch:
+                return load_transformer(self._saved / "transformer", **load_kwargs)
+            plain = {key: value for key, value in self._config().items() if key != "eflm"}
+            return self._family.transformer.from_config(plain)
+
+    def _config(self) -> Mapping[str, Any]:
+        """The saved transformer's."""
+        assert self._saved is not None
+        return self._family.transformer.load_config(self._saved / "transformer")
+
+    # --- training -------------------------------------------------------------------------------------
+
+    def batches(self, stage: str) -> Iterator[Batch]:
+        """Latents between data and noise, with the velocity from one to the other."""
+        count, generator = (
+            self._request.stages[stage].batch_size,
+            torch.Generator().manual_seed(self._request.seed),
+        )
+        latents, labels = self._domains[stage].latents, self._domains[stage].train.labels
+        while True:
+            rows = torch.randint(len(latents), (count,), generator=generator)
+            hidden = torch.rand(count, generator=generator) < self._options.caption_dropout
+            # More often in the middle, where the velocity is hardest to tell (arXiv 2403.03206, eq. 19).
+            sigmas = torch.randn(count, generator=generator).sigmoid()
+            inputs = self._noisy(latents[rows], sigmas, generator)
+            inputs |= self._embedded(labels[rows].masked_fill(hidden, self._nothing))
+            yield Batch(
+                inputs={name: tensor.to(self._request.device) for name, tensor in inputs.items()},
+                samples=count,
+                tokens=count * self._tokens,
+            )
+
+    def _noisy(self, clean: Tensor, sigmas: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """x_σ = (1 − σ) x + σ ε and its velocity ε − x (arXiv 2403.03206, eq. 13 and section 3.1)."""
+        noise = torch.randn(clean.shape, generator=generator)
+        sigma = sigmas.view(-1, *[1] * (clean.ndim - 1))
+        return {
+            "hidden_states": (1 - sigma) * clean + sigma * noise,
+            "velocity": noise - clean,
+            "timestep": sigmas * self._pipe.scheduler.config.num_train_timesteps,
+        }
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The mean squared error of the velocity, routers' losses included."""
+        inputs = {name: tensor for name, tensor in batch.inputs.items() if name != "velocity"}
+        return F.mse_loss(self._predict(model, **inputs), batch.inputs["velocity"]) + auxiliary_loss(model)
+
+    def _predict(self, model: nn.Module, **inputs: Tensor) -> Tensor:
+        dtype = input_dtype(model)
+        inputs = {name: t if name == "timestep" else t.to(dtype) for name, t in inputs.items()}
+        return model(**inputs, return_dict=False)[0].float()
+
+    # --- inference ------------------------------------------------------------------------------------
+
+    def requests(self) -> Iterator[Batch]:
+        """Captions in turn, and noise to begin with."""
+        count, generator = (
+            self._request.stages["infer"].batch_size,
+            torch.Generator().manual_seed(self._request.seed),
+        )
+        first = 0
+        while True:
+            labels = (torch.arange(count) + first) % len(self._data.captions)
+            first += count
+            yield Batch(inputs=self._start(labels, generator), samples=count, tokens=0)
+
+    def _start(self, labels: Tensor, generator: torch.Generator) -> dict[str, Any]:
+        shape = self._learnt("infer").held_out_latents.shape[1:]
+        noise = torch.randn((len(labels), *shape), generator=generator)
+        return {"noise": noise.to(self._request.device), "prompts": [self._data.captions[i] for i in labels]}
+
+    def generate(self, model: nn.Module, request: Batch, phase: Phase) -> Generated:
+        """A picture or clip for each prompt; windows "encode_prompt", "denoise" and its steps, "decode_pictures"."""
+        prompts, scale = request.inputs["prompts"], self._options.guidance_scale
+        with phase("encode_prompt", samples=len(prompts)):
+            # What no prompt is to be followed from is encoded with them, as the pipelines do.
+            asked = [*prompts, *[""] * len(prompts)] if scale > 1 else prompts
+            conditions = self._family.conditions(self._pipe, asked, self._request.device)
+
+        def predict(latents: Tensor, timestep: Tensor) -> Tensor:
+            doubled = torch.cat([latents, latents]) if scale > 1 else latents
+            velocity = self._predict(
+                model, hidden_states=doubled, timestep=timestep.expand(len(doubled)), **conditions
+            )
+            return guided(*velocity.chunk(2), scale) if scale > 1 else velocity
+
+        scheduler = type(self._pipe.scheduler).from_config(self._pipe.scheduler.config)
+        latents = denoise(predict, scheduler, request.inputs["noise"], self._options.denoising_steps, phase)
+        frames = self._data.pixels.shape[1] if self._family.clips else 1
+        with phase("decode_pictures", samples=len(latents), tokens=len(latents) * frames):
+            pixels = self._family.decode(self._pipe, latents)
+        return Generated(outputs=pixels, samples=len(pixels), tokens=0)
+
+    # --- quality --------------------------------------------------------------------------------------
+
+    def quality(self, model: nn.Module, stage: str) -> Mapping[str, Metric]:
+        """FD and class_accuracy of what is generated, the validation loss, and of clips how steady they are."""
+        domain = self._learnt(stage)
+        self._evaluated = domain.train.made_anew(*self._generated(model))
+        parts = (domain.train.frames(), domain.held_out.frames(), self._evaluated.frames())
+        how = f"{len(self._evaluated)} generated samples, {self._options.denoising_steps} steps"
+        found = picture_scores(domain.judge, *parts, how)
+        found["validation_loss"] = self._validation_loss(model, domain)
+        if self._family.clips:
+            note = "cosine of the judge's features of neighbouring frames"
+            for name, clips_of in (("", self._evaluated), ("_real", domain.held_out)):
+                values = steadiness(domain.judge, clips_of.pixels)
+                found[f"temporal_consistency{name}"] = evaluated(
+                    float(values.mean()), "ratio", len(values), note, sd=float(values.std())
+                )
+        return found
+
+    def artifacts(self, model: nn.Module, stage: str) -> Mapping[str, bytes]:
+        """Pictures, or clips that move, a row for each of the first captions."""
+        rows, columns = shown(self._evaluated.labels)
+        pixels = self._evaluated.pixels[rows]
+        if self._family.clips:
+            return {"samples.gif": clips(pixels, columns)}
+        return {"samples.png": grid(pixels, columns)}
+
+    def _generated(self, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """Samples of all captions alike, from noise that is the same whatever the run's seed."""
+        labels = torch.arange(self._options.eval_samples) % len(self._data.captions)
+        generator, made = torch.Generator().manual_seed(0), []
+        for part in labels.split(AT_ONCE):
+            request = Batch(inputs=self._start(part, generator), samples=len(part), tokens=0)
+            made.append(self.generate(model, request, _no_windows).outputs.cpu())
+        return torch.cat(made).clamp(-1, 1), labels
+
+    @torch.no_grad()
+    def _validation_loss(self, model: nn.Module, domain: Domain) -> Metric:
+        """The velocity's, at noise levels and with noise that are the same for every run."""
+        clean = domain.held_out_latents
+        sigmas = ((torch.arange(len(clean)) % LEVELS) + 0.5) / LEVELS
+        inputs = self._noisy(clean, sigmas, torch.Generator().manual_seed(0)) | self._embedded(
+            domain.held_out.labels
+        )
+        losses = []
+        for rows in torch.arange(len(clean)).split(AT_ONCE):
+            part = {name: tensor[rows].to(self._request.device) for name, tensor in inputs.items()}
+            velocity = part.pop("velocity")
+            losses.append((self._predict(model, **part) - velocity).square().flatten(1).mean(1).cpu())
+        return mean_loss(torch.cat(losses), LEVELS)
+
+    # --- data -----------------------------------------------------------------------------------------
+
+    def _learnt(self, stage: str) -> Domain:
+        """What the model has learnt by the end of a stage: of inference, in the last stage that trained."""
+        trained = [name for name in ("pretrain", "finetune") if name in self._request.stages]
+        return self._domains[(trained[-1] if trained else "pretrain") if stage == "infer" else stage]
+
+    @torch.no_grad()
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        parts = [
+            self._family.encode(self._pipe, part.to(self._request.device)).cpu()
+            for part in pixels.split(AT_ONCE)
+        ]
+        return torch.cat(parts)
+
+    def _embedded(self, labels: Tensor) -> dict[str, Tensor]:
+        """The captions' conditions, encoded once: the encoders are frozen. The last row stands for no caption."""
+        return {name: rows[labels] for name, rows in self._caption_conditions.items()}
+
+    @cached_property
+    def _caption_conditions(self) -> dict[str, Tensor]:
+        with torch.no_grad():
+            found = self._family.conditions(self._pipe, [*self._data.captions, ""], self._request.device)
+        return {name: rows.cpu() for name, rows in found.items()}
+
+    @property
+    def _nothing(self) -> int:
+        return len(self._data.captions)
+
+    @cached_property
+    def _tokens(self) -> int:
+        """Places of a sample that the transformer attends from, without the prompt's."""
+        if self._saved is None:
+            patch: Any = self._family.nano_transformer().config.patch_size
+        else:
+            patch = self._config()["patch_size"]
+        sizes = self._learnt("infer").held_out_latents.shape[2:]
+        patches: Sequence[int] = [patch] * len(sizes) if isinstance(patch, int) else patch
+        tokens = 1
+        for size, part in zip(sizes, patches, strict=True):
+            tokens *= size // part
+        return tokens
+
+
+def _no_windows(_name: str, **_counts: int) -> AbstractContextManager[None]:
+    return nullcontext()

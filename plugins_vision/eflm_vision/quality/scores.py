@@ -1,0 +1,56 @@
+"""Figures of generated pictures beside the same figures of real ones: what every modality of pictures reports."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from eflm_schemas import Metric
+from eflm_vision.data.pictures import Pictures
+from eflm_vision.quality.frechet import frechet_distance
+from eflm_vision.quality.judge import Judge
+
+#: Captions or classes in the grid that is saved, and samples of each.
+ROWS, COLUMNS = 10, 8
+
+
+def picture_scores(
+    judge: Judge, train: Pictures, held_out: Pictures, made: Pictures, how: str
+) -> dict[str, Metric]:
+    """FD and class_accuracy of `made`, and what they are of real pictures. `how` says how they were made."""
+    count, real = len(made), judge.features(held_out.pixels)
+    accuracy = float(judge.recognised(made.pixels, made.labels).double().mean())
+    distance = frechet_distance(judge.features(made.pixels), real)
+    floor = judge.features(train.pixels[:count])
+    note = f"{how}; judged by {judge.name}"
+    return {
+        "FD": evaluated(distance, "feature distance", count, note),
+        "FD_floor": evaluated(
+            frechet_distance(floor, real), "feature distance", len(floor), "real training pictures instead"
+        ),
+        "class_accuracy": evaluated(accuracy, "ratio", count, note, sd=(accuracy * (1 - accuracy)) ** 0.5),
+        "class_accuracy_real": evaluated(
+            judge.accuracy, "ratio", len(held_out), "held-out real pictures instead"
+        ),
+    }
+
+
+def mean_loss(values: Tensor, levels: int) -> Metric:
+    """The training objective on held-out samples: (N,), one value a sample."""
+    values = values.double()
+    note = f"{len(values)} held-out samples at {levels} noise levels"
+    return evaluated(float(values.mean()), "mean squared error", len(values), note, sd=float(values.std()))
+
+
+def evaluated(value: float, unit: str, n: int, note: str, sd: float | None = None) -> Metric:
+    """A metric with the interval that `sd` over `n` samples gives its mean; none where there is no spread."""
+    half = None if sd is None else 1.96 * sd / n**0.5
+    interval = None if half is None else (value - half, value + half)
+    return Metric(value=value, unit=unit, provenance="evaluated", n=n, sd=sd, ci95=interval, note=note)
+
+
+def shown(labels: Tensor) -> tuple[Tensor, int]:
+    """Which samples a grid shows, a row for each of the first classes, and how many stand in a row."""
+    rows = [torch.nonzero(labels == label).flatten()[:COLUMNS] for label in range(ROWS)]
+    columns = max(1, min(len(row) for row in rows if len(row)))
+    return torch.cat([row[:columns] for row in rows]), columns

@@ -1,0 +1,210 @@
+"""Stable Diffusion 3.5 and Wan 2.1: what they train on, and that saved pipelines give what diffusers gives."""
+
+from __future__ import annotations
+
+import io
+from contextlib import contextmanager
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline, WanPipeline
+from PIL import Image
+
+import eflm
+from eflm import ModelError
+from eflm.contracts import WorkloadRequest
+from eflm.stages.options import FinetuneOptions, InferOptions, PretrainOptions
+from eflm_plugins.adapters.options import LoraOptions
+from eflm_plugins.adapters.peft_lora import lora
+from eflm_vision.data import digits
+from eflm_vision.data.captioned import MOVES, captioned, moving
+from eflm_vision.modalities import autoencoders
+from eflm_vision.modalities.flow import Sd35Modality, Wan21Modality
+from eflm_vision.modalities.options import FlowOptions
+
+MODALITIES = {"sd3.5": Sd35Modality, "wan2.1": Wan21Modality}
+STAGES = {
+    "pretrain": PretrainOptions(batch_size=4),
+    "finetune": FinetuneOptions(batch_size=4),
+    "infer": InferOptions(batch_size=3),
+}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, tmp_path_factory):
+    """Autoencoders trained for a few steps only, and kept for all of these tests."""
+    monkeypatch.setattr(autoencoders, "STEPS", 3)
+    monkeypatch.setattr(autoencoders, "BATCH_SIZE", 4)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "flow-cache"))
+
+
+@pytest.fixture(params=MODALITIES)
+def family(request):
+    return request.param
+
+
+def workload_of(family, model=None, seed=0, stages=STAGES, **options):
+    request = WorkloadRequest(
+        model=model or f"{family}-nano", data=None, stages=stages, seed=seed, device="cpu"
+    )
+    options = {"denoising_steps": 2, "guidance_scale": 2.0, "eval_samples": 10} | options
+    return MODALITIES[family](FlowOptions(**options)).prepare(request)
+
+
+def model_of(workload):
+    return workload.build_model(from_scratch=True, load_kwargs={}).eval()
+
+
+class Windows:
+    """Stands where the run's windows stand, and writes down which were opened."""
+
+    def __init__(self):
+        self.names = []
+
+    @contextmanager
+    def __call__(self, name, *, tokens=0, samples=0):
+        self.names.append(name)
+        yield
+
+
+def test_digits_are_captioned_and_move():
+    still = captioned(digits.load())
+    assert still.captions[7] == "the digit seven"
+    clips = moving(digits.load(), 16, 4)
+    assert clips.pixels.shape == (1797, 4, 1, 16, 16)
+    assert len(clips.captions) == 40
+    for row in range(30):
+        way = clips.captions[clips.labels[row]].rpartition(" ")[2]
+        before, after = clips.pixels[row, :2]
+        assert torch.equal(before.roll(MOVES[way], dims=(1, 2)), after)
+        assert clips.subjects[clips.labels[row]] == still.labels[row]
+    negative = clips.negative()
+    assert torch.equal(negative.pixels, -clips.pixels)
+    assert negative.frames().labels.shape == (1797 * 4,)
+
+
+def test_the_same_seed_gives_the_same_batches(family):
+    first, again, other = (
+        next(workload_of(family, seed=seed).batches("pretrain")).inputs for seed in (0, 0, 1)
+    )
+    for name in first:
+        assert torch.equal(first[name], again[name])
+    assert not torch.equal(first["hidden_states"], other["hidden_states"])
+
+
+def test_velocity_leads_from_data_to_noise(family):
+    workload = workload_of(family)
+    batch = next(workload.batches("pretrain"))
+    sigma = batch.inputs["timestep"].view(-1, *[1] * (batch.inputs["hidden_states"].ndim - 1)) / 1000
+    clean = batch.inputs["hidden_states"] - sigma * batch.inputs["velocity"]
+    latents = workload._domains["pretrain"].latents
+    distances = (latents[None] - clean[:, None]).flatten(2).norm(dim=-1).amin(-1)
+    assert (distances < 1e-4).all(), "what is left without noise is a training sample"
+    assert batch.tokens == 4 * {"sd3.5": 16, "wan2.1": 48}[family]
+
+
+def test_latents_have_about_unit_variance(family):
+    latents = workload_of(family)._domains["pretrain"].latents
+    assert float(latents.std()) == pytest.approx(1, abs=0.15)
+
+
+def test_fine_tuning_learns_another_style(family):
+    domains = workload_of(family)._domains
+    assert torch.equal(domains["finetune"].train.pixels, -domains["pretrain"].train.pixels)
+    workload = workload_of(family)
+    assert workload._learnt("infer") is workload._domains["finetune"]
+    only = {name: STAGES[name] for name in ("pretrain", "infer")}
+    workload = workload_of(family, stages=only)
+    assert workload._learnt("infer") is workload._domains["pretrain"]
+
+
+def test_a_request_is_encoded_denoised_and_decoded(family):
+    workload, windows = workload_of(family), Windows()
+    out = workload.generate(model_of(workload), next(workload.requests()), windows)
+    assert windows.names == ["encode_prompt", "denoise", "denoise_step", "denoise_step", "decode_pictures"]
+    shape = (3, 3, 16, 16) if family == "sd3.5" else (3, 5, 3, 16, 16)
+    assert (out.samples, out.outputs.shape) == (3, shape)
+
+
+def test_quality_tells_and_shows(family):
+    workload = workload_of(family, eval_samples=20)
+    model = model_of(workload)
+    quality = workload.quality(model, "finetune")
+    expected = {"FD", "FD_floor", "class_accuracy", "class_accuracy_real", "validation_loss"}
+    if family == "wan2.1":
+        expected |= {"temporal_consistency", "temporal_consistency_real"}
+        assert 0.5 < quality["temporal_consistency_real"].value <= 1
+    assert set(quality) == expected
+    assert quality["FD"].value > quality["FD_floor"].value > 0
+    assert "negatives" in quality["FD"].note
+    (name, content), *_ = workload.artifacts(model, "finetune").items()
+    assert Image.open(io.BytesIO(content)).format == {"samples.png": "PNG", "samples.gif": "GIF"}[name]
+
+
+def test_low_rank_adapters_fit(family):
+    workload = workload_of(family)
+    model = model_of(workload)
+    batch = next(workload.batches("finetune"))
+    before = workload.loss(model, batch).detach()
+    adapted = lora(LoraOptions(r=2)).apply(model, workload.host.targets(model))
+    torch.testing.assert_close(workload.loss(adapted, batch).detach(), before)
+    workload.loss(adapted, batch).backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in adapted.parameters())
+
+
+@pytest.fixture
+def saved(family, tmp_path):
+    """The preset as a pipeline of diffusers, saved by diffusers."""
+    workload = workload_of(family)
+    pipe = workload._pipe
+    pipe.register_modules(transformer=model_of(workload))
+    pipe.save_pretrained(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+def test_a_saved_pipeline_gives_what_diffusers_gives(family, saved):
+    workload = workload_of(family, str(saved), denoising_steps=3, guidance_scale=2.5, resolution=16, frames=5)
+    model = workload.build_model(from_scratch=False, load_kwargs={}).eval()
+    request = next(workload.requests())
+    ours = workload.generate(model, request, Windows()).outputs
+    common = {
+        "prompt": request.inputs["prompts"],
+        "latents": request.inputs["noise"],
+        "num_inference_steps": 3,
+        "guidance_scale": 2.5,
+        "height": 16,
+        "width": 16,
+        "max_sequence_length": 32,
+        "output_type": "pt",
+    }
+    if family == "sd3.5":
+        plain = StableDiffusion3Pipeline.from_pretrained(saved)
+        plain.set_progress_bar_config(disable=True)
+        theirs = plain(**common, negative_prompt="").images
+    else:
+        plain = WanPipeline.from_pretrained(saved)
+        plain.set_progress_bar_config(disable=True)
+        theirs = plain(**common, negative_prompt="", num_frames=5).frames
+    assert isinstance(plain.scheduler, FlowMatchEulerDiscreteScheduler)
+    torch.testing.assert_close((ours / 2 + 0.5).clamp(0, 1), theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_a_saved_model_is_asked_for_what_it_was_made_for(family, saved):
+    if family == "sd3.5":
+        assert workload_of(family, str(saved)).facts["sample"] == "3 × 16 × 16"
+    workload = workload_of(family, str(saved), resolution=16, frames=5)
+    narrow = workload.build_model(from_scratch=False, load_kwargs={"dtype": torch.bfloat16})
+    assert narrow.proj_out.weight.dtype == torch.bfloat16
+    assert torch.isfinite(workload.loss(narrow, next(workload.batches("finetune"))))
+
+
+def test_a_saved_pipeline_tells_its_modality(family, saved):
+    from eflm.modality_of import settle
+    from eflm_schemas import RunSpec
+
+    assert settle(RunSpec(model=str(saved)), eflm.load_plugins()).modality == family
+
+
+def test_a_model_that_is_not_there_is_said_to_be_none(family):
+    with pytest.raises(ModelError, match="no folder nowhere/at-all"):
+        workload_of(family, model="nowhere/at-all")
