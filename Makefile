@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: bench test format docs benchmarks clean
+.PHONY: bench test test-all format docs benchmarks clean
 
 bench: $(VENV)/.installed  ## install, then run the first benchmark
 	$(BIN)/eflm bench --attention nsa --peft dora
@@ -13,6 +13,9 @@ test: $(VENV)/.installed-dev  ## install with the dev extra, then check style, t
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
+
+test-all: $(VENV)/.installed-dev  ## every test, the slow ones too
 	$(BIN)/python -m pytest --numprocesses 2
 
 format: $(VENV)/.installed-dev  ## mend what can be mended

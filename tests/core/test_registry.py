@@ -235,7 +235,7 @@ def test_the_built_ins_come_through_the_entry_point_and_are_whole(registry):
     assert names["metric"]
     assert {entry.status for entry in registry.entries()} <= {"ready", "needs"}
     for entry in registry.entries():
-        assert entry.card.factory.target.startswith("eflm_plugins.")
+        assert entry.card.factory.target.startswith(("eflm_plugins.", "eflm_vision."))
         assert entry.origin.distribution == "eflm"
 
 

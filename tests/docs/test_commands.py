@@ -53,6 +53,8 @@ def commands() -> list[tuple[str, str]]:
 
 
 RUN = [(page, command) for page, command in commands() if command not in EXCLUDED]
+#: What makes a command several runs, or a first run that has something to train: words in it.
+SLOW = ("eflm compare", "--model sd3.5", "--model dit")
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +86,18 @@ def run(arguments: list[str], folder: Path, *, stdin: str | None = None) -> subp
     )
 
 
-@pytest.mark.parametrize(("page", "command"), RUN, ids=[f"{page}: {command}" for page, command in RUN])
+@pytest.mark.parametrize(
+    ("page", "command"),
+    [
+        pytest.param(
+            page,
+            command,
+            id=f"{page}: {command}",
+            marks=[pytest.mark.slow] if any(words in command for words in SLOW) else [],
+        )
+        for page, command in RUN
+    ],
+)
 def test_a_command_works_as_written(page, command, folder):
     assert command.startswith("eflm "), f"{page} has a command that is neither run nor excluded: {command}"
     outcome = run(shlex.split(command), folder)

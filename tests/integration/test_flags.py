@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 import eflm
 
 QUICK = {
@@ -19,6 +21,7 @@ def flags_of(quant: str) -> set[str]:
     return {flag.name for flag in result.flags}
 
 
+@pytest.mark.slow
 def test_an_adapter_that_cannot_be_merged_is_flagged():
     assert "not_merged" in flags_of("int4")
     assert "not_merged" not in flags_of("bf16")

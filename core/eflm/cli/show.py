@@ -167,7 +167,7 @@ def _print_options(console: Console, card: Card, options: tuple[OptionInfo, ...]
         console.print(Text("\nNo options", style="bold"))
         return
     table = table_of(
-        f"Options (--set {card.name}.NAME=VALUE)", "name", "type", "default", "allowed", "meaning"
+        f"Options (--set {card.name}.NAME=VALUE)", "name", "type", "default", "allowed", "meaning", wrap=False
     )
     for option in options:
         default = "none" if option.default is None else str(option.default)

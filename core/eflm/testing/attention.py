@@ -116,31 +116,19 @@ class AttentionConformance:
             assert out.shape == (2, length, self.geometry.hidden_size), f"T{length}"
             assert torch.isfinite(out).all(), f"T{length}"
 
-    def test_a_token_changes_what_comes_before_it_where_attention_goes_both_ways(self) -> None:
-        if self.geometry.causal:
-            pytest.skip("attention to the past only")
-        variant, tokens = self._variant(), self._tokens(2, 50)
-        before = self._run(variant, tokens)
-        for changed in (1, 23, 49):
-            other = tokens.clone()
-            other[:, changed] = self._tokens(2, 1, seed=changed + 2)[:, 0]
-            after = self._run(variant, other)
-            moved = (after - before).abs().amax(-1) > self.tolerance
-            assert moved[:, changed].all(), f"token {changed} is ignored"
-            assert moved[:, changed - 1].all(), f"token {changed} is not seen by the one before it"
-
-    def test_a_token_never_changes_what_comes_before_it(self) -> None:
-        self._require_causal()
+    def test_a_token_changes_what_comes_before_it_only_where_attention_goes_both_ways(self) -> None:
         variant, tokens = self._variant(), self._tokens(2, 50)
         before = self._run(variant, tokens)
         for changed in (1, 7, 8, 23, 49):
             other = tokens.clone()
             other[:, changed] = self._tokens(2, 1, seed=changed + 2)[:, 0]
             after = self._run(variant, other)
-            self._assert_close(after[:, :changed], before[:, :changed])
-            assert (after[:, changed] - before[:, changed]).abs().max() > self.tolerance, (
-                f"token {changed} is ignored"
-            )
+            moved = (after - before).abs().amax(-1) > self.tolerance
+            assert moved[:, changed].any(), f"token {changed} is ignored"
+            if self.geometry.causal:
+                self._assert_close(after[:, :changed], before[:, :changed])
+            else:
+                assert moved[:, changed - 1].any(), f"token {changed} is not seen by the one before it"
 
     def test_the_cache_gives_what_the_whole_sequence_gives(self) -> None:
         import torch

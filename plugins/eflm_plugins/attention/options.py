@@ -51,7 +51,7 @@ class NsaOptions:
     compress_hidden_ratio: int = option(2, "width of the compression MLP, in head sizes", ge=1)
     backend: str = option(
         "auto",
-        "how the selection is computed; auto: the best that fits",
+        "how to select; auto: the best that fits",
         choices=("auto", "fla", "masked", "dispatch", "gather"),
     )
 

@@ -70,6 +70,7 @@ def test_files_of_one_question_tie(known, tmp_path):
     assert "slower" not in done.stdout
 
 
+@pytest.mark.slow
 def test_repeats_are_one_document_that_stands_on_a_side(known, tmp_path):
     done = known("bench", *KNOWN, "--set=known.seconds=0.02", "--repeat=3", "--json")
     assert done.returncode == 0, done.stderr
@@ -114,6 +115,7 @@ def test_a_failed_run_cannot_be_compared(known, tmp_path):
     assert "cannot be compared: the run failed" in done.stderr
 
 
+@pytest.mark.slow
 def test_other_differences_than_techniques_are_said(known, tmp_path):
     for seed in "01":
         assert known("bench", *KNOWN, f"--seed={seed}").returncode == 0
@@ -121,6 +123,7 @@ def test_other_differences_than_techniques_are_said(known, tmp_path):
     assert "the sides have different seeds: 0 and 1" in known("compare", str(a), str(b)).stdout
 
 
+@pytest.mark.slow
 def test_a_sweep_is_a_run_for_each_value_side_by_side(known, tmp_path):
     done = known("bench", *KNOWN, "--set=known.seconds=0.01,0.03", "--json")
     assert done.returncode == 0, done.stderr

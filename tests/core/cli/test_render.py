@@ -19,7 +19,7 @@ def result():
         status="ok",
         started="2025-01-01T00:00:00+00:00",
         seconds=61.25,
-        spec=RunSpec(techniques=Techniques(attention="nsa", peft="dora"), seed=3),
+        spec=RunSpec(modality="llm", techniques=Techniques(attention="nsa", peft="dora"), seed=3),
         options={},
         plugins=(),
         environment=Environment(

@@ -58,6 +58,7 @@ def test_a_worker_is_ready_in_half_a_second(server, spec):
     assert min(waits) <= 0.5
 
 
+@pytest.mark.slow
 def test_it_does_the_same_work_as_a_spawned_one_and_inherits_none(server, spec):
     told = []
     for isolation in ("forkserver", "spawn", "forkserver"):
@@ -73,6 +74,7 @@ def test_it_does_the_same_work_as_a_spawned_one_and_inherits_none(server, spec):
     assert devices[0] == devices[1]  # threads and OpenMP's settings among them
 
 
+@pytest.mark.slow
 def test_threads_may_ask_at_one_time(server, spec):
     ended = []
 
@@ -188,6 +190,7 @@ def storm(tmp_path, count, isolation):
     return left
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("isolation", ["forkserver", "spawn"])
 def test_a_storm_of_kills_leaves_nothing_behind(tmp_path, isolation):
     assert storm(tmp_path, int(os.environ.get("EFLM_STORM", "2")), isolation) == []

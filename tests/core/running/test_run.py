@@ -248,6 +248,7 @@ def test_finished_stages_outlive_a_later_failure(known):
     assert result.stages["pretrain"].metrics["AL"].n == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_takes_too_long_is_ended(known):
     begin = time.monotonic()
     result = run(known.plan("pretrain", known__trouble="hang", timeout=8))
@@ -325,6 +326,7 @@ def test_the_key_is_that_of_the_question(known):
     assert run(known.plan("infer", device="cpu")).key == result.key
 
 
+@pytest.mark.slow
 def test_a_stage_is_not_charged_for_the_memory_of_earlier_ones():
     settings = {
         "pretrain.steps": 4,

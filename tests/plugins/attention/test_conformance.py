@@ -28,6 +28,7 @@ class TestGqa(Builtin):
     name = "gqa"
 
 
+@pytest.mark.slow
 class TestGqaOfThreeHeads(Builtin):
     name = "gqa"
     options = {"num_key_value_heads": 3}  # noqa: RUF012
@@ -75,12 +76,14 @@ class TestNsaMasked(Builtin):
     test_it_runs_in_bfloat16 = None
 
 
+@pytest.mark.slow
 class TestNsaWhereForcedBlocksTie(Builtin):
     name = "nsa"
     options = {"num_selected_blocks": 2, "backend": "dispatch"}  # noqa: RUF012
     test_it_runs_in_bfloat16 = None
 
 
+@pytest.mark.slow
 class TestNsaWhereNothingIsCompressedYet(Builtin):
     name = "nsa"
     options = {"compress_block_size": 128, "select_block_size": 4}  # noqa: RUF012
@@ -89,6 +92,7 @@ class TestNsaWhereNothingIsCompressedYet(Builtin):
     test_it_runs_in_bfloat16 = None
 
 
+@pytest.mark.slow
 class TestNsaWithoutOverlap(Builtin):
     name = "nsa"
     options = {"compress_block_size": 4, "num_selected_blocks": 3, "backend": "dispatch"}  # noqa: RUF012
@@ -123,6 +127,7 @@ class TestGqaWithNormedHeads(Builtin):
     geometry = attrs.evolve(AttentionConformance.geometry, query_key_norm="head")
 
 
+@pytest.mark.slow
 class TestGqaWithHeadsNormedTogether(Builtin):
     name = "gqa"
     geometry = attrs.evolve(BOTH_WAYS, query_key_norm="heads")
@@ -147,6 +152,7 @@ class TestNsaBothWays(Builtin):
     test_it_runs_in_bfloat16 = None
 
 
+@pytest.mark.slow
 class TestNsaBothWaysOnGroups(Builtin):
     name = "nsa"
     geometry = attrs.evolve(BOTH_WAYS, num_attention_heads=4, num_key_value_heads=4, head_dim=12)
