@@ -23,6 +23,7 @@ from eflm_plugins.hosts.positions import NoRotation, RelativePositions, relative
 from eflm_plugins.hosts.recipe import record
 from eflm_plugins.hosts.rotary import DecoderRotary
 from eflm_plugins.hosts.sites import (
+    GATED,
     attention_geometry,
     attention_of,
     blocks_of,
@@ -30,7 +31,7 @@ from eflm_plugins.hosts.sites import (
     mlp_of,
     named_rotary_module,
 )
-from eflm_plugins.hosts.weights import dense_weights, initialize, upcycle
+from eflm_plugins.hosts.weights import dense_weights, experts_in_place_of, initialize
 from eflm_plugins.moe.layer import MoeLayer
 from eflm_schemas import AttentionGeometry, MlpGeometry
 
@@ -111,14 +112,8 @@ class DecoderHost:
             router = build(geometry)
             if router is None:
                 continue
-            layer = MoeLayer(geometry, router)
-            initialize(layer, geometry.initializer_range)
-            like = next(dense.parameters())
-            layer.to(device=like.device, dtype=like.dtype)
-            if convert:
-                upcycle(layer, dense)
-            layer.train(dense.training)
-            block.mlp = layer
+            linears = {name: getattr(dense, name) for name in GATED}
+            block.mlp = experts_in_place_of(dense, linears, geometry, router, convert=convert)
             replaced = True
         if replaced:
             model.register_forward_hook(_add_auxiliary_losses, with_kwargs=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import nn
 
-from eflm.contracts import DenseAttention
+from eflm.contracts import DenseAttention, MoeRouter
 from eflm.errors import ModelError
-from eflm_plugins.hosts.sites import GATED
 from eflm_plugins.moe.layer import MoeLayer
-from eflm_schemas import AttentionGeometry
+from eflm_schemas import AttentionGeometry, MlpGeometry
 
 #: The linear layers of dense attention, by the names that decoders share.
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -31,12 +32,33 @@ def dense_weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAtt
     return DenseAttention(geometry=geometry, **weights, **biases)
 
 
+def experts_in_place_of(
+    dense: nn.Module,
+    linears: Mapping[str, nn.Linear],
+    geometry: MlpGeometry,
+    router: MoeRouter,
+    *,
+    convert: bool,
+) -> MoeLayer:
+    """A mixture of experts of a dense feed-forward's shape, dtype and device.
+
+    `linears`: the dense one's layers by the names that experts give theirs. With `convert`, experts are its copies.
+    """
+    layer = MoeLayer(geometry, router)
+    initialize(layer, geometry.initializer_range)
+    like = next(dense.parameters())
+    layer.to(device=like.device, dtype=like.dtype)
+    if convert:
+        _upcycle(layer, linears)
+    return layer.train(dense.training)
+
+
 @torch.no_grad()
-def upcycle(layer: MoeLayer, dense: nn.Module) -> None:
+def _upcycle(layer: MoeLayer, linears: Mapping[str, nn.Linear]) -> None:
     """Every expert begins as a copy of the dense feed-forward (sparse upcycling, arXiv 2212.05055, section 3)."""
     for expert in layer.experts:
-        for name in GATED:
-            source, target = getattr(dense, name), getattr(expert, name)
+        for name, source in linears.items():
+            target = getattr(expert, name)
             if source.weight.shape != target.weight.shape:
                 raise ModelError(
                     f"experts of width {target.weight.shape[0]} cannot start as copies of a pretrained feed-forward of "

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from eflm import ModelError
 from eflm.contracts import DenseAttention, Targets
-from eflm_plugins.hosts.weights import initialize
+from eflm_plugins.hosts.weights import experts_in_place_of, initialize
 from eflm_plugins.moe.layer import MoeLayer
 from eflm_schemas import AttentionGeometry, MlpGeometry
 from eflm_vision.hosts.names import keep_names
 from eflm_vision.hosts.recipe import record
 from eflm_vision.hosts.rotary import WanRotary
 from eflm_vision.hosts.sites import (
-    Site,
     attention_geometry,
     attention_sites,
     blocks_of,
@@ -118,13 +117,9 @@ class DiffusionHost:
             router = build(geometry)
             if router is None:
                 continue
-            layer = MoeLayer(geometry, router)
-            initialize(layer, geometry.initializer_range)
-            like = next(site.module.parameters())
-            layer.to(device=like.device, dtype=like.dtype)
-            if convert:
-                _upcycle(layer, site)
-            layer.train(site.module.training)
+            dense = site.module
+            linears = {"up_proj": dense.net[0].proj, "down_proj": dense.net[2]}
+            layer = experts_in_place_of(dense, linears, geometry, router, convert=convert)
             setattr(site.parent, site.attribute, layer)
             replaced = True
         if replaced:
@@ -288,23 +283,3 @@ def _dense(
         q_norm=None if query_norm is None else query_norm.weight,
         k_norm=None if key_norm is None else key_norm.weight,
     )
-
-
-@torch.no_grad()
-def _upcycle(layer: MoeLayer, site: Site) -> None:
-    """Every expert begins as a copy of the dense feed-forward (sparse upcycling, arXiv 2212.05055, section 3)."""
-    up, down = site.module.net[0].proj, site.module.net[2]
-    for expert in layer.experts:
-        for source, target in ((up, expert.up_proj), (down, expert.down_proj)):
-            if source.weight.shape != target.weight.shape:
-                raise ModelError(
-                    f"experts of width {expert.up_proj.out_features} cannot start as copies of a trained feed-forward "
-                    f"of width {up.out_features}; leave expert_intermediate_size out, or add --stage pretrain"
-                )
-            target.weight.copy_(source.weight)
-            if source.bias is not None:
-                target.bias.copy_(source.bias)
-    if layer.shared_expert is not None:
-        # Silent at first: the routed experts already give what the dense feed-forward gave.
-        for parameter in layer.shared_expert.down_proj.parameters():
-            parameter.zero_()

@@ -21,49 +21,29 @@ GEOMETRY = AttentionConformance.geometry
 BOTH_WAYS = attrs.evolve(GEOMETRY, causal=False)
 
 
-@given(
-    length=st.integers(1, 90),
-    stride=st.sampled_from([2, 4]),
-    compress=st.integers(1, 4),
-    select=st.integers(1, 4),
-    count=st.integers(1, 6),
-    window=st.integers(1, 40),
-    backend=st.sampled_from(["masked", "dispatch", "gather"]),
-    seed=st.integers(0, 10**6),
-)
+SIZES = {
+    "length": st.integers(1, 90),
+    "stride": st.sampled_from([2, 4]),
+    "compress": st.integers(1, 4),
+    "select": st.integers(1, 4),
+    "window": st.integers(1, 40),
+    "seed": st.integers(0, 10**6),
+}
+
+
+@given(count=st.integers(1, 6), backend=st.sampled_from(["masked", "dispatch", "gather"]), **SIZES)
 @settings(deadline=None, max_examples=40)
-def test_equals_the_papers_equations(length, stride, compress, select, count, window, backend, seed):
-    options = NsaOptions(
-        compress_block_size=compress * stride,
-        compress_stride=stride,
-        select_block_size=select * stride,
-        num_selected_blocks=count,
-        window=window,
-        backend=backend,
-    )
-    torch.manual_seed(seed)
-    module = NativeSparseAttention(GEOMETRY, options).double().eval()
-    for parameter in module.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    tokens, rotary = torch.randn(1, length, 48, dtype=torch.float64), Turning(torch.arange(length)[None])
-    with torch.no_grad():
-        torch.testing.assert_close(
-            module(tokens, rotary=rotary), naive(module, tokens, rotary=rotary), rtol=1e-9, atol=1e-9
-        )
+def test_equals_the_papers_equations(**sizes):
+    assert_equals_the_naive_twin(GEOMETRY, **sizes)
 
 
-@given(
-    length=st.integers(1, 90),
-    stride=st.sampled_from([2, 4]),
-    compress=st.integers(1, 4),
-    select=st.integers(1, 4),
-    count=st.integers(4, 7),
-    window=st.integers(1, 40),
-    backend=st.sampled_from(["masked", "dispatch"]),
-    seed=st.integers(0, 10**6),
-)
+@given(count=st.integers(4, 7), backend=st.sampled_from(["masked", "dispatch"]), **SIZES)
 @settings(deadline=None, max_examples=30)
-def test_equals_them_both_ways(length, stride, compress, select, count, window, backend, seed):
+def test_equals_them_both_ways(**sizes):
+    assert_equals_the_naive_twin(BOTH_WAYS, **sizes)
+
+
+def assert_equals_the_naive_twin(geometry, *, length, stride, compress, select, count, window, backend, seed):
     options = NsaOptions(
         compress_block_size=compress * stride,
         compress_stride=stride,
@@ -73,7 +53,7 @@ def test_equals_them_both_ways(length, stride, compress, select, count, window, 
         backend=backend,
     )
     torch.manual_seed(seed)
-    module = NativeSparseAttention(BOTH_WAYS, options).double().eval()
+    module = NativeSparseAttention(geometry, options).double().eval()
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     tokens, rotary = torch.randn(1, length, 48, dtype=torch.float64), Turning(torch.arange(length)[None])
