@@ -32,8 +32,17 @@ def record(model: nn.Module, recipe: Mapping[str, Any]) -> None:
 
 @cache
 def _marked(base: type[nn.Module]) -> type[nn.Module]:
-    """`base` under a name that only eflm knows, which is what `save_pretrained` writes."""
-    return type(f"{PREFIX}{base.__name__}", (base,), {"__module__": base.__module__})
+    """`base` under a name that only eflm knows, which is what `save_pretrained` writes.
+
+    Its weights go into files of a variant of that name: the plain class, asked for by name, would only warn of weights
+    that it does not know, and begin others anew.
+    """
+
+    def save_pretrained(self: Any, directory: Any, **keywords: Any) -> None:
+        base.save_pretrained(self, directory, **{**keywords, "variant": KEY})
+
+    members = {"__module__": base.__module__, "save_pretrained": save_pretrained}
+    return type(f"{PREFIX}{base.__name__}", (base,), members)
 
 
 def needs_plugins(folder: Path) -> bool:

@@ -112,6 +112,8 @@ def test_what_plain_diffusers_cannot_load_it_refuses(tmp_path):
     with_attention(tiny_dit(), "mqa").save_pretrained(tmp_path)
     with pytest.raises((ValueError, AttributeError, KeyError), match="EflmDiTTransformer2DModel"):
         diffusers.AutoModel.from_pretrained(tmp_path)
+    with pytest.raises(OSError, match="no file named"):
+        diffusers.DiTTransformer2DModel.from_pretrained(tmp_path)
 
 
 def test_a_missing_plugin_is_named(tmp_path):
