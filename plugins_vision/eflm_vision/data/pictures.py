@@ -46,6 +46,12 @@ class Pictures:
 
     def split(self, held_out: float = 0.2, seed: int = 0) -> tuple[Pictures, Pictures]:
         """(train, held out), the same whatever the run's seed, so that runs are scored on the same pictures."""
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        count = max(1, int(len(self) * held_out))
-        return self.subset(order[count:]), self.subset(order[:count])
+        train, rest = split_rows(len(self), held_out, seed)
+        return self.subset(train), self.subset(rest)
+
+
+def split_rows(count: int, held_out: float = 0.2, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Indices of (train, held out) of `count` samples, whatever they are."""
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    least = max(1, int(count * held_out))
+    return order[least:], order[:least]

@@ -28,6 +28,13 @@ METRICS = (
                 "lower",
                 "the training objective on held-out pictures",
             ),
+            MetricInfo(
+                "temporal_consistency",
+                "ratio",
+                "neither",
+                "mean cosine of the judge's features of neighbouring frames of generated clips",
+            ),
+            MetricInfo("temporal_consistency_real", "ratio", "neither", "the same of held-out real clips"),
         ),
     ),
     MetricCard(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -18,7 +17,7 @@ from eflm.contracts import Batch, Generated, Phase, WorkloadRequest
 from eflm_schemas import Flag, Metric
 from eflm_vision.data import digits, folder
 from eflm_vision.hosts.diffusion import DiffusionHost, auxiliary_loss
-from eflm_vision.modalities.denoise import denoise, guided, input_dtype
+from eflm_vision.modalities.denoise import denoise, guided, input_dtype, untimed
 from eflm_vision.modalities.options import DitOptions
 from eflm_vision.modalities.presets import SHAPES, dit
 from eflm_vision.modalities.saved_dit import SavedDit, find
@@ -183,7 +182,7 @@ class DitWorkload:
         pictures = []
         for part in labels.split(AT_ONCE):
             request = Batch(inputs=self._start(part, generator), samples=len(part), tokens=0)
-            pictures.append(self.generate(model, request, _no_windows).outputs.float().cpu())
+            pictures.append(self.generate(model, request, untimed).outputs.float().cpu())
         return torch.cat(pictures).clamp(-1, 1), labels
 
     @torch.no_grad()
@@ -229,7 +228,3 @@ class DitWorkload:
 
     def _stage(self, name: str) -> Any:
         return self._request.stages[name]
-
-
-def _no_windows(_name: str, **_counts: int) -> AbstractContextManager[None]:
-    return nullcontext()

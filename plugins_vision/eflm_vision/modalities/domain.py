@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from eflm_vision.data.captioned import Captioned
+from eflm_vision.data.pictures import split_rows
 from eflm_vision.quality.judge import Judge, train
 
 
@@ -16,9 +16,7 @@ class Domain:
     """The samples of one stage, split the same way in every run; `encode` makes latents of pixels."""
 
     def __init__(self, data: Captioned, encode: Callable[[Tensor], Tensor]) -> None:
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
-        count = max(1, len(data) // 5)
-        self.train, self.held_out = data.subset(order[count:]), data.subset(order[:count])
+        self.train, self.held_out = (data.subset(rows) for rows in split_rows(len(data)))
         self._encode = encode
 
     @cached_property

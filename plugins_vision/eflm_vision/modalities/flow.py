@@ -7,7 +7,6 @@ their time is measured beside the denoiser's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from eflm_vision.data import digits, folder
 from eflm_vision.data.captioned import captioned, moving
 from eflm_vision.hosts.diffusion import DiffusionHost, auxiliary_loss
 from eflm_vision.hosts.recipe import load_transformer
-from eflm_vision.modalities.denoise import denoise, guided, input_dtype
+from eflm_vision.modalities.denoise import denoise, guided, input_dtype, untimed
 from eflm_vision.modalities.domain import Domain
 from eflm_vision.modalities.families import FAMILIES, FRAMES, SIDE, Family
 from eflm_vision.modalities.hub import folder_of
@@ -235,7 +234,7 @@ class FlowWorkload:
         generator, made = torch.Generator().manual_seed(0), []
         for part in labels.split(AT_ONCE):
             request = Batch(inputs=self._start(part, generator), samples=len(part), tokens=0)
-            made.append(self.generate(model, request, _no_windows).outputs.cpu())
+            made.append(self.generate(model, request, untimed).outputs.cpu())
         return torch.cat(made).clamp(-1, 1), labels
 
     @torch.no_grad()
@@ -295,7 +294,3 @@ class FlowWorkload:
         for size, part in zip(sizes, patches, strict=True):
             tokens *= size // part
         return tokens
-
-
-def _no_windows(_name: str, **_counts: int) -> AbstractContextManager[None]:
-    return nullcontext()

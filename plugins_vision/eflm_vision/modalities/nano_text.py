@@ -39,7 +39,7 @@ def t5_tokenizer() -> T5Tokenizer:
 
 
 def clip_encoder(hidden: int, seed: int) -> CLIPTextModelWithProjection:
-    """One block of CLIP's text tower."""
+    """Two blocks of CLIP's text tower."""
     tokenizer = clip_tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),

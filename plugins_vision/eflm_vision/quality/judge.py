@@ -19,7 +19,7 @@ EPOCHS, BATCH_SIZE, LEARNING_RATE = 12, 64, 2e-3
 
 
 class _Network(nn.Module):
-    """Three convolutions, the mean over places of the last as features, and a linear layer of classes."""
+    """Three convolutions, a linear layer on the means of their four quarters as features, and one of classes."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
