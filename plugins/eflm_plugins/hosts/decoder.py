@@ -17,6 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from eflm.contracts import Targets
 from eflm.errors import ModelError
+from eflm_plugins.hosts.answers import check_answer, check_module
 from eflm_plugins.hosts.fidelity import check_plain_attention
 from eflm_plugins.hosts.masks import IMPLEMENTATION
 from eflm_plugins.hosts.positions import NoRotation, RelativePositions, relative_bias
@@ -67,10 +68,7 @@ class DecoderHost:
         for block, geometry in zip(blocks, geometries, strict=True):
             old = block.self_attn
             variant = build(geometry)
-            if not isinstance(variant, nn.Module):
-                raise ModelError(
-                    f"an attention's factory returned {type(variant).__name__}, which is no nn.Module"
-                )
+            check_module(variant)
             takes = inspect.signature(variant.forward).parameters
             if bias is not None and "bias" not in takes:
                 raise _no_place_for_bias(variant)
@@ -216,14 +214,7 @@ def _no_place_for_bias(variant: nn.Module) -> ModelError:
 
 def _answer_decoder(module: nn.Module, args: tuple[Tensor], output: Tensor) -> tuple[Tensor, None]:
     """A forward hook: decoder blocks unpack (hidden states, attention weights)."""
-    wanted = args[0].shape
-    if not isinstance(output, Tensor) or output.shape != wanted:
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        # A shape that broadcasts would run, and mean nothing.
-        raise ModelError(
-            f"the attention {type(module).__name__} returned {got} for hidden states of {tuple(wanted)}; "
-            "a variant returns a tensor of the shape that it was given"
-        )
+    check_answer(module, args, output)
     return output, None
 
 

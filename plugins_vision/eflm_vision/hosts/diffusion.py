@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from eflm import ModelError
 from eflm.contracts import DenseAttention, Targets
+from eflm_plugins.hosts.answers import check_answer, check_module
 from eflm_plugins.hosts.weights import experts_in_place_of, initialize
 from eflm_plugins.moe.layer import MoeLayer
 from eflm_schemas import AttentionGeometry, MlpGeometry
@@ -70,7 +71,7 @@ class DiffusionHost:
                 variant.register_forward_hook(call.answer)
             else:
                 variant.register_forward_pre_hook(_CallVariant(rope), with_kwargs=True)
-                variant.register_forward_hook(_check_answer)
+                variant.register_forward_hook(check_answer)
             # diffusers' configs know no groups of query heads.
             loads_plainly &= plain and variant.num_key_value_heads == geometry.num_attention_heads
             if loads_plainly:
@@ -89,10 +90,7 @@ class DiffusionHost:
         weights: Callable[[nn.Module, AttentionGeometry], DenseAttention],
     ) -> nn.Module:
         variant = build(geometry)
-        if not isinstance(variant, nn.Module):
-            raise ModelError(
-                f"an attention's factory returned {type(variant).__name__}, which is no nn.Module"
-            )
+        check_module(variant)
         initialize(variant, geometry.initializer_range)
         like = old.to_q.weight
         variant.to(device=like.device, dtype=like.dtype)
@@ -198,7 +196,7 @@ class _CallJoint:
         return (torch.cat([sample, context], dim=1),), {}
 
     def answer(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> tuple[Tensor, Tensor]:
-        _check_answer(module, args, output)
+        check_answer(module, args, output)
         return output[:, : self._switch.first], output[:, self._switch.first :]
 
 
@@ -214,17 +212,6 @@ def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
             "leave it out"
         )
     return given
-
-
-def _check_answer(module: nn.Module, args: tuple[Tensor], output: Tensor) -> None:
-    wanted = args[0].shape
-    if not isinstance(output, Tensor) or output.shape != wanted:
-        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        # A shape that broadcasts would run, and mean nothing.
-        raise ModelError(
-            f"the attention {type(module).__name__} returned {got} for hidden states of {tuple(wanted)}; "
-            "a variant returns a tensor of the shape that it was given"
-        )
 
 
 def _remember_latents(rope: nn.Module, args: tuple[Tensor, ...]) -> None:
