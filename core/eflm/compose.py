@@ -87,7 +87,7 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
     _check_used(spec.settings, card)
     _settle(owners, preset, modality, spec.settings, registry)
     options = {owner.address: owner.parse() for owner in owners}
-    legality.check_options(composition, options)
+    legality.check_options(composition, options, registry)
 
     def choice(entry: Entry) -> Chosen:
         return Chosen(card=entry.card, options=options[entry.card.address], origin=entry.origin)

@@ -53,8 +53,9 @@ def check(composition: Composition, registry: Registry) -> None:
     _check_training(composition, registry)
 
 
-def check_options(composition: Composition, options: Mapping[str, Any]) -> None:
+def check_options(composition: Composition, options: Mapping[str, Any], registry: Registry) -> None:
     """Raise UsageError with the first conflict between a card and another's options (by address)."""
+    _check_directions(composition, options, registry)
     cards = (composition.modality, *composition.techniques)
     for card in cards:
         for other in cards:
@@ -132,6 +133,22 @@ def _check_causality(composition: Composition, registry: Registry) -> None:
             f"{attention.address} only attends to the past, and {modality.address} attends both ways; "
             + _choose(registry, "attention", lambda c: getattr(c, "bidirectional", False))
         )
+
+
+def _check_directions(composition: Composition, options: Mapping[str, Any], registry: Registry) -> None:
+    """A causal model may have parts that attend both ways, and its options may put techniques there."""
+    modality, attention = composition.modality, composition.attention
+    if attention is None or attention.bidirectional:
+        return
+    for name, values in modality.bidirectional_where.items():
+        given = getattr(options[modality.address], name)
+        if given in values:
+            setting = f"{modality.name}.{name}"
+            raise UsageError(
+                f"{attention.address} only attends to the past, and with {setting}={given} it would stand where "
+                f"{modality.address} attends both ways; set {setting} otherwise (see eflm show {modality.address}), or "
+                + _choose(registry, "attention", lambda c: getattr(c, "bidirectional", False))
+            )
 
 
 def _check_takeover(composition: Composition, registry: Registry) -> None:

@@ -212,6 +212,8 @@ class ModalityCard(Card):
 
     presets: tuple[Preset, ...] = ()  #: the first is what the modality's name stands for as a model
     causal: bool = True  #: its models attend to the past only and generate step by step
+    #: values of its options with which some attention of a causal model goes both ways, too
+    bidirectional_where: Mapping[str, tuple[Any, ...]] = field(factory=dict)
     #: what a saved model's folder calls itself (`_class_name`, `model_type`) if this modality can load it
     architectures: tuple[str, ...] = field(default=(), converter=_strings, validator=_tuple_of_strings)
     #: stage options that mean nothing to it, as "stage.option": setting one is refused

@@ -6,7 +6,7 @@ The language modality calls these; equal seeds give equal batches.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from attrs import frozen
@@ -14,6 +14,8 @@ from torch import Tensor
 
 from eflm.errors import DataError
 from eflm_plugins.data.corpus import Pair
+
+T = TypeVar("T")
 
 #: Positions that the loss leaves out, as torch's cross entropy and transformers have it.
 IGNORED = -100
@@ -100,13 +102,13 @@ def token_pairs(tokenizer: Any, pairs: Sequence[Pair], length: int) -> list[Toke
     return cut
 
 
-def shuffled(pairs: Sequence[TokenPair], *, batch_size: int, seed: int) -> Iterator[list[TokenPair]]:
-    """Batches of pairs without end, in a new order for each pass."""
+def shuffled(samples: Sequence[T], *, batch_size: int, seed: int) -> Iterator[list[T]]:
+    """Batches of samples without end, in a new order for each pass."""
     generator = torch.Generator().manual_seed(seed)
-    waiting: list[TokenPair] = []
+    waiting: list[T] = []
     while True:
         while len(waiting) < batch_size:
-            waiting += [pairs[i] for i in torch.randperm(len(pairs), generator=generator).tolist()]
+            waiting += [samples[i] for i in torch.randperm(len(samples), generator=generator).tolist()]
         yield waiting[:batch_size]
         waiting = waiting[batch_size:]
 

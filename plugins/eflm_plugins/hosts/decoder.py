@@ -10,19 +10,18 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, StaticLayer
-from transformers.pytorch_utils import Conv1D
 
 from eflm.contracts import Targets
 from eflm.errors import ModelError
 from eflm_plugins.hosts.answers import check_answer, check_module
+from eflm_plugins.hosts.auxiliary import add_auxiliary_losses
 from eflm_plugins.hosts.fidelity import check_plain_attention
 from eflm_plugins.hosts.masks import IMPLEMENTATION
 from eflm_plugins.hosts.positions import NoRotation, RelativePositions, relative_bias
 from eflm_plugins.hosts.recipe import record
-from eflm_plugins.hosts.rotary import DecoderRotary
+from eflm_plugins.hosts.rotary import DecoderRotary, tell_positions
 from eflm_plugins.hosts.sites import (
     GATED,
     attention_geometry,
@@ -32,21 +31,28 @@ from eflm_plugins.hosts.sites import (
     mlp_of,
     named_rotary_module,
 )
+from eflm_plugins.hosts.targets import targets_of
 from eflm_plugins.hosts.weights import dense_weights, experts_in_place_of, initialize
-from eflm_plugins.moe.layer import MoeLayer
 from eflm_schemas import AttentionGeometry, MlpGeometry
 
 
 class DecoderHost:
-    """Serves models of AutoModelForCausalLM whose blocks hold `self_attn` and `mlp` (Llama, Qwen, Mistral and kin)."""
+    """Serves models whose decoder's blocks hold `self_attn` and `mlp` (Llama, Qwen, Mistral and kin).
+
+    `decoder` names the decoder within a model that has other parts beside it; "": the model is the decoder.
+    """
+
+    def __init__(self, decoder: str = "") -> None:
+        self._decoder = decoder
 
     # --- attention ----------------------------------------------------------------------------------
 
     def attention_geometries(self, model: nn.Module) -> Sequence[AttentionGeometry]:
         """One geometry per block, first to last."""
+        decoder = model.get_submodule(self._decoder)
         return [
-            attention_geometry(model.config, attention_of(block), i)
-            for i, block in enumerate(blocks_of(model)[1])
+            attention_geometry(decoder.config, attention_of(block), i)
+            for i, block in enumerate(blocks_of(decoder)[1])
         ]
 
     def replace_attention(
@@ -59,9 +65,10 @@ class DecoderHost:
         plain: bool = False,
     ) -> None:
         """Put `build(geometry)` into every block; see `eflm.contracts.Host`."""
-        rotary, bias = named_rotary_module(model)[1], relative_bias(model)
+        decoder = model.get_submodule(self._decoder)
+        rotary, bias = named_rotary_module(decoder)[1], relative_bias(decoder)
         geometries = self.attention_geometries(model)
-        list_of_blocks, blocks = blocks_of(model)
+        list_of_blocks, blocks = blocks_of(decoder)
         if convert:
             for block, geometry in zip(blocks, geometries, strict=True):
                 check_plain_attention(block.self_attn, geometry, _rotary_of(block.self_attn, rotary), bias)
@@ -83,12 +90,13 @@ class DecoderHost:
             )
             variant.register_forward_hook(_answer_decoder)
             block.self_attn = variant
+        rotary.register_forward_hook(tell_positions, with_kwargs=True)
         if "shared" in takes:
-            decoder = model.get_submodule(list_of_blocks.rpartition(".")[0])
-            decoder.register_forward_pre_hook(_open_shared, with_kwargs=True)
-        model.config._attn_implementation = IMPLEMENTATION
+            holder = decoder.get_submodule(list_of_blocks.rpartition(".")[0])
+            holder.register_forward_pre_hook(_open_shared, with_kwargs=True)
+        decoder.config._attn_implementation = IMPLEMENTATION
         if plain:
-            model.config.num_key_value_heads = blocks[0].self_attn.num_key_value_heads
+            decoder.config.num_key_value_heads = blocks[0].self_attn.num_key_value_heads
         else:
             record(model, recipe)
 
@@ -103,10 +111,10 @@ class DecoderHost:
         recipe: Mapping[str, Any],
     ) -> None:
         """Put a mixture of experts into every block whose router `build` gives; see `eflm.contracts.Host`."""
-        replaced = False
-        for index, block in enumerate(blocks_of(model)[1]):
+        replaced, decoder = False, model.get_submodule(self._decoder)
+        for index, block in enumerate(blocks_of(decoder)[1]):
             dense = mlp_of(block)
-            geometry = mlp_geometry(model.config, dense, index)
+            geometry = mlp_geometry(decoder.config, dense, index)
             router = build(geometry)
             if router is None:
                 continue
@@ -114,30 +122,15 @@ class DecoderHost:
             block.mlp = experts_in_place_of(dense, linears, geometry, router, convert=convert)
             replaced = True
         if replaced:
-            model.register_forward_hook(_add_auxiliary_losses, with_kwargs=True)
+            add_auxiliary_losses(model)
             record(model, recipe)
 
     # --- where adapters and quantizers act ----------------------------------------------------------
 
     def targets(self, model: nn.Module) -> Targets:
         """Blocks, and the linear layers inside them; routers, embeddings and the head are left out."""
-        prefix, blocks = blocks_of(model)
-        layers = tuple(f"{prefix}.{i}" for i in range(len(blocks)))
-        linears, attention = [], []
-        for layer, block in zip(layers, blocks, strict=True):
-            routers = {
-                id(m) for moe in block.modules() if isinstance(moe, MoeLayer) for m in moe.router.modules()
-            }
-            for name, module in block.named_modules():
-                if not isinstance(module, nn.Linear | Conv1D) or id(module) in routers:
-                    continue
-                linears.append(f"{layer}.{name}")
-                if "attn" in name.partition(".")[0] or "attention" in name.partition(".")[0]:
-                    attention.append(f"{layer}.{name}")
-        embeddings = tuple(name for name, module in model.named_modules() if isinstance(module, nn.Embedding))
-        return Targets(
-            layers=layers, linears=tuple(linears), attention_linears=tuple(attention), embeddings=embeddings
-        )
+        prefix, blocks = blocks_of(model.get_submodule(self._decoder))
+        return targets_of(model, f"{self._decoder}.{prefix}" if self._decoder else prefix, blocks)
 
 
 #: The keyword under which transformers' blocks hand the shared mapping on to their attention.
@@ -176,8 +169,8 @@ class _CallVariant:
             )
         rotary = None
         if self.rotary is not None:
-            cos, sin = kwargs["position_embeddings"]
-            rotary = DecoderRotary(cos, sin, kwargs["position_ids"], self.rotary, self.geometry.head_dim)
+            cos, sin, positions = kwargs["position_embeddings"]
+            rotary = DecoderRotary(cos, sin, positions, self.rotary, self.geometry.head_dim)
         keywords = {"rotary": rotary, "padding_mask": mask, "cache": cache}
         if self.bias is not None:
             keywords["bias"] = self.bias(hidden_states.shape[1], cache, self.geometry.layer_idx)
@@ -216,33 +209,3 @@ def _answer_decoder(module: nn.Module, args: tuple[Tensor], output: Tensor) -> t
     """A forward hook: decoder blocks unpack (hidden states, attention weights)."""
     check_answer(module, args, output)
     return output, None
-
-
-def _add_auxiliary_losses(model: nn.Module, _args: Any, _kwargs: Any, output: Any) -> Any:
-    """A forward hook of the whole model: adds the routers' losses to the loss while training.
-
-    The losses are taken off the layers, so that no graph outlives its step.
-    """
-    losses = []
-    severed = False
-    for layer in (module for module in model.modules() if isinstance(module, MoeLayer)):
-        if layer.aux_loss is not None:
-            losses.append(layer.aux_loss)
-            trained = any(parameter.requires_grad for parameter in layer.router.parameters())
-            severed |= trained and not layer.aux_loss.requires_grad
-            layer.aux_loss = None
-    as_tuple = isinstance(output, tuple)
-    loss = output[0] if as_tuple else getattr(output, "loss", None)
-    # Without labels a tuple begins with the logits, and there is no loss to add to.
-    if not losses or loss is None or loss.ndim > 0:
-        return output
-    if severed and loss.requires_grad:
-        raise ModelError(
-            "the routers' losses have no gradient under reentrant checkpointing, so the experts' load would not be "
-            'balanced; enable gradient checkpointing with {"use_reentrant": False}'
-        )
-    loss = loss + torch.stack([auxiliary.to(loss.device) for auxiliary in losses]).sum()
-    if as_tuple:
-        return (loss, *output[1:])
-    output.loss = loss
-    return output

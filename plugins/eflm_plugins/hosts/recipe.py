@@ -7,7 +7,7 @@ under the model type "eflm", so that transformers refuses it by name rather than
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,9 @@ def record(model: nn.Module, recipe: Mapping[str, Any]) -> None:
     known = getattr(config, "eflm", {"model_type": config.model_type})
     config.__class__ = _config_class(getattr(type(config), "eflm_base", type(config)))
     config.eflm = {**known, **recipe}
+    # transformers would write some families' weights under the names of their first checkpoints; `load_pretrained`
+    # reads those that the model has in memory.
+    model._weight_conversions = []
 
 
 @cache
@@ -61,13 +64,25 @@ def base_config(path: Path) -> tuple[PretrainedConfig, dict[str, Any]]:
     return AutoConfig.for_model(recipe["model_type"], **saved), recipe
 
 
+def build_anew(config: PretrainedConfig, recipe: Mapping[str, Any], **keywords: Any) -> nn.Module:
+    """A saved decoder before its weights are read: of random ones, with the techniques of its recipe in place."""
+    model = AutoModelForCausalLM.from_config(config, **keywords)
+    apply_recipe(model, recipe)
+    return model
+
+
 def load_pretrained(
-    path: str | Path, *, dtype: torch.dtype | str | None = None, **_load_kwargs: Any
+    path: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    build: Callable[..., nn.Module] = build_anew,
+    **_load_kwargs: Any,
 ) -> nn.Module:
     """The model that `save_pretrained` wrote to `path`, techniques and all.
 
-    `dtype`: as in transformers; "auto" or None keeps the saved one. Raises ModelError naming the plugin and
-    distribution when one that the model needs is not installed.
+    `dtype`: as in transformers; "auto" or None keeps the saved one. `build(config, recipe, dtype=...)` makes it of
+    random weights; models other than decoders have their own. Raises ModelError naming the plugin and distribution
+    when one that the model needs is not installed.
     """
     from safetensors.torch import load_file
 
@@ -79,8 +94,7 @@ def load_pretrained(
             "save it before it is quantized, and quantize it when it is loaded (--quant)"
         )
     # Made in its dtype rather than cast to it: the rotary frequencies stay float32, as they were when it was saved.
-    model = AutoModelForCausalLM.from_config(config, dtype=config.dtype if dtype in (None, "auto") else dtype)
-    apply_recipe(model, recipe)
+    model = build(config, recipe, dtype=config.dtype if dtype in (None, "auto") else dtype)
     weights: dict[str, Any] = {}
     for file in sorted(path.glob("*.safetensors")):
         weights.update(load_file(file))
@@ -137,4 +151,12 @@ def put_back(host: Host, model: nn.Module, recipe: Mapping[str, Any]) -> None:
         )
 
 
-__all__ = ["apply_recipe", "base_config", "load_pretrained", "needs_plugins", "put_back", "record"]
+__all__ = [
+    "apply_recipe",
+    "base_config",
+    "build_anew",
+    "load_pretrained",
+    "needs_plugins",
+    "put_back",
+    "record",
+]

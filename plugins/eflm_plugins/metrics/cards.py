@@ -141,7 +141,7 @@ METRICS = (
         summary="PPL on held-out text after the stage, and a unigram model's on the same text",
         source="Jelinek et al. 1977, Perplexity: a measure of the difficulty of speech recognition tasks",
         factory=Ref("eflm_plugins.metrics.perplexity:perplexity"),
-        modalities=("llm",),
+        modalities=("llm", "qwen2.5-vl"),
         metrics=(
             MetricInfo(
                 "PPL", "perplexity per token", "lower", "exp of the mean negative log-likelihood of a token"

@@ -6,7 +6,9 @@ between the prompt and the first token.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,16 +19,23 @@ from eflm.contracts import Generated, Phase
 
 
 @torch.inference_mode()
-def generate_greedily(model: nn.Module, prompts: Tensor, new_tokens: int, phase: Phase) -> Generated:
+def generate_greedily(
+    model: nn.Module,
+    prompts: Tensor,
+    new_tokens: int,
+    phase: Phase,
+    beside: Callable[[], Mapping[str, Any]] = dict,
+) -> Generated:
     """Exactly `new_tokens` tokens for each prompt, the likeliest each time; an end-of-sequence token stops nothing.
 
     `prompts`: (batch, tokens), none of them padding, on the model's device. Window "prefill" holds the prompt's
     forward and the first token, "decode" the others, each in a window "token" of its own: a user reads it as it comes.
+    `beside` makes what the model takes beside the prompts' tokens, such as pictures; it belongs to the prefill.
     """
     batch = len(prompts)
     cache = DynamicCache(config=model.config)
     with phase("prefill", tokens=prompts.numel(), samples=batch):
-        token = _next(model, prompts, cache)
+        token = _next(model, prompts, cache, **beside())
     tokens = [token]
     with phase("decode", tokens=batch * (new_tokens - 1), samples=batch):
         for _ in range(new_tokens - 1):
@@ -46,7 +55,7 @@ def cache_bytes(cache: DynamicCache) -> int:
     return sum(leaf.untyped_storage().nbytes() for leaf in storages.values())
 
 
-def _next(model: nn.Module, tokens: Tensor, cache: DynamicCache) -> Tensor:
+def _next(model: nn.Module, tokens: Tensor, cache: DynamicCache, **beside: Any) -> Tensor:
     """(batch, tokens) -> the next token, (batch, 1)."""
-    logits = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+    logits = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1, **beside).logits
     return logits[:, -1].argmax(dim=-1, keepdim=True)

@@ -29,14 +29,13 @@ from eflm_plugins.data.batches import (
     token_stream,
 )
 from eflm_plugins.data.corpus import Corpus
-from eflm_plugins.data.unigram import unigram_perplexity
 from eflm_plugins.hosts.decoder import DecoderHost
 from eflm_plugins.hosts.positions import set_positions
 from eflm_plugins.modalities.context import clip_to_context
 from eflm_plugins.modalities.generation import generate_greedily
 from eflm_plugins.modalities.nano import nano_config
 from eflm_plugins.modalities.options import LlmOptions
-from eflm_plugins.modalities.perplexity import UNIT, evaluated, perplexity, rows_at_once
+from eflm_plugins.modalities.perplexity import evaluated, floor, perplexity, rows_at_once
 from eflm_plugins.modalities.pretrained import Pretrained, find
 from eflm_plugins.modalities.texts import split_for_stages, texts_of
 from eflm_plugins.modalities.vocabulary import choose_vocabulary
@@ -172,7 +171,7 @@ class LlmWorkload:
         note = f"held-out text in sequences of {rows.shape[1]} tokens"
         return {
             "PPL": evaluated(score, note=note),
-            "PPL_floor": self._floor(self._train_stream, rows[:, 1:]),
+            "PPL_floor": floor(self._train_stream, rows[:, 1:], self._vocabulary.size),
         }
 
     def _quality_of_pairs(self, model: nn.Module) -> Mapping[str, Metric]:
@@ -183,16 +182,11 @@ class LlmWorkload:
         at_once = rows_at_once(length, self._vocabulary.size)
         parts = [pairs[i : i + at_once] for i in range(0, len(pairs), at_once)]
         score = perplexity(model, (collate(part, self._vocabulary.pad_token_id) for part in parts))
-        floor = self._floor(_completions(self._train_pairs), _completions(pairs))
+        train, held_out = _completions(self._train_pairs), _completions(pairs)
         return {
             "PPL": evaluated(score, note=f"the completions of {len(pairs)} held-out pairs"),
-            "PPL_floor": floor,
+            "PPL_floor": floor(train, held_out, self._vocabulary.size),
         }
-
-    def _floor(self, train: Tensor, held_out: Tensor) -> Metric:
-        value = unigram_perplexity(train, held_out.flatten(), self._vocabulary.size)
-        note = "a unigram model on the same tokens: what knowing only each token's frequency gives"
-        return Metric(value=value, unit=UNIT, provenance="evaluated", n=held_out.numel(), note=note)
 
     # --- tokens ---------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from eflm.errors import DataError
 from eflm.measure.statistics import t_quantile
 from eflm_plugins.data.batches import IGNORED
+from eflm_plugins.data.unigram import unigram_perplexity
 from eflm_plugins.metrics.perplexity import UNIT
 from eflm_schemas import Metric
 
@@ -95,6 +96,13 @@ def evaluated(score: Score, *, note: str) -> Metric:
         ci95=score.interval if finite else None,
         note=note,
     )
+
+
+def floor(train: Tensor, held_out: Tensor, vocab_size: int) -> Metric:
+    """What a model gets for the tokens `held_out` that knows nothing but how frequent they are in `train`."""
+    value = unigram_perplexity(train, held_out.flatten(), vocab_size)
+    note = "a unigram model on the same tokens: what knowing only each token's frequency gives"
+    return Metric(value=value, unit=UNIT, provenance="evaluated", n=held_out.numel(), note=note)
 
 
 def _exp(mean: float) -> float:

@@ -1,6 +1,7 @@
-"""A pretrained decoder: a Hub id or a local folder that transformers' AutoModelForCausalLM loads.
+"""A pretrained model of transformers: a Hub id or a local folder that one of its auto classes loads.
 
-The language modality calls `find`. Nothing of a checkpoint's own code is ever run (`trust_remote_code` is off).
+The language modality calls `find`, and so do others with a `Family` of their own. Nothing of a checkpoint's own code is
+ever run (`trust_remote_code` is off).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,21 +21,31 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from eflm.errors import EflmError, ModelError
-from eflm_plugins.hosts.recipe import base_config, load_pretrained, needs_plugins
+from eflm_plugins.hosts.recipe import base_config, build_anew, load_pretrained, needs_plugins
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-_WHAT_WORKS = (
-    "give a preset (nano), a Hub id such as Qwen/Qwen2.5-0.5B, or a folder that save_pretrained wrote"
-)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 #: Weights up to this size are hashed whole; of larger ones the headers, names and sizes.
 _HASHED_WHOLE = 1 << 30
 
 
 @frozen(kw_only=True)
+class Family:
+    """What kind of model a modality takes, and how transformers makes one."""
+
+    auto: Any  #: the auto class
+    check: Callable[[Pretrained], None]  #: ModelError for a model of another kind
+    what_works: str  #: what a user could give instead, as the end of a sentence
+    build: Callable[
+        ..., nn.Module
+    ]  #: a saved model with plugins before its weights are read; see `load_pretrained`
+
+
+@frozen(kw_only=True)
 class Pretrained:
     """A model that was found and whose config could be read; its weights are not loaded yet."""
 
+    family: Family
     model: str  #: as the user wrote it
     source: str  #: what transformers is given: the id, or the folder's path
     folder: Path | None  #: None for a Hub id
@@ -47,12 +58,12 @@ class Pretrained:
 
         From scratch it has the architecture only, with weights from torch's random state, in float32.
         """
-        with _sentences(self.model):
+        with _sentences(self.model, self.family):
             if from_scratch:
                 return self._from_scratch()
             if self.has_plugins:
-                return load_pretrained(self.source, **load_kwargs)
-            model, report = AutoModelForCausalLM.from_pretrained(
+                return load_pretrained(self.source, build=self.family.build, **load_kwargs)
+            model, report = self.family.auto.from_pretrained(
                 self.source,
                 config=copy.deepcopy(self.config),
                 local_files_only=self.offline,
@@ -64,7 +75,7 @@ class Pretrained:
         if missing:
             raise ModelError(
                 f"--model {self.model}: the checkpoint lacks {len(missing)} of the model's weights"
-                f" ({', '.join(missing[:3])}), which would be left at random; {_WHAT_WORKS}"
+                f" ({', '.join(missing[:3])}), which would be left at random; {self.family.what_works}"
             )
         return model
 
@@ -75,14 +86,14 @@ class Pretrained:
                 " name the model it came from and choose the techniques again"
             )
         config = copy.deepcopy(self.config)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
+        return self.family.auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
     def tokenizer(self) -> Any | None:
         """The model's own tokenizer, or None when the folder brings none."""
         # Asked by file name: transformers would make an empty tokenizer of the right class from the config alone.
         if self.folder is not None and not any((self.folder / name).is_file() for name in _TOKENIZER_FILES):
             return None
-        with _sentences(self.model):
+        with _sentences(self.model, self.family):
             return AutoTokenizer.from_pretrained(
                 self.source, local_files_only=self.offline, trust_remote_code=False
             )
@@ -103,31 +114,36 @@ class Pretrained:
         }
 
 
-def find(model: str) -> Pretrained:
-    """The pretrained model that `model` names; ModelError in one sentence when there is none or it is no decoder."""
-    path = Path(model).expanduser()
+def find(model: str, family: Family | None = None) -> Pretrained:
+    """The pretrained model that `model` names, a decoder unless told otherwise.
+
+    ModelError in one sentence when there is none, or none of the family.
+    """
+    family, path = family or DECODERS, Path(model).expanduser()
     if path.is_dir():
-        found = _in_folder(model, path)
+        found = _in_folder(model, path, family)
     elif path.exists():
-        raise ModelError(f"--model {model} is a file; {_WHAT_WORKS}")
+        raise ModelError(f"--model {model} is a file; {family.what_works}")
     elif not _HUB_ID.fullmatch(model) or model.startswith("."):
-        raise ModelError(f"--model {model}: there is no such folder; {_WHAT_WORKS}")
+        raise ModelError(f"--model {model}: there is no such folder; {family.what_works}")
     else:
-        found = _on_the_hub(model)
-    _check_decoder(found)
+        found = _on_the_hub(model, family)
+    family.check(found)
     return found
 
 
-def _in_folder(model: str, path: Path) -> Pretrained:
+def _in_folder(model: str, path: Path, family: Family) -> Pretrained:
     if not (path / "config.json").is_file():
-        raise ModelError(f"--model {model}: the folder holds no config.json; {_WHAT_WORKS}")
-    with _sentences(model):
+        raise ModelError(f"--model {model}: the folder holds no config.json; {family.what_works}")
+    with _sentences(model, family):
         saved = needs_plugins(path)
         config = base_config(path)[0] if saved else AutoConfig.from_pretrained(path, trust_remote_code=False)
-    return Pretrained(model=model, source=str(path), folder=path, config=config, has_plugins=saved)
+    return Pretrained(
+        family=family, model=model, source=str(path), folder=path, config=config, has_plugins=saved
+    )
 
 
-def _on_the_hub(model: str) -> Pretrained:
+def _on_the_hub(model: str, family: Family) -> Pretrained:
     offline = not _hub_answers()
     try:
         config = AutoConfig.from_pretrained(model, local_files_only=offline, trust_remote_code=False)
@@ -135,12 +151,12 @@ def _on_the_hub(model: str) -> Pretrained:
         if offline:
             raise ModelError(
                 f"--model {model} is neither a preset nor a folder here, the Hugging Face Hub cannot be reached,"
-                f" and its cache has no such model; {_WHAT_WORKS}"
+                f" and its cache has no such model; {family.what_works}"
             ) from error
         raise ModelError(
-            f"--model {model} cannot be loaded from the Hub: {_first_line(error)}; {_WHAT_WORKS}"
+            f"--model {model} cannot be loaded from the Hub: {_first_line(error)}; {family.what_works}"
         ) from error
-    return Pretrained(model=model, source=model, folder=None, config=config, offline=offline)
+    return Pretrained(family=family, model=model, source=model, folder=None, config=config, offline=offline)
 
 
 def _hub_answers() -> bool:
@@ -162,12 +178,12 @@ def _check_decoder(found: Pretrained) -> None:
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
             f"--model {found.model} is an encoder-decoder ({config.model_type}); the modality llm takes decoders only:"
-            f" {_WHAT_WORKS}"
+            f" {found.family.what_works}"
         )
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelError(
             f"--model {found.model} ({config.model_type}) is not a decoder language model that AutoModelForCausalLM"
-            f" loads; {_WHAT_WORKS}"
+            f" loads; {found.family.what_works}"
         )
     expected = MODEL_FOR_CAUSAL_LM_MAPPING[kind]
     names = {c.__name__ for c in (expected if isinstance(expected, tuple | list) else (expected,))}
@@ -175,19 +191,32 @@ def _check_decoder(found: Pretrained) -> None:
     if saved and not names & set(saved):
         raise ModelError(
             f"--model {found.model} holds a {', '.join(saved)}, not a decoder with a language-model head"
-            f" ({', '.join(sorted(names))}); {_WHAT_WORKS}"
+            f" ({', '.join(sorted(names))}); {found.family.what_works}"
         )
 
 
+DECODERS = Family(
+    auto=AutoModelForCausalLM,
+    check=_check_decoder,
+    what_works=(
+        "give a preset (nano), a Hub id such as Qwen/Qwen2.5-0.5B, or a folder that save_pretrained wrote, or name "
+        "the modality that the model belongs to with --modality"
+    ),
+    build=build_anew,
+)
+
+
 @contextmanager
-def _sentences(model: str) -> Iterator[None]:
+def _sentences(model: str, family: Family) -> Iterator[None]:
     """Whatever transformers and its file formats raise for a checkpoint they cannot read, as one ModelError."""
     try:
         yield
     except (EflmError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # configs, tokenizers and weights each have errors of their own
-        raise ModelError(f"--model {model} cannot be loaded: {_first_line(error)}; {_WHAT_WORKS}") from error
+        raise ModelError(
+            f"--model {model} cannot be loaded: {_first_line(error)}; {family.what_works}"
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -57,4 +57,20 @@ METRICS = (
             MetricInfo("decoder_time", "s", "lower", "latents to pictures, of a request"),
         ),
     ),
+    MetricCard(
+        name="answering",
+        summary="what a vision-language model's answers are worth, and the time it takes to see",
+        source="Antol et al. 2015, arXiv 1505.00468, section 5 (open answers, here with one right answer each)",
+        factory=Ref("eflm_vision.metrics.answering:answering"),
+        modalities=("qwen2.5-vl",),
+        metrics=(
+            MetricInfo(
+                "vqa_accuracy", "ratio", "higher", "greedy answers to held-out questions that are right"
+            ),
+            MetricInfo(
+                "vqa_accuracy_floor", "ratio", "neither", "the same of the most frequent answer of training"
+            ),
+            MetricInfo("image_encoder_time", "s", "lower", "pixels to embeddings, of a request"),
+        ),
+    ),
 )

@@ -82,6 +82,36 @@ def _flow_settings(name: str, steps: int) -> dict[str, object]:
     return {**named, **FLOW_SETTINGS, "pretrain.steps": steps}
 
 
+#: Pictures of 16 merged patches and a short question each; windows of the vision tower have 16 patches, pictures 64.
+VL_SETTINGS: dict[str, object] = {
+    "qwen2.5-vl.instruction": "",
+    "pretrain.steps": 300,
+    "pretrain.warmup_steps": 2,
+    "pretrain.batch_size": 32,
+    "pretrain.learning_rate": 3e-3,
+    "finetune.steps": 300,
+    "finetune.warmup_steps": 2,
+    "finetune.batch_size": 32,
+    "finetune.learning_rate": 3e-3,
+    "infer.requests": 5,
+    "infer.seconds": 5.0,
+    "infer.warmup_requests": 1,
+    "infer.batch_size": 1,
+    "infer.new_tokens": 16,
+    "freeze.num_frozen_layers": 3,
+    "mla.kv_lora_rank": 32,
+    "mla.qk_nope_head_dim": 16,
+    "mla.qk_rope_head_dim": 16,
+    "mla.v_head_dim": 16,
+    "nsa.compress_block_size": 4,
+    "nsa.compress_stride": 2,
+    "nsa.select_block_size": 4,
+    "nsa.num_selected_blocks": 4,
+    "nsa.window": 8,
+    "topk.num_experts": 4,
+    "topk.top_k": 2,
+}
+
 MODALITIES = (
     ModalityCard(
         name="dit",
@@ -153,6 +183,25 @@ MODALITIES = (
                 name="wan2.1-nano",
                 summary="Wan 2.1 in small on clips of moving digits, 5 frames of 16 × 16: 3 blocks, 64 wide",
                 settings=_flow_settings("wan2.1", steps=600),
+            ),
+        ),
+    ),
+    ModalityCard(
+        name="qwen2.5-vl",
+        summary="Qwen2.5-VL on questions about pictures: transformers' Qwen2_5_VLForConditionalGeneration",
+        source="Qwen team 2025, arXiv 2502.13923",
+        factory=Ref("eflm_vision.modalities.qwen25vl:QwenVlModality"),
+        config=Ref("eflm_vision.modalities.options:QwenVlOptions"),
+        requires=("torch", "transformers", "PIL"),
+        extra="vision",
+        bidirectional_where={"towers": ("both", "vision")},
+        architectures=("qwen2_5_vl",),
+        unused_options=tuple(option for option in TEXT_ONLY if option != "infer.new_tokens"),
+        presets=(
+            Preset(
+                name="qwen2.5-vl-nano",
+                summary="Qwen2.5-VL of 0.8 million parameters on easy-VQA: 3 blocks of vision, 3 of language",
+                settings=VL_SETTINGS,
             ),
         ),
     ),

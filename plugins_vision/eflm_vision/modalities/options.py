@@ -41,3 +41,22 @@ class FlowOptions:
     frames: int | None = option(
         None, "frames of a clip, of models that make clips; none: 5 for the preset, else 17", ge=1
     )
+
+
+@frozen(kw_only=True)
+class QwenVlOptions:
+    """Where techniques act in a vision-language model, and how its answers are scored."""
+
+    towers: str = option(
+        "both",
+        "where techniques act: in the vision tower, the language model, or both",
+        choices=("both", "language", "vision"),
+    )
+    eval_questions: int = option(500, "held-out questions that answers are scored on, at most", ge=2)
+    instruction: str = option(
+        "Answer the question using a single word or phrase.",
+        "what is said after each question, so that a pretrained model answers briefly; may be empty",
+    )
+    max_pixels: int | None = option(
+        None, "larger pictures are scaled down to so many pixels; none: the model's own limit", ge=784
+    )

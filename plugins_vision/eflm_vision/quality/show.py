@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
 #: Pixels of a cell's side, at least: smaller pictures are enlarged, pixel by pixel.
 CELL = 48
 GAP = 2
+#: The side of a picture with words under it, and the height of a line of them.
+CAPTIONED, LINE = 224, 14
 
 
 def grid(pixels: Tensor, columns: int) -> bytes:
@@ -32,6 +35,30 @@ def clips(frames: Tensor, columns: int, frames_per_second: int = 8) -> bytes:
         loop=0,
     )
     return file.getvalue()
+
+
+def captioned(files: Sequence[Path], captions: Sequence[str], columns: int = 4) -> bytes:
+    """Pictures with a few words under each -> a PNG file."""
+    lines = 1 + max(caption.count("\n") for caption in captions)
+    high, wide = CAPTIONED + lines * LINE + 3 * GAP, CAPTIONED + 2 * GAP
+    rows = -(-len(files) // columns)
+    page = Image.new("RGB", (columns * wide, rows * high), "white")
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(LINE - 2)
+    for number, (file, caption) in enumerate(zip(files, captions, strict=True)):
+        left, top = number % columns * wide + GAP, number // columns * high + GAP
+        with Image.open(file) as opened:
+            picture = ImageOps.contain(opened.convert("RGB"), (CAPTIONED, CAPTIONED))
+        page.paste(picture, (left, top))
+        for line, text in enumerate(caption.split("\n")):
+            pen.text((left, top + CAPTIONED + GAP + line * LINE), _fitted(text, font), "black", font)
+    return _png(page)
+
+
+def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """As much of a line as fits under a picture."""
+    while font.getlength(text) > CAPTIONED:
+        text = text.rstrip("…")[:-1] + "…"
+    return text
 
 
 def _tiled(pixels: Tensor, columns: int) -> Image.Image:

@@ -1,0 +1,227 @@
+"""The host for Qwen2.5-VL's vision transformer: attention within windows and whole pictures, and feed-forwards.
+
+Its patches come as one row of tokens for all pictures, cut into sequences where windows or pictures end. A technique
+is given the sequences as a batch. `QwenVlHost` calls this for the vision half of a model.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from eflm import ModelError
+from eflm.contracts import DenseAttention, Targets
+from eflm_plugins.hosts.answers import check_answer, check_module
+from eflm_plugins.hosts.auxiliary import add_auxiliary_losses
+from eflm_plugins.hosts.recipe import record
+from eflm_plugins.hosts.rotary import rotated_by, tell_positions
+from eflm_plugins.hosts.sites import GATED, mlp_geometry, mlp_of
+from eflm_plugins.hosts.targets import targets_of
+from eflm_plugins.hosts.weights import experts_in_place_of, initialize
+from eflm_schemas import AttentionGeometry, MlpGeometry
+from eflm_vision.hosts.fused import keep_fused
+
+#: The tower's list of blocks.
+BLOCKS = "blocks"
+
+
+class VisionTowerHost:
+    """Serves transformers' vision transformer of Qwen2.5-VL; `tower` names it within the model."""
+
+    def __init__(self, tower: str) -> None:
+        self._tower = tower
+
+    # --- attention ----------------------------------------------------------------------------------
+
+    def attention_geometries(self, model: nn.Module) -> Sequence[AttentionGeometry]:
+        """One geometry per block, first to last; all attend both ways."""
+        config = model.get_submodule(self._tower).config
+        return [
+            AttentionGeometry(
+                hidden_size=config.hidden_size,
+                num_attention_heads=config.num_heads,
+                num_key_value_heads=config.num_heads,
+                head_dim=config.hidden_size // config.num_heads,
+                layer_idx=index,
+                causal=False,
+                query_bias=True,
+                output_bias=True,
+                initializer_range=config.initializer_range,
+                num_layers=config.depth,
+            )
+            for index in range(config.depth)
+        ]
+
+    def replace_attention(
+        self,
+        model: nn.Module,
+        build: Callable[[AttentionGeometry], Any],
+        *,
+        convert: bool,
+        recipe: Mapping[str, Any],
+        plain: bool = False,
+    ) -> None:
+        """Put `build(geometry)` into every block; see `eflm.contracts.Host`."""
+        tower = model.get_submodule(self._tower)
+        rotary, loads_plainly = tower.rotary_pos_emb, plain
+        for block, geometry in zip(tower.blocks, self.attention_geometries(model), strict=True):
+            old = block.attn
+            variant = build(geometry)
+            check_module(variant)
+            initialize(variant, geometry.initializer_range)
+            variant.to(device=old.proj.weight.device, dtype=old.proj.weight.dtype)
+            if convert:
+                variant.load_dense(_dense_weights(old, geometry))
+            call = _CallVariant(rotary)
+            variant.register_forward_pre_hook(call.prepare, with_kwargs=True)
+            variant.register_forward_hook(call.answer)
+            # The tower's config knows no groups of query heads.
+            loads_plainly &= plain and variant.num_key_value_heads == geometry.num_attention_heads
+            if loads_plainly:
+                keep_fused(variant)
+            block.attn = variant.train(old.training)
+        rotary.register_forward_hook(tell_positions, with_kwargs=True)
+        if not loads_plainly:
+            record(model, recipe)
+
+    # --- feed-forward -------------------------------------------------------------------------------
+
+    def replace_mlps(
+        self,
+        model: nn.Module,
+        build: Callable[[MlpGeometry], Any],
+        *,
+        convert: bool,
+        recipe: Mapping[str, Any],
+    ) -> None:
+        """Put a mixture of experts into every block whose router `build` gives; see `eflm.contracts.Host`."""
+        tower, replaced = model.get_submodule(self._tower), False
+        for index, block in enumerate(tower.blocks):
+            dense = mlp_of(block)
+            geometry = mlp_geometry(tower.config, dense, index)
+            router = build(geometry)
+            if router is None:
+                continue
+            linears = {name: getattr(dense, name) for name in GATED}
+            block.mlp = experts_in_place_of(dense, linears, geometry, router, convert=convert)
+            replaced = True
+        if replaced:
+            add_auxiliary_losses(model)
+            record(model, recipe)
+
+    # --- where adapters and quantizers act ----------------------------------------------------------
+
+    def targets(self, model: nn.Module) -> Targets:
+        """Blocks, and the linear layers inside them; the merger that leads to the language model is left out."""
+        return targets_of(model, f"{self._tower}.{BLOCKS}", model.get_submodule(self._tower).blocks)
+
+
+def _dense_weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAttention:
+    """The three projections that the tower keeps in one."""
+    q_weight, k_weight, v_weight = attention.qkv.weight.chunk(3)
+    q_bias, k_bias, v_bias = attention.qkv.bias.chunk(3)
+    return DenseAttention(
+        geometry=geometry,
+        q_weight=q_weight,
+        k_weight=k_weight,
+        v_weight=v_weight,
+        o_weight=attention.proj.weight,
+        q_bias=q_bias,
+        k_bias=k_bias,
+        v_bias=v_bias,
+        o_bias=attention.proj.bias,
+    )
+
+
+# --- hooks: the tower's call <-> the contract's ------------------------------------------------------------
+
+
+class _CallVariant:
+    """One row of tokens as a batch of sequences, with their places, and the answer as one row again."""
+
+    def __init__(self, rotary: nn.Module) -> None:
+        self._rotary = rotary
+        self._packing = Packing([])
+
+    def prepare(
+        self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        hidden_states = args[0] if args else kwargs["hidden_states"]
+        self._packing = packing = Packing(kwargs["cu_seqlens"].diff().tolist())
+        cos, sin, places = map(packing.unpack, kwargs["position_embeddings"])
+        rotary = TowerRotary(cos, sin, places, self._rotary)
+        mask = packing.padding_mask(hidden_states.device)
+        return (packing.unpack(hidden_states),), {"rotary": rotary, "padding_mask": mask}
+
+    def answer(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+        check_answer(module, args, output)
+        return self._packing.pack(output)
+
+
+class Packing:
+    """Sequences of the given lengths, one after another in one row of tokens."""
+
+    def __init__(self, lengths: Sequence[int]) -> None:
+        if any(length == 0 for length in lengths):
+            raise ModelError("a window without patches was passed to the vision tower; leave empty ones out")
+        self._lengths = list(lengths)
+        self._even = len(set(lengths)) <= 1
+
+    def unpack(self, row: Tensor) -> Tensor:
+        """(tokens, channels) -> (sequences, longest, channels), shorter ones padded on the right."""
+        if self._even:
+            return row.unflatten(0, (len(self._lengths), -1))
+        return pad_sequence(row.split(self._lengths), batch_first=True)
+
+    def pack(self, batch: Tensor) -> Tensor:
+        """The way back."""
+        if self._even:
+            return batch.flatten(0, 1)
+        parts = [sequence[:length] for sequence, length in zip(batch, self._lengths, strict=True)]
+        return torch.cat(parts)
+
+    def padding_mask(self, device: torch.device) -> Tensor | None:
+        """(sequences, longest), True for a real token; None when all are."""
+        if self._even:
+            return None
+        lengths = torch.tensor(self._lengths, device=device)
+        return torch.arange(max(self._lengths), device=device) < lengths[:, None]
+
+
+# A rotary module of the tower's own kind for each other size that a variant rotates.
+_resized: WeakKeyDictionary[nn.Module, dict[int, nn.Module]] = WeakKeyDictionary()
+
+
+class TowerRotary:
+    """Rotates (B, H, T, D) by the row and column of each patch, as the tower rotates its own heads.
+
+    `cos`, `sin`: (B, T, head size); `places`: (B, T, 2). Any other size gets angles of its own; rows and columns have
+    a quarter of the channels' pairs each, so up to three channels of a size that four does not divide stay unrotated.
+    """
+
+    def __init__(self, cos: Tensor, sin: Tensor, places: Tensor, module: nn.Module) -> None:
+        self._cos, self._sin, self._places, self._module = cos, sin, places, module
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """(B, H, T, D) -> the same shape."""
+        own = states.shape[-1] == self._cos.shape[-1]
+        cos, sin = (self._cos, self._sin) if own else self._angles(states)
+        # As the tower does it: rotated in float32 whatever the states are in.
+        return rotated_by(states.float(), cos.float(), sin.float()).type_as(states)
+
+    def _angles(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        size = states.shape[-1] // 4 * 4
+        sizes = _resized.setdefault(self._module, {})
+        if size not in sizes:
+            config = copy.deepcopy(self._module.config)
+            config.head_dim = size
+            sizes[size] = type(self._module)(config)
+        angles = sizes[size].to(states.device)(states, self._places.flatten(0, 1))
+        cos, sin = (part.unflatten(0, self._places.shape[:2]) for part in angles)
+        return cos, sin

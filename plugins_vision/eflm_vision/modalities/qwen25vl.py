@@ -1,0 +1,199 @@
+"""Qwen2.5-VL: pictures and questions become the workload that the stages run.
+
+It pretrains on what pictures show, fine-tunes on questions and answers, and answers held-out questions.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForImageTextToText
+
+from eflm.contracts import Batch, Generated, Phase, WorkloadRequest
+from eflm_plugins.data.batches import shuffled
+from eflm_plugins.modalities.perplexity import evaluated, floor, perplexity
+from eflm_schemas import Flag, Metric
+from eflm_vision.data import easy_vqa, vqa_file
+from eflm_vision.data.scenes import Question, Scene, Scenes, asked
+from eflm_vision.hosts.qwen_vl import QwenVlHost
+from eflm_vision.modalities import nano_vl
+from eflm_vision.modalities.answering import answers, generate, parts
+from eflm_vision.modalities.options import QwenVlOptions
+from eflm_vision.modalities.prompts import Prompts, Sample, completions
+from eflm_vision.modalities.saved_vl import SavedVl, find
+from eflm_vision.quality.answers import Answered, answer_scores
+from eflm_vision.quality.show import captioned
+
+T = TypeVar("T")
+
+PRESET = "qwen2.5-vl-nano"
+#: Held-out samples of pretraining that perplexity is evaluated on, and samples that its floor is worked out from.
+EVAL_STATEMENTS, FLOOR_SAMPLES = 250, 1000
+#: Questions among which those of one shape are looked for, to make requests of.
+CANDIDATES = 400
+#: Pictures to look at beside the result.
+SHOWN = 12
+
+
+class QwenVlModality:
+    """Qwen2.5-VL on pictures and questions."""
+
+    def __init__(self, options: QwenVlOptions | None = None) -> None:
+        self.options = options or QwenVlOptions()
+
+    def prepare(self, request: WorkloadRequest) -> QwenVlWorkload:
+        """See `eflm.contracts.Modality`. Raises DataError or ModelError."""
+        saved = None if request.model == PRESET else find(request.model, self.options.max_pixels)
+        scenes = easy_vqa.load() if request.data is None else vqa_file.load(request.data)
+        return QwenVlWorkload(request, self.options, scenes, saved)
+
+
+class QwenVlWorkload:
+    """A vision-language model's work; see `eflm.contracts.Workload`."""
+
+    def __init__(
+        self, request: WorkloadRequest, options: QwenVlOptions, scenes: Scenes, saved: SavedVl | None
+    ) -> None:
+        self.host = QwenVlHost(options.towers)
+        self._request, self._options, self._scenes, self._saved = request, options, scenes, saved
+        if saved is None:
+            tokenizer, processor = nano_vl.tokenizer(scenes.texts()), nano_vl.image_processor()
+            self._config = nano_vl.config(tokenizer)
+        else:
+            tokenizer, processor, self._config = saved.tokenizer, saved.image_processor, saved.config
+        self._prompts = Prompts(tokenizer, processor, self._config, options.instruction)
+        self.flags: Sequence[Flag] = self._flags()
+        self.facts: Mapping[str, Any] = {
+            "data": scenes.name,
+            "data_sha256": scenes.sha256(),
+            "data_pictures": len(scenes.train) + len(scenes.held_out),
+            "data_questions": sum(len(s.questions) for s in (*scenes.train, *scenes.held_out)),
+            "tokenizer": f"{len(tokenizer)} tokens",
+            "architecture": self._config.model_type,
+            **({"preset": request.model} if saved is None else saved.facts),
+        }
+
+    def _flags(self) -> tuple[Flag, ...]:
+        without = sum(scene.caption is None for scene in self._scenes.train)
+        if "pretrain" not in self._request.stages or not without:
+            return ()
+        detail = (
+            f"{without} of {len(self._scenes.train)} pictures have no caption; pretraining takes a question with its "
+            "answer for one"
+        )
+        return (Flag(name="data_without_captions", detail=detail, stage="pretrain"),)
+
+    # --- the model ------------------------------------------------------------------------------------
+
+    def build_model(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any]) -> nn.Module:
+        """The preset, or the saved model; random weights come from the request's seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self._request.seed)
+            if self._saved is None:
+                return AutoModelForImageTextToText.from_config(self._config)
+            return self._saved.build(from_scratch=from_scratch, load_kwargs=load_kwargs)
+
+    # --- training -------------------------------------------------------------------------------------
+
+    def batches(self, stage: str) -> Iterator[Batch]:
+        """Pictures with their captions for "pretrain", with questions and answers for "finetune"."""
+        count = self._request.stages[stage].batch_size
+        for chosen in shuffled(self._lessons(stage), batch_size=count, seed=self._request.seed):
+            inputs = self._prompts.batch([self._sample(*lesson) for lesson in chosen])
+            tokens = int(inputs["attention_mask"].sum())
+            yield Batch(inputs=self._placed(inputs), samples=len(chosen), tokens=tokens)
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Mean cross entropy of captions or answers, a mixture's auxiliary loss included."""
+        return model(**batch.inputs, use_cache=False).loss
+
+    def _lessons(self, stage: str, *, held_out: bool = False) -> list[tuple[Scene, Question | None]]:
+        """Scenes with a question each, or with none where they are to be described."""
+        scenes = self._scenes.held_out if held_out else self._scenes.train
+        return [(scene, None) for scene in scenes] if stage == "pretrain" else list(asked(scenes))
+
+    def _sample(self, scene: Scene, question: Question | None) -> Sample:
+        return self._prompts.told(scene) if question is None else self._prompts.asked(scene, question)
+
+    def _placed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: tensor.to(self._request.device) for name, tensor in inputs.items()}
+
+    # --- inference ------------------------------------------------------------------------------------
+
+    def requests(self) -> Iterator[Batch]:
+        """Held-out questions of one length about pictures of one size, so that every request is the same work."""
+        options = self._request.stages["infer"]
+        for chosen in shuffled(self._alike, batch_size=options.batch_size, seed=self._request.seed):
+            inputs = self._prompts.questions(chosen)
+            yield Batch(
+                inputs=self._placed(inputs),
+                samples=len(chosen),
+                tokens=inputs["input_ids"].numel(),
+                expected_tokens=len(chosen) * options.new_tokens,
+            )
+
+    @cached_property
+    def _alike(self) -> list[Sample]:
+        """The held-out questions of the most frequent shape."""
+        by_shape: dict[Any, list[Sample]] = defaultdict(list)
+        for lesson in _spread(self._lessons("infer", held_out=True), CANDIDATES):
+            sample = self._sample(*lesson)
+            by_shape[sample.shape].append(sample)
+        return max(by_shape.values(), key=len)
+
+    def generate(self, model: nn.Module, request: Batch, phase: Phase) -> Generated:
+        """Exactly `new_tokens` tokens, in windows "prefill" (with "encode_images" inside it) and "decode"."""
+        return generate(model, request.inputs, self._request.stages["infer"].new_tokens, phase)
+
+    # --- quality --------------------------------------------------------------------------------------
+
+    def quality(self, model: nn.Module, stage: str) -> Mapping[str, Metric]:
+        """PPL of held-out captions after pretraining, else of answers, with vqa_accuracy and its floor."""
+        learnt = self._learnt(stage)
+        limit = EVAL_STATEMENTS if learnt == "pretrain" else self._options.eval_questions
+        lessons = _spread(self._lessons(learnt, held_out=True), limit)
+        held_out = [self._sample(*lesson) for lesson in lessons]
+        train = [self._sample(*lesson) for lesson in _spread(self._lessons(learnt), FLOOR_SAMPLES)]
+        score = perplexity(model, (self._prompts.batch(part) for part in parts(held_out)))
+        what = "captions of pictures" if learnt == "pretrain" else "answers to questions"
+        size = self._config.get_text_config().vocab_size
+        found = {
+            "PPL": evaluated(score, note=f"{len(held_out)} held-out {what}"),
+            "PPL_floor": floor(completions(train), completions(held_out), size),
+        }
+        if learnt == "pretrain":
+            return found
+        self._answered = [
+            Answered(file=scene.file, question=question.text, expected=question.answer, given=given)
+            for (scene, question), given in zip(
+                lessons, answers(model, self._prompts, held_out, self._request.device), strict=True
+            )
+            if question is not None
+        ]
+        return found | answer_scores(self._answered, self._scenes.majority_answer)
+
+    def artifacts(self, model: nn.Module, stage: str) -> Mapping[str, bytes]:
+        """Pictures with a question each, the model's answer, and the right one where that was wrong."""
+        if self._learnt(stage) == "pretrain":
+            return {}
+        chosen = _spread(self._answered, SHOWN)
+        captions = [f"{a.question}\n{a.given}" + ("" if a.right else f" ({a.expected})") for a in chosen]
+        return {"answers.png": captioned([answer.file for answer in chosen], captions)}
+
+    def _learnt(self, stage: str) -> str:
+        """ "pretrain" or "finetune": what the model has learnt by the end of a stage, or by itself before any."""
+        if stage != "infer":
+            return stage
+        trained = [name for name in ("pretrain", "finetune") if name in self._request.stages]
+        return trained[-1] if trained else "finetune"
+
+
+def _spread(samples: Sequence[T], limit: int) -> list[T]:
+    """At most `limit` of them, evenly spread, the same in every run."""
+    count = min(limit, len(samples))
+    return [samples[index * len(samples) // count] for index in range(count)]
