@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import attrs
 from attrs import frozen
 
 from eflm.errors import UsageError
@@ -141,14 +142,18 @@ def _check_directions(composition: Composition, options: Mapping[str, Any], regi
     if attention is None or attention.bidirectional:
         return
     for name, values in modality.bidirectional_where.items():
-        given = getattr(options[modality.address], name)
-        if given in values:
-            setting = f"{modality.name}.{name}"
-            raise UsageError(
-                f"{attention.address} only attends to the past, and with {setting}={given} it would stand where "
-                f"{modality.address} attends both ways; set {setting} otherwise (see eflm show {modality.address}), or "
-                + _choose(registry, "attention", lambda c: getattr(c, "bidirectional", False))
-            )
+        chosen = options[modality.address]
+        if (given := getattr(chosen, name)) not in values:
+            continue
+        setting = f"{modality.name}.{name}"
+        choices = attrs.fields_dict(type(chosen))[name].metadata.get("choices") or ()
+        others = ", ".join(str(choice) for choice in choices if choice not in values)
+        raise UsageError(
+            f"{attention.address} only attends to the past, and with {setting}={given} it would stand where "
+            f"{modality.address} attends both ways; "
+            + (f"set {setting} to {others}, or " if others else "")
+            + _choose(registry, "attention", lambda c: getattr(c, "bidirectional", False))
+        )
 
 
 def _check_takeover(composition: Composition, registry: Registry) -> None:

@@ -67,6 +67,11 @@ def _declared(folder: Path) -> set[str]:
             document = json.loads((folder / file).read_text("utf-8"))
         except (OSError, ValueError):
             continue
-        if isinstance(document, dict) and isinstance(document.get(key), str):
-            found.add(document[key])
+        if not isinstance(document, dict):
+            continue
+        # A model saved with plugins names itself under a type of ours, and what it is made of beside its recipe.
+        recipe = document.get("eflm")
+        for said in (document.get(key), recipe.get(key) if isinstance(recipe, dict) else None):
+            if isinstance(said, str):
+                found.add(said)
     return found

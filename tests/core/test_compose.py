@@ -293,6 +293,26 @@ def test_a_conflict_with_an_option_refuses_that_value_only():
         compose(asked(attention="a", set={"llm.positions": "relative"}), cards)
 
 
+def test_a_part_that_attends_both_ways_is_kept_from_variants_of_the_past():
+    model = evolve(
+        TEXT,
+        config=Ref(f"{__name__}:PartOptions"),
+        bidirectional_where={"part": ("all", "eye")},
+    )
+    cards = plugin(model, card(AttentionCard, "past"), card(AttentionCard, "both", bidirectional=True))
+    for chosen in ({}, {"llm.part": "eye"}):
+        with pytest.raises(UsageError) as refusal:
+            compose(asked(attention="past", set=chosen), cards)
+        for words in (
+            "attention/past",
+            "both ways",
+            "set llm.part to mouth, or choose both as the attention",
+        ):
+            assert words in str(refusal.value)
+    assert compose(asked(attention="past", set={"llm.part": "mouth"}), cards).attention is not None
+    assert compose(asked(attention="both"), cards).attention is not None
+
+
 def test_a_plugin_that_needs_an_extra_says_what_to_install():
     needy = card(QuantizerCard, "q", bits=4, requires=("no_such_module",), extra="quant")
     with pytest.raises(PluginError, match=r"pip install 'eflm\[quant\]'"):
@@ -323,6 +343,11 @@ class WidthOptions:
 class DepthOptions:
     width: int = option(7, "how wide", ge=5)
     depth: int = option(1, "how deep", ge=1)
+
+
+@frozen(kw_only=True)
+class PartOptions:
+    part: str = option("all", "where techniques act", choices=("all", "eye", "mouth"))
 
 
 WIDTH, DEPTH = Ref(f"{__name__}:WidthOptions"), Ref(f"{__name__}:DepthOptions")

@@ -73,6 +73,15 @@ def test_a_saved_model_tells_it(tmp_path, file, declaration):
     assert settled(str(tmp_path)) == ("dit", str(tmp_path))
 
 
+def test_a_model_saved_with_plugins_is_of_the_modality_that_it_is_made_of(tmp_path):
+    images = evolve(IMAGES, name="seeing", presets=(), architectures=("qwen2_5_vl",))
+    declaration = {"model_type": "eflm", "eflm": {"model_type": "qwen2_5_vl", "attention": {}}}
+    (tmp_path / "config.json").write_text(json.dumps(declaration))
+    assert settled(str(tmp_path), images) == ("seeing", str(tmp_path))
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "eflm", "eflm": {"model_type": "qwen2"}}))
+    assert settled(str(tmp_path), images) == ("llm", str(tmp_path))
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"model_type": 3}', '{"model_type": "qwen2"}'])
 def test_a_folder_that_tells_nothing_known_holds_a_language_model(tmp_path, content):
     (tmp_path / "config.json").write_text(content)

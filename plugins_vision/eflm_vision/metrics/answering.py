@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from eflm.measure.record import StageRecord
 from eflm_plugins.metrics.figures import mean_of, timed
 from eflm_schemas import Metric
+from eflm_vision.metrics.cards import METRICS
+from eflm_vision.metrics.evaluated import evaluated
 
-#: As the workload evaluates them.
-SCORES = ("vqa_accuracy", "vqa_accuracy_floor")
+CARD = next(card for card in METRICS if card.name == "answering")
 
 
 class Answering:
@@ -17,11 +18,10 @@ class Answering:
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
         """vqa_accuracy with its floor, and image_encoder_time."""
-        found = {name: record.quality[name] for name in SCORES if name in record.quality}
+        found = evaluated(record, CARD)
         seconds = [window.seconds for window in timed(record, "encode_images")]
         if record.stage == "infer" and seconds:
-            note = "per request, part of TTFT"
-            found["image_encoder_time"] = mean_of(seconds, "s", "clock", note)
+            found["image_encoder_time"] = mean_of(seconds, "s", "clock", "per request, part of TTFT")
         return found
 
 

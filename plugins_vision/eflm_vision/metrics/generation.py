@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from eflm.measure.record import StageRecord
 from eflm_schemas import Metric
 from eflm_vision.metrics.cards import METRICS
+from eflm_vision.metrics.evaluated import evaluated
 
 CARD = next(card for card in METRICS if card.name == "generation")
 
@@ -16,9 +17,7 @@ class Generation:
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
         """The workload's own figures of that name and unit."""
-        found = {info.name: record.quality.get(info.name) for info in CARD.metrics}
-        units = {info.name: info.unit for info in CARD.metrics}
-        return {name: metric for name, metric in found.items() if metric and metric.unit == units[name]}
+        return evaluated(record, CARD)
 
 
 def generation(_options: None) -> Generation:

@@ -5,6 +5,7 @@ It pretrains on what pictures show, fine-tunes on questions and answers, and ans
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -95,7 +96,7 @@ class QwenVlWorkload:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._request.seed)
             if self._saved is None:
-                return AutoModelForImageTextToText.from_config(self._config)
+                return AutoModelForImageTextToText.from_config(copy.deepcopy(self._config))
             return self._saved.build(from_scratch=from_scratch, load_kwargs=load_kwargs)
 
     # --- training -------------------------------------------------------------------------------------

@@ -41,7 +41,7 @@ def test_every_variant_runs_and_learns_in_both_towers(name):
     assert not silent
 
 
-@pytest.mark.parametrize("name", ("mamba2", "rwkv7"))
+@pytest.mark.parametrize("name", ["mamba2", "rwkv7"])
 def test_mixers_of_the_past_serve_the_language_model(name):
     model = with_attention(tiny_vl(), name, towers="language").train()
     inputs = inputs_of()
@@ -75,7 +75,7 @@ def test_the_tower_equals_the_naive_twin_window_by_window(name):
         torch.testing.assert_close(out[mask], expected[mask], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", (*ATTENTION, "mamba2", "rwkv7"))
+@pytest.mark.parametrize("name", [*ATTENTION, "mamba2", "rwkv7"])
 def test_decoding_after_a_picture_equals_the_full_forward(name):
     """M-RoPE's positions jump after a picture: what comes token by token must be rotated as in one go."""
     model = with_attention(tiny_vl(), name, towers="language")
@@ -163,7 +163,7 @@ def test_experts_upcycled_from_a_dense_model_are_the_model(towers):
     assert layers == {"both": 5, "vision": 3, "language": 2}[towers]
 
 
-@pytest.mark.parametrize("router", ("topk", "switch", "deepseek"))
+@pytest.mark.parametrize("router", ["topk", "switch", "deepseek"])
 def test_routers_losses_are_added_to_the_models_loss_once(router):
     inputs = inputs_of()
     model = with_moe(tiny_vl(), router).train()
@@ -214,7 +214,7 @@ def test_groups_of_heads_save_plainly_in_the_language_model_alone(tmp_path):
 
 
 @pytest.mark.parametrize("towers", TOWERS)
-@pytest.mark.parametrize("name", ("mqa", "mla", "nsa"))
+@pytest.mark.parametrize("name", ["mqa", "mla", "nsa"])
 def test_what_needs_plugins_is_refused_by_plain_transformers_and_loaded_by_us(name, towers, tmp_path):
     model, inputs = with_moe(with_attention(tiny_vl(), name, towers=towers), towers=towers), inputs_of()
     model.save_pretrained(tmp_path)

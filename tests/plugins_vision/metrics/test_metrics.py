@@ -7,6 +7,7 @@ import pytest
 from eflm.measure.record import Hardware, StageRecord, Window
 from eflm.testing.metric import MetricConformance
 from eflm_schemas import Metric
+from eflm_vision.metrics.answering import answering
 from eflm_vision.metrics.cards import METRICS
 from eflm_vision.metrics.denoising import denoising
 from eflm_vision.metrics.generation import generation
@@ -32,6 +33,10 @@ class TestDenoising(MetricConformance):
 
 class TestGeneration(MetricConformance):
     card = next(card for card in METRICS if card.name == "generation")
+
+
+class TestAnswering(MetricConformance):
+    card = next(card for card in METRICS if card.name == "answering")
 
 
 def test_times_are_those_of_the_windows():
@@ -65,3 +70,19 @@ def test_quality_is_passed_on_in_the_units_that_were_announced():
     other = Metric(value=3.0, unit="inches", provenance="evaluated")
     quality = {"FD": right, "FD_floor": other, "PPL": right}
     assert generation(None).collect(record("pretrain", quality=quality)) == {"FD": right}
+
+
+def test_seeing_is_told_of_requests_that_were_measured_and_accuracy_of_every_stage():
+    share = Metric(value=0.5, unit="ratio", provenance="evaluated")
+    windows = [
+        window("request", 0, 3, samples=1, warmup=True),
+        window("encode_images", 0, 2, samples=1, warmup=True),
+        window("request", 4, 6, samples=1),
+        window("encode_images", 4, 4.5, samples=1),
+    ]
+    found = answering(None).collect(record(windows=windows, quality={"vqa_accuracy": share}))
+    assert set(found) == {"vqa_accuracy", "image_encoder_time"}
+    assert (found["image_encoder_time"].value, found["image_encoder_time"].n) == (pytest.approx(0.5), 1)
+    assert answering(None).collect(record("finetune", quality={"vqa_accuracy": share})) == {
+        "vqa_accuracy": share
+    }

@@ -1,0 +1,87 @@
+"""Questions of a user's own: what is read, how it is split, and what is said of mistakes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from PIL import Image
+
+from eflm import DataError
+from eflm_vision.data import vqa_file
+
+
+def write(folder, entries, name="questions.jsonl"):
+    file = folder / name
+    file.write_text(
+        "\n".join(entry if isinstance(entry, str) else json.dumps(entry) for entry in entries) + "\n\n"
+    )
+    return file
+
+
+def entry(index, **more):
+    return {"image": f"{index}.png", "question": f"what is {index}?", "answer": index, **more}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for index in range(10):
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / f"{index}.png")
+    return tmp_path
+
+
+def test_lines_about_one_picture_are_one_scene_and_a_fifth_is_held_out(folder):
+    write(folder, [entry(i) for i in range(10)] + [entry(i, caption=f"number {i}") for i in range(5)])
+    scenes = vqa_file.load(str(folder))
+    assert (len(scenes.train), len(scenes.held_out)) == (8, 2)
+    everything = {scene.file.stem: scene for scene in (*scenes.train, *scenes.held_out)}
+    assert len(everything) == 10
+    assert [q.answer for q in everything["3"].questions] == ["3", "3"]
+    assert everything["3"].statement() == "number 3"
+    assert everything["7"].statement() == "what is 7? 7"
+    assert scenes.name == folder.name
+
+
+def test_a_file_by_itself_and_imagefolders_key(folder):
+    file = write(
+        folder, [{"file_name": f"{i}.png", "question": "?", "answer": "x"} for i in range(4)], "mine.jsonl"
+    )
+    assert vqa_file.load(str(file)).name == "mine"
+
+
+def test_the_hash_is_of_pictures_and_words(folder):
+    write(folder, [entry(i) for i in range(10)])
+    first = vqa_file.load(str(folder)).sha256()
+    assert vqa_file.load(str(folder)).sha256() == first
+    write(folder, [entry(i) for i in range(9)] + [entry(9) | {"answer": "nine"}])
+    assert vqa_file.load(str(folder)).sha256() != first
+    write(folder, [entry(i) for i in range(10)])
+    Image.new("RGB", (8, 8), "green").save(folder / "4.png")
+    assert vqa_file.load(str(folder)).sha256() != first
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (
+            {"image": "1.png", "question": "?"},
+            "line 2 of questions.jsonl must hold image, question and answer",
+        ),
+        ("no json", "line 2 of questions.jsonl must hold"),
+        ("[1, 2]", "line 2 of questions.jsonl must hold"),
+        (entry("missing"), "line 2 of questions.jsonl names missing.png, and there is no such file"),
+        (entry(1) | {"image": "questions.jsonl"}, "pictures end with one of"),
+    ],
+)
+def test_a_line_that_is_wrong_is_named(folder, bad, words):
+    write(folder, [entry(0), bad])
+    with pytest.raises(DataError, match=words):
+        vqa_file.load(str(folder))
+
+
+def test_too_little_and_nothing_at_all(folder, tmp_path):
+    write(folder, [entry(0), entry(0)])
+    with pytest.raises(DataError, match="asks about 1 pictures"):
+        vqa_file.load(str(folder))
+    with pytest.raises(DataError, match=r"cannot be read .*questions come as a \.jsonl file"):
+        vqa_file.load(str(tmp_path / "nowhere"))

@@ -1,0 +1,306 @@
+"""The Qwen2.5-VL modality: what it trains on, what a request is, how answers are scored, and saved models."""
+
+from __future__ import annotations
+
+import io
+import json
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from transformers import AutoModelForImageTextToText, Qwen2_5_VLProcessor
+
+from eflm import DataError, ModelError
+from eflm.contracts import WorkloadRequest
+from eflm.stages.options import FinetuneOptions, InferOptions, PretrainOptions
+from eflm_plugins.data.batches import IGNORED
+from eflm_vision.data import easy_vqa
+from eflm_vision.modalities import nano_vl
+from eflm_vision.modalities.answering import answers
+from eflm_vision.modalities.options import QwenVlOptions
+from eflm_vision.modalities.prompts import Prompts
+from eflm_vision.modalities.qwen25vl import QwenVlModality
+from support.qwen_vl import with_attention
+
+STAGES = {
+    "pretrain": PretrainOptions(batch_size=4),
+    "finetune": FinetuneOptions(batch_size=4),
+    "infer": InferOptions(batch_size=2, new_tokens=3),
+}
+OPTIONS = {"instruction": "", "eval_questions": 12}
+
+
+def workload_of(model="qwen2.5-vl-nano", seed=0, data=None, stages=STAGES, **options):
+    request = WorkloadRequest(model=model, data=data, stages=stages, seed=seed, device="cpu")
+    return QwenVlModality(QwenVlOptions(**{**OPTIONS, **options})).prepare(request)
+
+
+@pytest.fixture(scope="module")
+def workload():
+    return workload_of()
+
+
+@pytest.fixture(scope="module")
+def model(workload):
+    return workload.build_model(from_scratch=True, load_kwargs={}).eval()
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    """Twenty pictures of two sizes with a question each, every second with a caption."""
+    lines = []
+    for index in range(20):
+        colour = ("red", "blue")[index % 2]
+        picture = Image.new("RGB", ((64, 64), (96, 48))[index % 3 == 0], "white")
+        ImageDraw.Draw(picture).rectangle((10, 10, 30, 30), fill=colour)
+        picture.save(tmp_path / f"{index}.png")
+        line = {"image": f"{index}.png", "question": "which colour is it?", "answer": colour}
+        lines.append(line | ({"caption": f"a {colour} square"} if index % 2 else {}))
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return tmp_path
+
+
+class Windows:
+    """Stands where the run's windows stand, and writes down which were opened, and in which."""
+
+    def __init__(self):
+        self.names, self._open = [], []
+
+    @contextmanager
+    def __call__(self, name, *, tokens=0, samples=0):
+        self.names.append(("/".join([*self._open, name]), tokens, samples))
+        self._open.append(name)
+        yield
+        self._open.pop()
+
+
+# --- what it learns from -----------------------------------------------------------------------------------
+
+
+def test_the_same_seed_gives_the_same_batches_and_weights(workload):
+    same, other = workload_of(), workload_of(seed=1)
+    for stage in ("pretrain", "finetune"):
+        first, again, differently = (next(w.batches(stage)) for w in (workload, same, other))
+        assert all(torch.equal(tensor, again.inputs[name]) for name, tensor in first.inputs.items())
+        assert not torch.equal(first.inputs["pixel_values"], differently.inputs["pixel_values"])
+    weights, others = (w.build_model(from_scratch=True, load_kwargs={}).state_dict() for w in (same, other))
+    assert any(not torch.equal(weights[name], others[name]) for name in weights)
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "finetune"])
+def test_the_loss_is_on_captions_or_answers_only(workload, stage):
+    batch = next(workload.batches(stage))
+    tokenizer = nano_vl.tokenizer(easy_vqa.load().texts())
+    taught = [tokenizer.decode(row[row != IGNORED]) for row in batch.inputs["labels"]]
+    assert all(text.endswith(nano_vl.TURN_END) for text in taught)
+    said = {text.removesuffix(nano_vl.TURN_END) for text in taught}
+    scenes = easy_vqa.load().train
+    known = (
+        {s.statement() for s in scenes}
+        if stage == "pretrain"
+        else {q.answer for s in scenes for q in s.questions}
+    )
+    assert said <= known
+    images = batch.inputs["mm_token_type_ids"] == 1
+    assert images.sum(1).tolist() == [16] * 4, "64 patches, merged by fours"
+    assert batch.tokens == int(batch.inputs["attention_mask"].sum())
+
+
+def test_questions_come_in_the_chat_format_of_the_model(workload):
+    request = next(workload.requests())
+    tokenizer = nano_vl.tokenizer(easy_vqa.load().texts())
+    text = tokenizer.decode(request.inputs["input_ids"][0])
+    picture = nano_vl.START + nano_vl.IMAGE * 16 + nano_vl.END
+    assert text.startswith(f"{nano_vl.TURN}user\n{picture}")
+    assert text.endswith(f"?{nano_vl.TURN_END}\n{nano_vl.TURN}assistant\n")
+
+
+def test_places_for_a_picture_are_those_of_transformers_own_processor(workload):
+    """The processor itself cannot be made without torchvision; what it puts in place of a picture can be asked."""
+    scenes = easy_vqa.load()
+    processor = nano_vl.image_processor()
+    prompts = Prompts(
+        nano_vl.tokenizer(scenes.texts()), processor, nano_vl.config(nano_vl.tokenizer(scenes.texts()))
+    )
+    scene = scenes.train[0]
+    sample = prompts.asked(scene, scene.questions[0])
+    with Image.open(scene.file) as opened:
+        inputs = processor([opened.convert("RGB")], return_tensors="pt")
+    theirs = Qwen2_5_VLProcessor.replace_image_token(
+        SimpleNamespace(image_processor=processor, image_token=nano_vl.IMAGE), inputs, 0
+    )
+    places = [
+        token
+        for token in sample.pair.prompt
+        if token == prompts.tokenizer.convert_tokens_to_ids(nano_vl.IMAGE)
+    ]
+    assert prompts.tokenizer.decode(places) == theirs
+    assert torch.equal(sample.patches.values, inputs["pixel_values"])
+
+
+def test_captions_are_learnt(workload):
+    model = workload.build_model(from_scratch=True, load_kwargs={}).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    losses = []
+    for batch, _ in zip(workload.batches("pretrain"), range(25), strict=False):
+        optimizer.zero_grad()
+        loss = workload.loss(model, batch)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss))
+    assert sum(losses[-5:]) / 5 < 0.5 * sum(losses[:5]) / 5
+
+
+# --- inference -----------------------------------------------------------------------------------------------
+
+
+def test_requests_are_all_the_same_work(workload):
+    lengths = {
+        request.inputs["input_ids"].shape for request, _ in zip(workload.requests(), range(20), strict=False)
+    }
+    assert len(lengths) == 1
+    request = next(workload.requests())
+    assert (request.samples, request.expected_tokens) == (2, 6)
+
+
+def test_a_request_is_seen_filled_in_and_decoded(workload, model):
+    windows, request = Windows(), next(workload.requests())
+    out = workload.generate(model, request, windows)
+    tokens = request.inputs["input_ids"].numel()
+    assert windows.names == [
+        ("prefill", tokens, 2),
+        ("prefill/encode_images", 0, 2),
+        ("decode", 4, 2),
+        ("decode/token", 2, 2),
+        ("decode/token", 2, 2),
+    ]
+    assert (out.samples, out.tokens, out.outputs.shape) == (2, 6, (2, 3))
+
+
+def test_greedy_tokens_are_those_of_transformers_generate(workload, model):
+    request = next(workload.requests())
+    ours = workload.generate(model, request, Windows()).outputs
+    theirs = model.generate(
+        **request.inputs, do_sample=False, min_new_tokens=3, max_new_tokens=3, eos_token_id=None
+    )
+    assert torch.equal(ours, theirs[:, -3:])
+
+
+def test_answers_do_not_depend_on_what_else_is_asked(workload, model):
+    scenes = easy_vqa.load()
+    tokenizer = nano_vl.tokenizer(scenes.texts())
+    prompts = Prompts(tokenizer, nano_vl.image_processor(), nano_vl.config(tokenizer))
+    samples = [
+        prompts.asked(scene, question) for scene in scenes.held_out[:3] for question in scene.questions[:3]
+    ]
+    together = answers(model, prompts, samples, "cpu")
+    longest = max(len(sample.pair.completion) for sample in samples)
+    assert longest >= 2
+    alone = [answers(model, prompts, [sample, *samples], "cpu")[0] for sample in samples]
+    assert together == alone
+
+
+def test_quality_tells_what_answers_are_worth_and_shows_them(workload, model):
+    quality = workload.quality(model, "finetune")
+    assert set(quality) == {"PPL", "PPL_floor", "vqa_accuracy", "vqa_accuracy_floor"}
+    assert quality["vqa_accuracy"].n == quality["vqa_accuracy_floor"].n == 12
+    assert quality["vqa_accuracy"].value < 0.2, "nothing was learnt"
+    assert 0.1 < quality["vqa_accuracy_floor"].value < 0.7
+    assert quality["PPL"].value > quality["PPL_floor"].value
+    picture = Image.open(io.BytesIO(workload.artifacts(model, "finetune")["answers.png"]))
+    assert picture.width == 4 * 228
+    assert set(workload.quality(model, "pretrain")) == {"PPL", "PPL_floor"}
+    assert workload.artifacts(model, "pretrain") == {}
+
+
+def test_what_was_taught_last_is_what_inference_is_scored_on(workload, model):
+    captions_only = workload_of(stages={name: STAGES[name] for name in ("pretrain", "infer")})
+    assert "captions" in captions_only.quality(model, "infer")["PPL"].note
+    assert "answers" in workload.quality(model, "infer")["PPL"].note
+
+
+# --- a user's own --------------------------------------------------------------------------------------------
+
+
+def test_questions_of_a_users_own(shapes):
+    workload = workload_of(data=str(shapes))
+    assert workload.facts["data_pictures"] == 20
+    assert [flag.name for flag in workload.flags] == ["data_without_captions"]
+    model = workload.build_model(from_scratch=True, load_kwargs={})
+    for stage in ("pretrain", "finetune"):
+        assert torch.isfinite(workload.loss(model, next(workload.batches(stage))))
+    request = next(workload.requests())
+    assert len({tuple(grid.tolist()) for grid in request.inputs["image_grid_thw"]}) == 1
+    assert workload.quality(model, "finetune")["vqa_accuracy"].n == 4
+
+
+def test_a_picture_that_cannot_be_read_is_named(shapes):
+    for file in shapes.glob("*.png"):
+        file.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"\d+\.png cannot be read as a picture"):
+        next(workload_of(data=str(shapes)).batches("finetune"))
+
+
+# --- saved models --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(tmp_path, workload):
+    """A folder as a processor and a model are saved."""
+    scenes = easy_vqa.load()
+    nano_vl.tokenizer(scenes.texts()).save_pretrained(tmp_path)
+    nano_vl.image_processor().save_pretrained(tmp_path)
+    workload.build_model(from_scratch=True, load_kwargs={}).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_saved_model_answers_as_before(saved, workload, model):
+    loaded = workload_of(str(saved))
+    assert loaded.facts["model_sha256"]
+    again = loaded.build_model(from_scratch=False, load_kwargs={}).eval()
+    request = next(workload.requests())
+    assert torch.equal(next(loaded.requests()).inputs["input_ids"], request.inputs["input_ids"])
+    given, expected = (m(**request.inputs).logits for m in (again, model))
+    torch.testing.assert_close(given, expected)
+    bf16 = loaded.build_model(from_scratch=False, load_kwargs={"dtype": torch.bfloat16})
+    assert bf16.dtype == torch.bfloat16
+    assert torch.isfinite(workload.loss(bf16, next(loaded.batches("finetune"))))
+
+
+def test_a_saved_composition_is_put_together_again(saved, workload):
+    model = with_attention(workload.build_model(from_scratch=True, load_kwargs={}), "mqa").eval()
+    model.save_pretrained(saved)
+    with pytest.raises(ValueError, match="eflm"):
+        AutoModelForImageTextToText.from_pretrained(saved)
+    loaded = workload_of(str(saved))
+    request = next(loaded.requests())
+    again = loaded.build_model(from_scratch=False, load_kwargs={}).eval()
+    torch.testing.assert_close(again(**request.inputs).logits, model(**request.inputs).logits)
+    with pytest.raises(ModelError, match="pretrained anew"):
+        loaded.build_model(from_scratch=True, load_kwargs={})
+
+
+def test_larger_pictures_are_scaled_down(saved):
+    workload = workload_of(str(saved), max_pixels=1024)
+    assert next(workload.batches("finetune")).inputs["image_grid_thw"].tolist() == [[1, 4, 4]] * 4
+
+
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("tokenizer", "brings no tokenizer"), ("preprocessor", "brings no image processor")],
+)
+def test_a_part_that_is_missing_is_named(saved, missing, words):
+    for file in saved.glob(f"{missing}*"):
+        file.unlink()
+    with pytest.raises(ModelError, match=words):
+        workload_of(str(saved))
+
+
+def test_another_kind_of_model_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]})
+    )
+    with pytest.raises(ModelError, match=r"is a qwen2, and the modality qwen2\.5-vl takes qwen2_5_vl only"):
+        workload_of(str(tmp_path))
