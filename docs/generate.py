@@ -1,4 +1,5 @@
-"""Writes the reference pages from the code: hooks.md from the hook specs, plugins.md from the cards, cli.md from click.
+"""Writes the reference pages from the code: hooks.md from the hook specs, plugins.md and techniques.md from the cards,
+cli.md from click.
 
 Run by `make docs`; tests/docs/test_reference.py holds the pages in sync. Imports no torch.
 """
@@ -17,6 +18,7 @@ import click
 from eflm import contracts, hookspecs, load_plugins
 from eflm.cli import COMMANDS, main
 from eflm.compose import config_class
+from eflm.coverage import Cell, cells
 from eflm.measure import record
 from eflm.registry import OWN_DISTRIBUTION, Entry, Registry
 from eflm.stages.options import OPTIONS
@@ -313,6 +315,40 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
+# --- techniques.md ----------------------------------------------------------------------------------------
+
+
+def techniques() -> str:
+    """A table a kind, technique × modality, with the reason for every cell that cannot be."""
+    registry = _builtins()
+    found = list(cells(registry))
+    modalities = list(dict.fromkeys(cell.modality for cell in found))
+    parts = [
+        NOTICE,
+        "# Technique × modality",
+        "What can be put into which modality, decided from the cards. A test runs every ✓ on the modality's first\n"
+        "preset and holds every number to the reason below. A particular model may still be refused, in words.",
+    ]
+    reasons: dict[str, int] = {}
+    for kind in dict.fromkeys(cell.kind for cell in found):
+        of_kind = [cell for cell in found if cell.kind == kind]
+        rows = [
+            (f"`{name}`", *(_cell(cell, reasons) for cell in of_kind if cell.technique == name))
+            for name in dict.fromkeys(cell.technique for cell in of_kind)
+        ]
+        parts += [f"## {kind.capitalize()}", _table((kind, *(f"`{name}`" for name in modalities)), rows)]
+    parts += ["## Notes", "\n".join(f"{number}. {reason}" for reason, number in reasons.items())]
+    return "\n\n".join(parts) + "\n"
+
+
+def _cell(cell: Cell, reasons: dict[str, int]) -> str:
+    if cell.refusal is None and not cell.settings:
+        return "✓"
+    settings = " ".join(f"`--set {name}={value}`" for name, value in cell.settings.items())
+    number = reasons.setdefault(cell.refusal or f"With {settings}.", len(reasons) + 1)
+    return f"✓ ({number})" if cell.refusal is None else f"({number})"
+
+
 # --- cli.md -----------------------------------------------------------------------------------------------
 
 
@@ -343,7 +379,12 @@ def _help(context: click.Context) -> str:
 
 
 #: File name -> what generates it.
-PAGES: dict[str, Callable[[], str]] = {"hooks.md": hooks, "plugins.md": plugins, "cli.md": cli}
+PAGES: dict[str, Callable[[], str]] = {
+    "hooks.md": hooks,
+    "plugins.md": plugins,
+    "techniques.md": techniques,
+    "cli.md": cli,
+}
 
 
 def write() -> None:

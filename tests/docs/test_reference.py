@@ -32,7 +32,7 @@ def hooks() -> list[str]:
     return [name for name, hook in vars(hookspecs).items() if hasattr(hook, f"{hookspecs.PROJECT}_spec")]
 
 
-@pytest.mark.parametrize("name", ["hooks.md", "plugins.md", "cli.md"])
+@pytest.mark.parametrize("name", ["hooks.md", "plugins.md", "techniques.md", "cli.md"])
 def test_a_generated_page_is_in_sync(name):
     pages = generator().PAGES
     assert name in pages
@@ -83,7 +83,7 @@ def test_every_provenance_is_explained():
 
 
 def test_every_flag_is_explained():
-    sources = [file for room in ("core", "plugins") for file in (ROOT / room).rglob("*.py")]
+    sources = [file for room in ("core", "plugins", "plugins_vision") for file in (ROOT / room).rglob("*.py")]
     flags = {
         name for file in sources for name in re.findall(r'\bFlag\(\s*name="(\w+)"', file.read_text("utf-8"))
     }
