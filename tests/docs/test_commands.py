@@ -54,7 +54,7 @@ def commands() -> list[tuple[str, str]]:
 
 RUN = [(page, command) for page, command in commands() if command not in EXCLUDED]
 #: What makes a command several runs, or a first run that has something to train: words in it.
-SLOW = ("eflm compare", "--model sd3.5", "--model dit")
+SLOW = ("eflm compare", "--model sd3.5", "--model dit", "--model qwen2.5-vl")
 
 
 @pytest.fixture(scope="module")

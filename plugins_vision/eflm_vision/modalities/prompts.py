@@ -7,6 +7,7 @@ image processor and the tokenizer are called by themselves.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -57,6 +58,8 @@ class Prompts:
             for clip in (False, True)
         }
         pad = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+        # The same few questions are asked of many pictures.
+        self._ids = lru_cache(maxsize=4096)(self._tokenised)
         self.pad_token_id: int = next((i for i in pad if i is not None), 0)
 
     # --- samples --------------------------------------------------------------------------------------
@@ -83,10 +86,14 @@ class Prompts:
         frames, rows, columns = patches.grid
         place = self._places[scene.clip]
         merged = frames * rows * columns // self._processor.merge_size**2
-        tokens = self.tokenizer(
-            [prompt.replace(place, place * merged, 1), completion], add_special_tokens=False
-        )["input_ids"]
-        return Sample(patches=patches, pair=TokenPair(tokens[0], [*tokens[1], self.tokenizer.eos_token_id]))
+        pair = TokenPair(
+            self._ids(prompt.replace(place, place * merged, 1)),
+            [*self._ids(completion), self.tokenizer.eos_token_id],
+        )
+        return Sample(patches=patches, pair=pair)
+
+    def _tokenised(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def patches(self, scene: Scene) -> Patches:
         """DataError for a file that is no picture."""
