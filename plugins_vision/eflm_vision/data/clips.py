@@ -70,11 +70,10 @@ def _read(file: Path, size: int, frames: int) -> Tensor:
             raise DataError(
                 f"{file} has {len(times)} frames, and {frames} are asked for; leave it out, or set wan2.1.frames lower"
             )
-        wanted = evenly(times, frames)
-        kept = {
-            row: squared(picture(), size) for row, (_, picture) in enumerate(shown(file)) if row in set(wanted)
-        }
-    return torch.stack([kept[row] for row in wanted])
+        rows = evenly(times, frames)
+        wanted = set(rows)
+        kept = {row: squared(make(), size) for row, (_, make) in enumerate(shown(file)) if row in wanted}
+    return torch.stack([kept[row] for row in rows])
 
 
 def evenly(times: Sequence[int], count: int) -> list[int]:
@@ -89,7 +88,7 @@ def evenly(times: Sequence[int], count: int) -> list[int]:
 
 
 def _shown_of_picture(file: Path) -> Iterator[tuple[int, Any]]:
-    """Each frame's time in milliseconds, and what makes a picture of it while it is at hand."""
+    """Each frame's time in milliseconds, and what makes a picture of it before the next frame is taken."""
     time = 0
     with Image.open(file) as opened:
         for row in range(getattr(opened, "n_frames", 1)):

@@ -32,9 +32,11 @@ def load(folder: Path, *, size: int) -> Pictures:
     found = described(folder)
     for file, _ in found:
         if file.suffix.lower() in VIDEOS:
-            raise DataError(f"{file} is a clip, and this model learns from pictures; wan2.1 learns from clips")
+            raise DataError(
+                f"{file} is a clip, and this model learns from pictures; wan2.1 learns from clips"
+            )
     classes = tuple(sorted({label for _, label in found}))
-    pixels = torch.stack([_read(file, size) for file, _ in found])
+    pixels = torch.stack([read(file, size) for file, _ in found])
     labels = torch.tensor([classes.index(label) for _, label in found])
     return Pictures(name=folder.name, pixels=pixels, labels=labels, classes=classes)
 
@@ -76,7 +78,8 @@ def _listed(folder: Path, metadata: Path) -> list[tuple[Path, str]]:
     return found
 
 
-def _read(file: Path, size: int) -> Tensor:
+def read(file: Path, size: int) -> Tensor:
+    """`squared` of a file. Raises DataError where it cannot be read."""
     try:
         with Image.open(file) as opened:
             return squared(opened, size)

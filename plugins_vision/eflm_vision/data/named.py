@@ -5,14 +5,38 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
+
 from eflm import DataError
 from eflm_vision.data import clips as folder_of_clips
-from eflm_vision.data import digits, folder, photos
+from eflm_vision.data import digits, easy_vqa, folder, photos
 from eflm_vision.data.captioned import Captioned, moving
 from eflm_vision.data.pictures import Pictures
 
+
+def _shapes(size: int) -> Pictures:
+    """easy-VQA's pictures of which both colour and shape are known, each under its caption, split as it splits them."""
+    scenes = easy_vqa.load()
+    classes = tuple(
+        f"a {colour} {shape}" for colour in sorted(easy_vqa.COLOURS) for shape in sorted(easy_vqa.SHAPES)
+    )
+    known = [scene for scene in scenes.train + scenes.held_out if scene.caption in classes]
+    held_out = {scene.file for scene in scenes.held_out}
+    return Pictures(
+        name=scenes.name,
+        pixels=torch.stack([folder.read(scene.file, size) for scene in known]),
+        labels=torch.tensor([classes.index(scene.caption) for scene in known]),
+        classes=classes,
+        apart=torch.tensor([scene.file in held_out for scene in known]),
+    )
+
+
 #: The built-in sets of pictures, read at the side that is asked for or at a side of their own.
-PICTURES: Mapping[str, Callable[[int], Pictures]] = {"digits": lambda _size: digits.load(), "photos": photos.load}
+PICTURES: Mapping[str, Callable[[int], Pictures]] = {
+    "digits": lambda _size: digits.load(),
+    "photos": photos.load,
+    "easy-vqa": _shapes,
+}
 #: The built-in sets of clips, and whose pictures move in them.
 CLIPS: Mapping[str, str] = {"moving-digits": "digits"}
 

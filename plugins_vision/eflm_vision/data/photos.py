@@ -12,8 +12,8 @@ from eflm_vision.data.pictures import Pictures
 CAPTIONS = ("a photo of a chinese tower", "a photo of a dahlia")
 #: Side of a piece, and how far apart pieces begin, in pixels; the photos are 640 wide and 427 high.
 SIDE, STRIDE = 64, 16
-#: The columns that are held out. They cross the tower and the flower, and what stands beside them.
-HELD_OUT = (240, 368)
+#: Where the columns that are held out begin and end: a part of the tower and of the flower, and what is beside them.
+HELD_OUT = (128, 240)
 
 
 def load(size: int) -> Pictures:
@@ -25,9 +25,10 @@ def load(size: int) -> Pictures:
     pieces, labels, apart = [], [], []
     for label, photo in enumerate(photos):
         pixels = torch.tensor(photo).permute(2, 0, 1).float() / 127.5 - 1
-        width = pixels.shape[-1]
-        for first, last, held_out in ((0, HELD_OUT[0], False), (*HELD_OUT, True), (HELD_OUT[1], width, False)):
-            found = pixels[:, :, first:last].unfold(1, SIDE, STRIDE).unfold(2, SIDE, STRIDE)
+        begin, end = HELD_OUT
+        left, band, right = pixels.split([begin, end - begin, pixels.shape[-1] - end], dim=2)
+        for part, held_out in ((left, False), (band, True), (right, False)):
+            found = part.unfold(1, SIDE, STRIDE).unfold(2, SIDE, STRIDE)
             found = found.permute(1, 2, 0, 3, 4).flatten(0, 1)
             pieces.append(F.interpolate(found, (size, size), mode="bilinear", antialias=True).clamp(-1, 1))
             labels += [label] * len(found)

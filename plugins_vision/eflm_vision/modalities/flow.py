@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eflm import UsageError
 from eflm.contracts import Batch, Generated, Phase, WorkloadRequest
 from eflm_schemas import Flag, Metric
 from eflm_vision.data import named
@@ -75,6 +76,11 @@ class FlowWorkload:
         pipe = None if saved is None else family.pipeline.from_pretrained(saved, transformer=None)
         own = (SIDE, FRAMES) if pipe is None else family.sizes(pipe, self._config())
         side, frames = options.resolution or own[0], options.frames or own[1]
+        if family.clips and frames % 4 != 1:
+            raise UsageError(
+                f"clips of {frames} frames cannot be: the autoencoder takes one frame, and then four at a time; set "
+                f"frames to {frames // 4 * 4 + 1} or {frames // 4 * 4 + 5}"
+            )
         self._data = (
             named.clips(request.data, size=side, frames=frames)
             if family.clips
