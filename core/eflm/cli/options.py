@@ -60,7 +60,11 @@ _RUN_OPTIONS = (
         multiple=True,
         help="A setting; may be repeated.",
     ),
-    click.option("--data", metavar="PATH", help="A file or folder instead of the built-in data."),
+    click.option(
+        "--data",
+        metavar="PATH",
+        help="A file, a folder, or a built-in set by its name, instead of the default data.",
+    ),
     click.option("--seed", type=int, default=0, show_default=True),
     click.option(
         "--precision",

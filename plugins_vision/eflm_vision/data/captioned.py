@@ -8,7 +8,7 @@ import torch
 from attrs import evolve, frozen
 from torch import Tensor
 
-from eflm_vision.data.pictures import Pictures
+from eflm_vision.data.pictures import Pictures, split_rows
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 #: How a digit moves over its clip: rows and columns a frame.
@@ -19,7 +19,8 @@ MOVES = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}
 class Captioned:
     """`pixels`: (N, channels, height, width), or (N, frames, channels, height, width), in [-1, 1].
 
-    `labels`: (N,), indices of `captions`; `subjects`: what each caption shows, for a judge to tell.
+    `labels`: (N,), indices of `captions`; `subjects`: what each caption shows, for a judge to tell; `apart`: as
+    pictures have it.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Captioned:
     labels: Tensor
     captions: tuple[str, ...]
     subjects: tuple[int, ...]
+    apart: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -44,7 +46,12 @@ class Captioned:
 
     def made_anew(self, pixels: Tensor, labels: Tensor) -> Captioned:
         """Other samples of the same captions, such as generated ones."""
-        return evolve(self, pixels=pixels, labels=labels)
+        return evolve(self, pixels=pixels, labels=labels, apart=None)
+
+    def split(self) -> tuple[Captioned, Captioned]:
+        """(train, held out), the same whatever the run's seed."""
+        train, rest = split_rows(len(self), self.apart)
+        return self.subset(train), self.subset(rest)
 
     def frames(self) -> Pictures:
         """Every picture, or every frame, with its subject."""
@@ -61,7 +68,7 @@ class Captioned:
         if self.pixels.ndim == 4:
             return self.frames()
         rows = torch.arange(len(self))
-        return evolve(self, pixels=self.pixels[rows, rows % self.pixels.shape[1]]).frames()
+        return self.made_anew(self.pixels[rows, rows % self.pixels.shape[1]], self.labels).frames()
 
     def negative(self) -> Captioned:
         """The same with light and dark exchanged: another style, which fine-tuning has to learn."""
@@ -78,6 +85,7 @@ def captioned(pictures: Pictures) -> Captioned:
         labels=pictures.labels,
         captions=captions,
         subjects=tuple(range(len(captions))),
+        apart=pictures.apart,
     )
 
 
@@ -105,4 +113,5 @@ def moving(pictures: Pictures, size: int, frames: int, seed: int = 0) -> Caption
         labels=still.labels * len(MOVES) + ways,
         captions=captions,
         subjects=tuple(index // len(MOVES) for index in range(len(captions))),
+        apart=pictures.apart,
     )

@@ -7,7 +7,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from eflm import DataError
-from eflm_vision.data.folder import SUFFIXES
+from eflm_vision.data.folder import PICTURES as SUFFIXES
 from eflm_vision.data.pictures import split_rows
 from eflm_vision.data.scenes import Question, Scene, Scenes
 

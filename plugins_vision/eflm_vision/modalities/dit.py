@@ -8,14 +8,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from attrs import evolve
 from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 
 from eflm import ModelError
 from eflm.contracts import Batch, Generated, Phase, WorkloadRequest
 from eflm_schemas import Flag, Metric
-from eflm_vision.data import digits, folder
+from eflm_vision.data import named
 from eflm_vision.hosts.diffusion import DiffusionHost, auxiliary_loss
 from eflm_vision.modalities.denoise import denoise, guided, input_dtype, untimed
 from eflm_vision.modalities.options import DitOptions
@@ -52,7 +51,7 @@ class DitWorkload:
         self.host = DiffusionHost()
         self._request, self._options, self._saved = request, options, saved
         size, channels = (saved.size, saved.channels) if saved else SHAPES[request.model][4:]
-        found = digits.load() if request.data is None else folder.load(request.data, size=size)
+        found = named.pictures(request.data, size=size)
         self._pictures = found.fitted(channels, size)
         if saved is not None and saved.classes != len(found.classes):
             raise ModelError(
@@ -162,9 +161,8 @@ class DitWorkload:
 
     def quality(self, model: nn.Module, stage: str) -> Mapping[str, Metric]:
         """FD and class_accuracy of generated pictures, with the real ones' beside them, and the validation loss."""
-        pixels, labels = self._generated(model)
-        self._evaluated = evolve(self._pictures, pixels=pixels, labels=labels)
-        how = f"{len(pixels)} generated pictures, {self._options.denoising_steps} steps"
+        self._evaluated = self._pictures.made_anew(*self._generated(model))
+        how = f"{len(self._evaluated)} generated pictures, {self._options.denoising_steps} steps"
         return {
             **picture_scores(self._judge, self._train, self._held_out, self._evaluated, how),
             "validation_loss": self._validation_loss(model),

@@ -8,7 +8,6 @@ from functools import cached_property
 from torch import Tensor
 
 from eflm_vision.data.captioned import Captioned
-from eflm_vision.data.pictures import split_rows
 from eflm_vision.quality.judge import Judge, train
 
 
@@ -16,7 +15,7 @@ class Domain:
     """The samples of one stage, split the same way in every run; `encode` makes latents of pixels."""
 
     def __init__(self, data: Captioned, encode: Callable[[Tensor], Tensor]) -> None:
-        self.train, self.held_out = (data.subset(rows) for rows in split_rows(len(data)))
+        self.train, self.held_out = data.split()
         self._encode = encode
 
     @cached_property

@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eflm import UsageError
 from eflm.contracts import Batch, Generated, Phase, WorkloadRequest
 from eflm_schemas import Flag, Metric
-from eflm_vision.data import digits, folder
-from eflm_vision.data.captioned import captioned, moving
+from eflm_vision.data import named
+from eflm_vision.data.captioned import captioned
 from eflm_vision.hosts.diffusion import DiffusionHost, auxiliary_loss
 from eflm_vision.hosts.recipe import load_transformer
 from eflm_vision.modalities.denoise import denoise, guided, input_dtype, untimed
@@ -75,17 +76,21 @@ class FlowWorkload:
         pipe = None if saved is None else family.pipeline.from_pretrained(saved, transformer=None)
         own = (SIDE, FRAMES) if pipe is None else family.sizes(pipe, self._config())
         side, frames = options.resolution or own[0], options.frames or own[1]
-        found = digits.load() if request.data is None else folder.load(request.data, size=side)
+        if family.clips and frames % 4 != 1:
+            raise UsageError(
+                f"clips of {frames} frames cannot be: the autoencoder takes one frame, and then four at a time; set "
+                f"frames to {frames // 4 * 4 + 1} or {frames // 4 * 4 + 5}"
+            )
         self._data = (
-            moving(found.fitted(3, side // 2), side, frames)
+            named.clips(request.data, size=side, frames=frames)
             if family.clips
-            else captioned(found.fitted(3, side))
+            else captioned(named.pictures(request.data, size=side).fitted(3, side))
         )
         self._pipe: Any = family.nano(self._data) if pipe is None else pipe
         self._pipe.set_progress_bar_config(disable=True)
         self._pipe.to(request.device)
-        # The embedded data changes style for fine-tuning; a user's own stays as it is.
-        changed = self._data.negative() if request.data is None else self._data
+        # A built-in set changes style for fine-tuning; a user's own data stays as it is.
+        changed = self._data.negative() if named.built_in(request.data) else self._data
         self._domains = {
             "pretrain": Domain(self._data, self._encoded),
             "finetune": Domain(changed, self._encoded),

@@ -45,7 +45,7 @@ def test_a_folder_of_folders_is_sorted_by_class(tmp_path):
     for number in range(6):
         painted(tmp_path, f"red/{number}.png", (255, 0, 0))
         painted(tmp_path, f"blue/{number}.jpg", (0, 0, 255))
-    found = folder.load(str(tmp_path), size=4)
+    found = folder.load(tmp_path, size=4)
     assert found.classes == ("blue", "red")
     assert found.pixels.shape == (12, 3, 4, 4)
     red = found.pixels[found.labels == 1]
@@ -58,7 +58,7 @@ def test_metadata_names_what_pictures_show(tmp_path):
         painted(tmp_path, f"{number}.png", (number, 0, 0))
         lines.append({"file_name": f"{number}.png", "text": "odd" if number % 2 else "even"})
     (tmp_path / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)) + "\n\n")
-    found = folder.load(str(tmp_path), size=8)
+    found = folder.load(tmp_path, size=8)
     assert found.classes == ("even", "odd")
     assert found.labels.tolist() == [0, 1] * 5
 
@@ -66,14 +66,14 @@ def test_metadata_names_what_pictures_show(tmp_path):
 @pytest.mark.parametrize(
     ("metadata", "words"),
     [
-        (None, "holds 0 pictures"),
+        (None, "holds 0 pictures or clips"),
         ('{"file_name": "0.png"}', "line 1 .* must hold file_name and one of label, text, caption"),
         ('{"file_name": "0.png", "text": "a"}\nnonsense', "line 2"),
         ('{"file_name": "gone.png", "text": "a"}', "names gone.png, and there is no such file"),
         ("\n".join(['{"file_name": "bad.png", "text": "a"}'] * 10), "bad.png cannot be read as a picture"),
         (
             '{"file_name": "0.png", "text": "a"}',
-            "holds 1 pictures with a label or caption, and 10 are the least",
+            "holds 1 pictures or clips with a label or caption, and 10 are the least",
         ),
     ],
 )
@@ -83,9 +83,19 @@ def test_a_folder_that_cannot_be_used_says_why(tmp_path, metadata, words):
     if metadata is not None:
         (tmp_path / "metadata.jsonl").write_text(metadata)
     with pytest.raises(DataError, match=words):
-        folder.load(str(tmp_path), size=8)
+        folder.load(tmp_path, size=8)
 
 
-def test_no_folder_is_said_to_be_none(tmp_path):
-    with pytest.raises(DataError, match="is no folder"):
-        folder.load(str(tmp_path / "nowhere"), size=8)
+def test_what_is_transparent_is_white(tmp_path):
+    for number in range(10):
+        painted(tmp_path, f"clear/{number}.png", (0, 0, 0))
+        Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / "clear" / f"{number}.png")
+    assert (folder.load(tmp_path, size=8).pixels == 1).all()
+
+
+def test_a_model_of_pictures_refuses_clips(tmp_path):
+    painted(tmp_path, "a/0.png", (0, 0, 0))
+    for number in range(10):
+        (tmp_path / "a" / f"{number}.mp4").touch()
+    with pytest.raises(DataError, match=r"0.mp4 is a clip, and this model learns from pictures; wan2.1"):
+        folder.load(tmp_path, size=8)

@@ -11,7 +11,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, StableDiffusion3Pipeline,
 from PIL import Image
 
 import eflm
-from eflm import ModelError
+from eflm import ModelError, UsageError
 from eflm.contracts import WorkloadRequest
 from eflm.stages.options import FinetuneOptions, InferOptions, PretrainOptions
 from eflm_plugins.adapters.options import LoraOptions
@@ -43,9 +43,9 @@ def family(request):
     return request.param
 
 
-def workload_of(family, model=None, seed=0, stages=STAGES, **options):
+def workload_of(family, model=None, seed=0, stages=STAGES, data=None, **options):
     request = WorkloadRequest(
-        model=model or f"{family}-nano", data=None, stages=stages, seed=seed, device="cpu"
+        model=model or f"{family}-nano", data=data, stages=stages, seed=seed, device="cpu"
     )
     options = {"denoising_steps": 2, "guidance_scale": 2.0, "eval_samples": 10} | options
     return MODALITIES[family](FlowOptions(**options)).prepare(request)
@@ -139,6 +139,49 @@ def test_quality_tells_and_shows(family):
     assert "negatives" in quality["FD"].note
     (name, content), *_ = workload.artifacts(model, "finetune").items()
     assert Image.open(io.BytesIO(content)).format == {"samples.png": "PNG", "samples.gif": "GIF"}[name]
+
+
+@pytest.mark.parametrize(("data", "captions"), [("photos", 2), ("easy-vqa", 24)])
+def test_built_in_sets_are_learnt_and_judged_by_name(data, captions):
+    workload = workload_of("sd3.5", data=data, eval_samples=48)
+    assert workload.facts["data_captions"] == captions
+    assert workload.facts["data"] in ("scikit-learn photos", "easy-VQA 1.0")
+    model = model_of(workload)
+    assert torch.isfinite(workload.loss(model, next(workload.batches("pretrain"))))
+    domain = workload._domains["pretrain"]
+    assert len(domain.train.captions) == captions
+    quality = workload.quality(model, "pretrain")
+    assert quality["class_accuracy_real"].value > {"photos": 0.9, "easy-vqa": 0.5}[data]
+    assert quality["FD"].value > quality["FD_floor"].value > 0
+    assert torch.equal(workload._domains["finetune"].train.pixels, -domain.train.pixels)
+
+
+def test_clips_from_files_are_learnt_as_they_are(tmp_path):
+    """Two colours, in videos and in moving pictures; the judge tells the captions apart, and generation gives clips."""
+    for number in range(20):
+        name, level = ("dusk", 220 - 5 * number) if number % 2 else ("dawn", 20 + 5 * number)
+        (tmp_path / name).mkdir(exist_ok=True)
+        pages = [Image.new("RGB", (24, 16), (level, level, level // (step + 1))) for step in range(7)]
+        pages[0].save(tmp_path / name / f"{number}.gif", save_all=True, append_images=pages[1:], duration=100)
+    workload = workload_of("wan2.1", data=str(tmp_path))
+    assert workload.facts["sample"] == "5 × 3 × 16 × 16"
+    assert workload.facts["data_captions"] == 2
+    assert workload._data.captions == ("dawn", "dusk")
+    assert workload._domains["finetune"].train.sha256() == workload._domains["pretrain"].train.sha256()
+    model = model_of(workload)
+    workload.loss(model, next(workload.batches("pretrain"))).backward()
+    quality = workload.quality(model, "pretrain")
+    assert {"class_accuracy", "temporal_consistency", "FD"} <= set(quality)
+    out = workload.generate(model, next(workload.requests()), Windows())
+    assert out.outputs.shape == (3, 5, 3, 16, 16)
+
+
+@pytest.mark.parametrize("frames", [2, 4, 6])
+def test_frames_are_as_the_autoencoder_takes_them(frames):
+    with pytest.raises(
+        UsageError, match=f"clips of {frames} frames cannot be: .* set frames to [15] or [59]"
+    ):
+        workload_of("wan2.1", frames=frames)
 
 
 def test_low_rank_adapters_fit(family):
