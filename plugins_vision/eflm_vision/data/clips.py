@@ -1,25 +1,34 @@
-"""`--data` for clips: a folder of videos or moving pictures, described as `folder.py` has it, for models of clips."""
+"""`--data` for clips: a folder of videos or moving pictures, described as `folder.py` has it, for models of clips.
+
+Vision-language models read single clips by `sampled`.
+"""
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from eflm import DataError
 from eflm_vision.data.captioned import Captioned
-from eflm_vision.data.folder import VIDEOS, described, squared
+from eflm_vision.data.folder import VIDEOS, described, flattened, squared
 
 #: Formats of pictures that may move.
 MOVING = (".gif", ".webp")
 #: What browsers take a frame of a GIF for that names no duration, in milliseconds.
 UNNAMED = 100
+#: Frames a second of a video that tells no times.
+UNTIMED = 25
+
+T = TypeVar("T")
 
 
 def holds_clips(folder: Path) -> bool:
@@ -62,21 +71,43 @@ def _moves(file: Path) -> bool:
 
 def _read(file: Path, size: int, frames: int) -> Tensor:
     """(frames, 3, size, size) in [-1, 1]."""
-    shown = _shown_of_video if file.suffix.lower() in VIDEOS else _shown_of_picture
+    times = _times(file)
+    if len(times) < frames:
+        raise DataError(
+            f"{file} has {len(times)} frames, and {frames} are asked for; leave it out, or set wan2.1.frames lower"
+        )
+    return torch.stack(_frames(file, evenly(times, frames), partial(squared, size=size)))
+
+
+def sampled(file: Path, most: int) -> tuple[list[Image.Image], float]:
+    """At most so many of a clip's frames, even in time, as they are, and the seconds from one to the next.
+
+    Raises DataError for what cannot be read.
+    """
+    times = _times(file)
+    count = min(most, len(times))
+    span = float(times[-1] - times[0]) if count > 1 else 1.0
+    return _frames(file, evenly(times, count), flattened), span / max(count - 1, 1)
+
+
+def _times(file: Path) -> list[Fraction]:
+    """When each frame begins, in seconds."""
     with _readable(file):
-        # Once for the times and once for the frames: a clip's frames at full size may not fit in memory.
-        times = [time for time, _ in shown(file)]
-        if len(times) < frames:
-            raise DataError(
-                f"{file} has {len(times)} frames, and {frames} are asked for; leave it out, or set wan2.1.frames lower"
-            )
-        rows = evenly(times, frames)
-        wanted = set(rows)
-        kept = {row: squared(make(), size) for row, (_, make) in enumerate(shown(file)) if row in wanted}
-    return torch.stack([kept[row] for row in rows])
+        return [time for time, _ in _shown(file)]
 
 
-def evenly(times: Sequence[int], count: int) -> list[int]:
+def _frames(file: Path, wanted: Sequence[int], use: Callable[[Image.Image], T]) -> list[T]:
+    """What `use` makes of the frames of these numbers.
+
+    Gone through once for the times and once for the frames: all of a clip's at full size may not fit in memory.
+    """
+    rows = set(wanted)
+    with _readable(file):
+        kept = {row: use(picture()) for row, (_, picture) in enumerate(_shown(file)) if row in rows}
+    return [kept[row] for row in wanted]
+
+
+def evenly(times: Sequence[Fraction | int], count: int) -> list[int]:
     """Which of the frames that begin at these ascending `times` are nearest to `count` instants, even in time."""
     first, span = times[0], times[-1] - times[0]
     rows = []
@@ -87,30 +118,37 @@ def evenly(times: Sequence[int], count: int) -> list[int]:
     return rows
 
 
-def _shown_of_picture(file: Path) -> Iterator[tuple[int, Any]]:
-    """Each frame's time in milliseconds, and what makes a picture of it before the next frame is taken."""
+def _shown(file: Path) -> Iterator[tuple[Fraction, Callable[[], Image.Image]]]:
+    """When each frame begins, in seconds, and what makes a picture of it while it is at hand."""
+    return _shown_of_video(file) if file.suffix.lower() in VIDEOS else _shown_of_picture(file)
+
+
+def _shown_of_picture(file: Path) -> Iterator[tuple[Fraction, Callable[[], Image.Image]]]:
     time = 0
     with Image.open(file) as opened:
         for row in range(getattr(opened, "n_frames", 1)):
             opened.seek(row)
             opened.load()
-            yield time, opened.copy
+            yield Fraction(time, 1000), opened.copy
             time += int(opened.info.get("duration", 0)) or UNNAMED
 
 
-def _shown_of_video(file: Path) -> Iterator[tuple[int, Any]]:
-    """The same; times are in the stream's own unit."""
+def _shown_of_video(file: Path) -> Iterator[tuple[Fraction, Callable[[], Image.Image]]]:
     import av
 
-    with av.open(str(file)) as container:
-        if not container.streams.video:
-            raise DataError(f"{file} holds no video")
-        for row, frame in enumerate(container.decode(video=0)):
-            # A phone stores what it saw, and the angle by which to turn it.
-            yield (
-                row if frame.pts is None else frame.pts,
-                lambda frame=frame: frame.to_image().rotate(frame.rotation, expand=True),
-            )
+    def upright(frame: Any) -> Image.Image:
+        # A phone stores what it saw, and the angle by which to turn it.
+        return frame.to_image().rotate(frame.rotation, expand=True)
+
+    try:
+        with av.open(str(file)) as container:
+            if not container.streams.video:
+                raise DataError(f"{file} holds no video")
+            for row, frame in enumerate(container.decode(video=0)):
+                begins = Fraction(row, UNTIMED) if frame.pts is None else frame.pts * frame.time_base
+                yield begins, partial(upright, frame)
+    except av.error.FFmpegError as error:
+        raise OSError(error) from error
 
 
 @contextmanager
@@ -118,6 +156,5 @@ def _readable(file: Path) -> Iterator[None]:
     """Says of what cannot be read that it is so."""
     try:
         yield
-    # FFmpeg's errors are of these kinds, each according to its cause.
-    except (OSError, ValueError, EOFError, UnidentifiedImageError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file} cannot be read as a clip: {error}") from error

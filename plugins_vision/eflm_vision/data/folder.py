@@ -80,19 +80,29 @@ def _listed(folder: Path, metadata: Path) -> list[tuple[Path, str]]:
 
 def read(file: Path, size: int) -> Tensor:
     """`squared` of a file. Raises DataError where it cannot be read."""
+    return squared(whole(file), size)
+
+
+def whole(file: Path) -> Image.Image:
+    """`flattened` of a file. Raises DataError where it cannot be read."""
     try:
         with Image.open(file) as opened:
-            return squared(opened, size)
+            return flattened(opened)
     except (OSError, UnidentifiedImageError) as error:
         raise DataError(f"{file} cannot be read as a picture: {error}") from error
 
 
-def squared(picture: Image.Image, size: int) -> Tensor:
-    """The middle square, scaled: (3, size, size) in [-1, 1]. What is transparent is white, as a page would show it."""
+def flattened(picture: Image.Image) -> Image.Image:
+    """In red, green and blue. What is transparent is white, as a page would show it."""
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    picture = picture.convert("RGB")
+    return picture.convert("RGB")
+
+
+def squared(picture: Image.Image, size: int) -> Tensor:
+    """The middle square, scaled: (3, size, size) in [-1, 1]."""
+    picture = flattened(picture)
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2
     square = picture.crop((left, top, left + side, top + side)).resize((size, size), Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""`--data` for vision-language models: questions and answers about pictures, a JSON object a line."""
+"""`--data` for vision-language models: questions and answers about pictures and clips, a JSON object a line."""
 
 from __future__ import annotations
 
@@ -7,36 +7,39 @@ from collections import defaultdict
 from pathlib import Path
 
 from eflm import DataError
-from eflm_vision.data.folder import PICTURES as SUFFIXES
+from eflm_vision.data.folder import PICTURES, VIDEOS
 from eflm_vision.data.pictures import split_rows
 from eflm_vision.data.scenes import Question, Scene, Scenes
 
-#: What a folder's own file is called, and the keys that may name a picture, in the order in which they are looked for.
-FILE, PICTURE = "questions.jsonl", ("image", "file_name")
+#: What a folder's own file is called, and the keys that may name what is asked about, in the order of looking.
+FILE, SEEN = "questions.jsonl", ("image", "video", "file_name")
 
 
 def load(path: str) -> Scenes:
     """The scenes of a .jsonl file, or of questions.jsonl in a folder; a fifth of the pictures is held out.
 
-    A line holds `image` (beside the file), `question` and `answer`, and perhaps `caption`. Lines about one picture are
-    one scene. Raises DataError, naming the line, for what cannot be read.
+    A line holds `image` or `video` (beside the file), `question` and `answer`, and perhaps `caption`. Lines about one
+    file are one scene. Raises DataError, naming the line, for what cannot be read.
     """
     file = Path(path) / FILE if Path(path).is_dir() else Path(path)
     questions: dict[Path, list[Question]] = defaultdict(list)
     captions: dict[Path, str] = {}
+    clips: set[Path] = set()
     for number, line in enumerate(_lines(file, path), 1):
         if not line.strip():
             continue
         where = f"line {number} of {file.name}"
         try:
             entry = json.loads(line)
-            picture = file.parent / next(entry[key] for key in PICTURE if key in entry)
+            picture = file.parent / next(entry[key] for key in SEEN if key in entry)
             questions[picture].append(Question(text=str(entry["question"]), answer=str(entry["answer"])))
         except (ValueError, TypeError, KeyError, StopIteration):
             raise DataError(
-                f"{where} must hold image, question and answer, not {line.strip()[:80]!r}"
+                f"{where} must hold image or video, question and answer, not {line.strip()[:80]!r}"
             ) from None
         _check(picture, where)
+        if "video" in entry:
+            clips.add(picture)
         if entry.get("caption"):
             captions[picture] = str(entry["caption"])
     if len(questions) < 2:
@@ -44,7 +47,12 @@ def load(path: str) -> Scenes:
             f"{path} asks about {len(questions)} pictures; at least two are needed, one to learn from and one held out"
         )
     scenes = [
-        Scene(file=picture, questions=tuple(asked), caption=captions.get(picture))
+        Scene(
+            file=picture,
+            questions=tuple(asked),
+            caption=captions.get(picture),
+            clip=picture in clips or picture.suffix.lower() in VIDEOS,
+        )
         for picture, asked in questions.items()
     ]
     train, held_out = (tuple(scenes[i] for i in rows.tolist()) for rows in split_rows(len(scenes)))
@@ -57,12 +65,15 @@ def _lines(file: Path, path: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"--data {path} cannot be read ({error}); questions come as a .jsonl file, or as {FILE} in a folder, with "
-            "image, question and answer in each line"
+            "image or video, question and answer in each line"
         ) from None
 
 
 def _check(picture: Path, where: str) -> None:
     if not picture.is_file():
         raise DataError(f"{where} names {picture.name}, and there is no such file beside it")
-    if picture.suffix.lower() not in SUFFIXES:
-        raise DataError(f"{where} names {picture.name}; pictures end with one of {', '.join(SUFFIXES)}")
+    known = PICTURES + VIDEOS
+    if picture.suffix.lower() not in known:
+        raise DataError(
+            f"{where} names {picture.name}; pictures and clips end with one of {', '.join(known)}"
+        )

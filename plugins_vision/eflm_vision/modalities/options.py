@@ -60,3 +60,6 @@ class QwenVlOptions:
     max_pixels: int | None = option(
         None, "larger pictures are scaled down to so many pixels; none: the model's own limit", ge=784
     )
+    frames: int = option(
+        8, "frames of a clip that the model sees, evenly spread over its time, at most", ge=1
+    )

@@ -12,15 +12,11 @@ from typing import Any
 
 import torch
 from attrs import frozen
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from eflm import DataError
-from eflm_plugins.data.batches import IGNORED, TokenPair, collate
+from eflm_plugins.data.batches import TokenPair, collate
+from eflm_vision.data import clips, folder
 from eflm_vision.data.scenes import Question, Scene
-
-#: Of one frame of a clip, where nothing says how long it is shown.
-SECONDS_PER_FRAME = 0.5
 
 
 @frozen(kw_only=True, eq=False)
@@ -30,6 +26,7 @@ class Patches:
     values: Tensor
     grid: tuple[int, int, int]
     clip: bool
+    seconds: float | None = None  #: of a clip, from one of its grid's frames to the next
 
 
 @frozen(kw_only=True, eq=False)
@@ -48,9 +45,11 @@ class Sample:
 class Prompts:
     """Makes samples with a model's own tokenizer and image processor. `config` is the whole model's."""
 
-    def __init__(self, tokenizer: Any, image_processor: Any, config: Any, instruction: str = "") -> None:
+    def __init__(
+        self, tokenizer: Any, image_processor: Any, config: Any, *, instruction: str = "", frames: int = 8
+    ) -> None:
         self.tokenizer, self._processor, self._config = tokenizer, image_processor, config
-        self._instruction = instruction
+        self._instruction, self._frames = instruction, frames
         ids = (config.vision_start_token_id, config.vision_end_token_id)
         self._start, self._end = tokenizer.convert_ids_to_tokens(list(ids))
         self._places = {
@@ -96,15 +95,27 @@ class Prompts:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def patches(self, scene: Scene) -> Patches:
-        """DataError for a file that is no picture."""
-        try:
-            with Image.open(scene.file) as opened:
-                picture = opened.convert("RGB")
-        except (OSError, UnidentifiedImageError) as error:
-            raise DataError(f"{scene.file} cannot be read as a picture: {error}") from error
-        found = self._processor([picture], return_tensors="pt")
-        frames, rows, columns = found["image_grid_thw"][0].tolist()
-        return Patches(values=found["pixel_values"], grid=(frames, rows, columns), clip=False)
+        """DataError for a file that is no picture, or no clip."""
+        if scene.clip:
+            return self._patches_of_clip(scene)
+        found = self._processor([folder.whole(scene.file)], return_tensors="pt")
+        _, rows, columns = found["image_grid_thw"][0].tolist()
+        return Patches(values=found["pixel_values"], grid=(1, rows, columns), clip=False)
+
+    def _patches_of_clip(self, scene: Scene) -> Patches:
+        """As many frames at a time as a patch is deep; the last one stands still where they do not come out even.
+
+        The image processor makes patches of a frame as deep as if it stood still; of those, each frame keeps its layer.
+        """
+        frames, seconds = clips.sampled(scene.file, self._frames)
+        deep, side = self._processor.temporal_patch_size, self._processor.patch_size
+        frames += [frames[-1]] * (-len(frames) % deep)
+        found = self._processor(frames, return_tensors="pt")
+        _, rows, columns = found["image_grid_thw"][0].tolist()
+        still = found["pixel_values"].view(-1, deep, rows * columns, 3, deep, side, side)
+        moving = still.diagonal(dim1=1, dim2=4).movedim(-1, 3)
+        values = moving.reshape(-1, 3 * deep * side * side)
+        return Patches(values=values, grid=(len(moving), rows, columns), clip=True, seconds=seconds * deep)
 
     # --- batches --------------------------------------------------------------------------------------
 
@@ -129,12 +140,12 @@ class Prompts:
             if seen:
                 inputs[pixels] = torch.cat([patches.values for patches in seen])
                 inputs[grid] = torch.tensor([patches.grid for patches in seen])
+        seconds = [s.patches.seconds for s in samples if s.patches.seconds is not None]
+        if seconds:
+            inputs["second_per_grid_ts"] = torch.tensor(seconds)
         return inputs
 
 
 def completions(samples: Sequence[Sample]) -> Tensor:
     """The answers' tokens in one row."""
     return torch.tensor([token for sample in samples for token in sample.pair.completion], dtype=torch.long)
-
-
-__all__ = ["IGNORED", "Patches", "Prompts", "Sample", "completions"]

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
@@ -19,7 +20,7 @@ from eflm.contracts import Batch, Generated, Phase, WorkloadRequest
 from eflm_plugins.data.batches import shuffled
 from eflm_plugins.modalities.perplexity import evaluated, floor, perplexity
 from eflm_schemas import Flag, Metric
-from eflm_vision.data import easy_vqa, vqa_file
+from eflm_vision.data import clips, easy_vqa, folder, vqa_file
 from eflm_vision.data.scenes import Question, Scene, Scenes, asked
 from eflm_vision.hosts.qwen_vl import QwenVlHost
 from eflm_vision.modalities import nano_vl
@@ -67,7 +68,9 @@ class QwenVlWorkload:
             self._config = nano_vl.config(tokenizer)
         else:
             tokenizer, processor, self._config = saved.tokenizer, saved.image_processor, saved.config
-        self._prompts = Prompts(tokenizer, processor, self._config, options.instruction)
+        self._prompts = Prompts(
+            tokenizer, processor, self._config, instruction=options.instruction, frames=options.frames
+        )
         self.flags: Sequence[Flag] = self._flags()
         self.facts: Mapping[str, Any] = {
             "data": scenes.name,
@@ -170,7 +173,7 @@ class QwenVlWorkload:
         if learnt == "pretrain":
             return found
         self._answered = [
-            Answered(file=scene.file, question=question.text, expected=question.answer, given=given)
+            Answered(scene=scene, question=question, given=given)
             for (scene, question), given in zip(
                 lessons, answers(model, self._prompts, held_out, self._request.device), strict=True
             )
@@ -183,8 +186,10 @@ class QwenVlWorkload:
         if self._learnt(stage) == "pretrain":
             return {}
         chosen = _spread(self._answered, SHOWN)
-        captions = [f"{a.question}\n{a.given}" + ("" if a.right else f" ({a.expected})") for a in chosen]
-        return {"answers.png": captioned([answer.file for answer in chosen], captions)}
+        captions = [
+            f"{a.question.text}\n{a.given}" + ("" if a.right else f" ({a.question.answer})") for a in chosen
+        ]
+        return {"answers.png": captioned([_look(answer.scene) for answer in chosen], captions)}
 
     def _learnt(self, stage: str) -> str:
         """ "pretrain" or "finetune": what the model has learnt by the end of a stage, or by itself before any."""
@@ -192,6 +197,11 @@ class QwenVlWorkload:
             return stage
         trained = [name for name in ("pretrain", "finetune") if name in self._request.stages]
         return trained[-1] if trained else "finetune"
+
+
+def _look(scene: Scene) -> Image.Image:
+    """A picture, or the first frame of a clip."""
+    return clips.sampled(scene.file, 1)[0][0] if scene.clip else folder.whole(scene.file)
 
 
 def _spread(samples: Sequence[T], limit: int) -> list[T]:

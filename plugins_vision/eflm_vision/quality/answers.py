@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from attrs import frozen
 
 from eflm_schemas import Metric
+from eflm_vision.data.scenes import Question, Scene
 from eflm_vision.quality.scores import evaluated
 
 
@@ -20,22 +20,21 @@ def normalised(answer: str) -> str:
 
 @frozen(kw_only=True)
 class Answered:
-    """A question about a file, the right answer, and the model's."""
+    """A question about a scene, and the model's answer."""
 
-    file: Path
-    question: str
-    expected: str
+    scene: Scene
+    question: Question
     given: str
 
     @property
     def right(self) -> bool:
-        return normalised(self.given) == normalised(self.expected)
+        return normalised(self.given) == normalised(self.question.answer)
 
 
 def answer_scores(answers: Sequence[Answered], majority: str) -> dict[str, Metric]:
     """vqa_accuracy, and its floor: saying the `majority` answer of training every time."""
     right = [answer.right for answer in answers]
-    always = [normalised(majority) == normalised(answer.expected) for answer in answers]
+    always = [normalised(majority) == normalised(answer.question.answer) for answer in answers]
     return {
         "vqa_accuracy": _share(right, f"greedy answers to {len(right)} held-out questions, exact match"),
         "vqa_accuracy_floor": _share(always, f"always {majority!r}, the most frequent answer of training"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -37,18 +36,16 @@ def clips(frames: Tensor, columns: int, frames_per_second: int = 8) -> bytes:
     return file.getvalue()
 
 
-def captioned(files: Sequence[Path], captions: Sequence[str], columns: int = 4) -> bytes:
+def captioned(pictures: Sequence[Image.Image], captions: Sequence[str], columns: int = 4) -> bytes:
     """Pictures with a few words under each -> a PNG file."""
     lines = 1 + max(caption.count("\n") for caption in captions)
     high, wide = CAPTIONED + lines * LINE + 3 * GAP, CAPTIONED + 2 * GAP
-    rows = -(-len(files) // columns)
+    rows = -(-len(pictures) // columns)
     page = Image.new("RGB", (columns * wide, rows * high), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(LINE - 2)
-    for number, (file, caption) in enumerate(zip(files, captions, strict=True)):
+    for number, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         left, top = number % columns * wide + GAP, number // columns * high + GAP
-        with Image.open(file) as opened:
-            picture = ImageOps.contain(opened.convert("RGB"), (CAPTIONED, CAPTIONED))
-        page.paste(picture, (left, top))
+        page.paste(ImageOps.contain(picture, (CAPTIONED, CAPTIONED)), (left, top))
         for line, text in enumerate(caption.split("\n")):
             pen.text((left, top + CAPTIONED + GAP + line * LINE), _fitted(text, font), "black", font)
     return _png(page)

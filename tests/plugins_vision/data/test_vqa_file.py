@@ -65,12 +65,12 @@ def test_the_hash_is_of_pictures_and_words(folder):
     [
         (
             {"image": "1.png", "question": "?"},
-            "line 2 of questions.jsonl must hold image, question and answer",
+            "line 2 of questions.jsonl must hold image or video, question and answer",
         ),
         ("no json", "line 2 of questions.jsonl must hold"),
         ("[1, 2]", "line 2 of questions.jsonl must hold"),
         (entry("missing"), "line 2 of questions.jsonl names missing.png, and there is no such file"),
-        (entry(1) | {"image": "questions.jsonl"}, "pictures end with one of"),
+        (entry(1) | {"image": "questions.jsonl"}, "pictures and clips end with one of"),
     ],
 )
 def test_a_line_that_is_wrong_is_named(folder, bad, words):

@@ -7,6 +7,7 @@ import json
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+import numpy
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -16,7 +17,8 @@ from eflm import DataError, ModelError
 from eflm.contracts import WorkloadRequest
 from eflm.stages.options import FinetuneOptions, InferOptions, PretrainOptions
 from eflm_plugins.data.batches import IGNORED
-from eflm_vision.data import easy_vqa
+from eflm_vision.data import clips, easy_vqa
+from eflm_vision.data.scenes import Scene
 from eflm_vision.modalities import nano_vl
 from eflm_vision.modalities.answering import answers
 from eflm_vision.modalities.options import QwenVlOptions
@@ -241,6 +243,87 @@ def test_a_picture_that_cannot_be_read_is_named(shapes):
         file.write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"\d+\.png cannot be read as a picture"):
         next(workload_of(data=str(shapes)).batches("finetune"))
+
+
+@pytest.fixture
+def moving(tmp_path):
+    """Twelve clips of five frames, a tenth of a second each, of a square that moves to the left or to the right."""
+    lines = []
+    for index in range(12):
+        way, frames = ("left", "right")[index % 2], []
+        for step in range(5):
+            frame = Image.new("RGB", (48, 32), "white")
+            left = 4 + 8 * (step if way == "right" else 4 - step)
+            ImageDraw.Draw(frame).rectangle((left, 12, left + 8, 20), fill=(20 * step, 0, 0))
+            frames.append(frame)
+        frames[0].save(tmp_path / f"{index}.gif", save_all=True, append_images=frames[1:], duration=100)
+        lines.append({"video": f"{index}.gif", "question": "which way does it move?", "answer": way})
+    (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    return tmp_path
+
+
+def test_clips_are_seen_frame_by_frame(moving):
+    workload = workload_of(data=str(moving), frames=4)
+    batch = next(workload.batches("finetune"))
+    assert batch.inputs["video_grid_thw"].tolist() == [[2, 4, 6]] * 4
+    assert (batch.inputs["mm_token_type_ids"] == 2).sum(1).tolist() == [2 * 4 * 6 // 4] * 4
+    # The first frame and the last are 0.4 s apart, with two between them, and a patch is two frames deep.
+    assert batch.inputs["second_per_grid_ts"].tolist() == pytest.approx([2 * 0.4 / 3] * 4)
+    model = workload.build_model(from_scratch=True, load_kwargs={})
+    assert torch.isfinite(workload.loss(model, batch))
+    request = next(workload.requests())
+    ours = workload.generate(model.eval(), request, Windows()).outputs
+    theirs = model.generate(
+        **request.inputs, do_sample=False, min_new_tokens=3, max_new_tokens=3, eos_token_id=None
+    )
+    assert torch.equal(ours, theirs[:, -3:])
+    quality = workload.quality(model, "finetune")
+    assert quality["vqa_accuracy"].n == 2
+    assert Image.open(io.BytesIO(workload.artifacts(model, "finetune")["answers.png"])).width == 4 * 228
+
+
+def test_a_clips_patches_hold_what_its_frames_show_at_their_places(moving):
+    """By loops, from the order that the model unfolds: frames, merged rows and columns, those within, then pixels."""
+    tokenizer = nano_vl.tokenizer(["x"])
+    processor = nano_vl.image_processor()
+    prompts = Prompts(tokenizer, processor, nano_vl.config(tokenizer), frames=3)
+    seen = prompts.patches(Scene(file=moving / "0.gif", questions=(), clip=True))
+    frames = [
+        numpy.asarray(frame, dtype=numpy.float32) / 255 for frame in clips.sampled(moving / "0.gif", 3)[0]
+    ]
+    frames.append(frames[-1])
+    mean, std = numpy.array(processor.image_mean), numpy.array(processor.image_std)
+    side, number = nano_vl.PATCH, 0
+    assert seen.grid == (2, 4, 6)
+    for time in range(2):
+        for big_row in range(2):
+            for big_column in range(3):
+                for row in range(2):
+                    for column in range(2):
+                        top, left = side * (2 * big_row + row), side * (2 * big_column + column)
+                        layers = [
+                            (frames[2 * time + layer][top : top + side, left : left + side] - mean) / std
+                            for layer in range(2)
+                        ]
+                        expected = numpy.stack([layer.transpose(2, 0, 1) for layer in layers], axis=1)
+                        got = seen.values[number].view(3, 2, side, side).numpy()
+                        numpy.testing.assert_allclose(got, expected, atol=1e-5)
+                        number += 1
+    assert number == len(seen.values)
+
+
+def test_pictures_and_clips_go_through_together(shapes, moving):
+    assert moving == shapes, "one folder for both"
+    pictures = [{"image": f"{i}.png", "question": "which colour is it?", "answer": "red"} for i in range(12)]
+    with (moving / "questions.jsonl").open("a") as file:
+        file.write("\n" + "\n".join(map(json.dumps, pictures)))
+    workload = workload_of(data=str(moving))
+    model = workload.build_model(from_scratch=True, load_kwargs={})
+    kinds = set()
+    for batch, _ in zip(workload.batches("finetune"), range(4), strict=False):
+        kinds |= {name for name in batch.inputs if name.endswith("_thw")}
+        assert torch.isfinite(workload.loss(model, batch))
+    assert kinds == {"image_grid_thw", "video_grid_thw"}
 
 
 # --- saved models --------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from eflm_vision.data.scenes import Question, Scene
 from eflm_vision.quality.answers import Answered, answer_scores, normalised
 from eflm_vision.quality.show import CAPTIONED, captioned
 
@@ -28,7 +29,8 @@ def test_normalising_twice_changes_nothing(text):
 
 
 def answered(expected, said):
-    return Answered(file=Path("x.png"), question="?", expected=expected, given=said)
+    question = Question(text="?", answer=expected)
+    return Answered(scene=Scene(file=Path("x.png"), questions=(question,)), question=question, given=said)
 
 
 def test_accuracy_and_its_floor():
@@ -44,13 +46,10 @@ def test_accuracy_and_its_floor():
     assert "'yes'" in scores["vqa_accuracy_floor"].note
 
 
-def test_pictures_are_shown_with_their_words(tmp_path):
-    files = []
-    for index, size in enumerate([(30, 60), (500, 100), (64, 64)]):
-        files.append(tmp_path / f"{index}.png")
-        Image.new("RGB", size, "red").save(files[-1])
-    page = Image.open(io.BytesIO(captioned(files, ["one\ntwo", "w" * 200, "three"], columns=2)))
+def test_pictures_are_shown_with_their_words():
+    pictures = [Image.new("RGB", size, "red") for size in ((30, 60), (500, 100), (64, 64))]
+    page = Image.open(io.BytesIO(captioned(pictures, ["one\ntwo", "w" * 200, "three"], columns=2)))
     assert page.width == 2 * (CAPTIONED + 4)
-    assert page.convert("RGB").getpixel((2, 2)) != (0, 0, 0)
+    assert page.convert("RGB").getpixel((60, 2)) == (255, 0, 0)
     ink = page.convert("L").crop((0, CAPTIONED + 2, page.width, page.height // 2))
     assert min(ink.get_flattened_data()) < 60, "words are written below"
