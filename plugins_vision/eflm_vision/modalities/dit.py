@@ -22,7 +22,7 @@ from eflm_vision.modalities.options import DitOptions
 from eflm_vision.modalities.presets import SHAPES, dit
 from eflm_vision.modalities.saved_dit import SavedDit, find
 from eflm_vision.quality.judge import Judge, train
-from eflm_vision.quality.scores import mean_loss, picture_scores, shown
+from eflm_vision.quality.scores import mean_loss, picture_scores, rows_told, shown
 from eflm_vision.quality.show import grid
 
 #: Pictures generated at one time when quality is evaluated.
@@ -69,6 +69,7 @@ class DitWorkload:
             "data_classes": len(found.classes),
             "picture": f"{channels} × {size} × {size}",
             "architecture": "DiTTransformer2DModel",
+            "artifacts": {"samples.png": f"generated pictures, {rows_told(found.classes)}"},
             **({"preset": request.model} if saved is None else saved.facts),
         }
 

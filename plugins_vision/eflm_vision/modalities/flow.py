@@ -26,7 +26,7 @@ from eflm_vision.modalities.domain import Domain
 from eflm_vision.modalities.families import FAMILIES, FRAMES, SIDE, Family
 from eflm_vision.modalities.hub import folder_of
 from eflm_vision.modalities.options import FlowOptions
-from eflm_vision.quality.scores import evaluated, mean_loss, picture_scores, shown
+from eflm_vision.quality.scores import evaluated, mean_loss, picture_scores, rows_told, shown
 from eflm_vision.quality.show import clips, grid
 from eflm_vision.quality.steadiness import steadiness
 
@@ -97,6 +97,11 @@ class FlowWorkload:
             "data_captions": len(self._data.captions),
             "sample": " × ".join(map(str, self._data.pixels.shape[1:])),
             "architecture": family.transformer.__name__,
+            "artifacts": {
+                "samples.gif" if family.clips else "samples.png": (
+                    f"generated {'clips' if family.clips else 'pictures'}, {rows_told(self._data.captions)}"
+                )
+            },
             **({"preset": request.model} if saved is None else {"model": saved.name}),
         }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -54,3 +56,9 @@ def shown(labels: Tensor) -> tuple[Tensor, int]:
     rows = [torch.nonzero(labels == label).flatten()[:COLUMNS] for label in range(ROWS)]
     columns = max(1, min(len(row) for row in rows if len(row)))
     return torch.cat([row[:columns] for row in rows]), columns
+
+
+def rows_told(names: Sequence[str]) -> str:
+    """What the rows of that grid show, in words."""
+    rest = len(names) - ROWS
+    return f"a row each for {', '.join(names[:ROWS])}" + (f"; {rest} more are not shown" if rest > 0 else "")
