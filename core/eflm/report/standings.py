@@ -124,9 +124,9 @@ class _Model:
             rows=tuple(rows),
             missing={reason: tuple(names) for reason, names in missing.items()},
             caveats=tuple(
-                f"{other.label} beside {questions[0].label}: {caveat}"
+                f"{other.label}, beside {questions[0].label}: {'; '.join(caveats)}"
                 for other in questions[1:]
-                for caveat in self._pair(other, questions[0]).caveats
+                if (caveats := self._pair(other, questions[0]).caveats)
             ),
         )
 

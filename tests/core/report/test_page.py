@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from eflm.compare.comparison import compare
 from eflm.compare.pooling import repeats, sweep
 from eflm.registry import load_plugins
 from eflm.report.gather import everything
-from eflm.report.page import page
+from eflm.report.page import _own, page
 from eflm.store import save, save_artifacts
 from eflm_schemas import Flag, Metric, Techniques
 from eflm_schemas.convert import to_json
@@ -276,6 +277,30 @@ def test_metrics_are_explained_as_their_cards_do(tmp_path, metric):
     row = shown(tmp_path).one("tr", id=f"metric-{metric}")
     info = infos[metric]
     assert [cell.text for cell in row.all("td")] == [info.unit, info.better, info.definition]
+
+
+def palettes() -> list[dict[str, str]]:
+    """The colours by name: light, then dark."""
+    light, dark = re.findall(r":root {(.*?)}", _own("page.css"), re.DOTALL)[:2]
+    return [dict(re.findall(r"--([\w-]+): (#\w+);", block)) for block in (light, dark)]
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance (WCAG 2.2)."""
+    digits = "".join(2 * d for d in colour[1:]) if len(colour) == 4 else colour[1:]
+    parts = [int(digits[n : n + 2], 16) / 255 for n in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("palette", palettes(), ids=["light", "dark"])
+def test_text_stands_out_from_what_it_stands_on(palette):
+    on = [("ink", "paper"), ("soft", "paper"), ("soft", "panel"), ("soft", "good-back"), ("ink", "good-back")]
+    on += [("link", "paper"), ("link", "panel"), ("good", "paper"), ("good", "good-back"), ("bad", "paper")]
+    on += [("bad", "panel"), ("warn", "paper"), ("warn", "warn-back"), ("ink", "warn-back")]
+    for text, ground in on:
+        bright, dim = sorted((luminance(palette[text]), luminance(palette[ground])), reverse=True)
+        assert (bright + 0.05) / (dim + 0.05) >= 4.5, f"{text} on {ground}"
 
 
 def test_the_wheel_carries_the_markup_and_the_look():
