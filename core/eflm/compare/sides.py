@@ -76,6 +76,7 @@ def caveats(a: Sequence[RunResult], b: Sequence[RunResult]) -> tuple[str, ...]:
     for what, read in (
         ("models", lambda run: run.spec.model),
         ("data", lambda run: run.facts.get("data_sha256")),
+        ("features of FD", lambda run: run.facts.get("fd_features")),
         ("seeds", lambda run: run.spec.seed),
         ("devices", lambda run: run.environment.device_name),
         ("thread counts", lambda run: run.environment.threads),
