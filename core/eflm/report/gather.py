@@ -58,6 +58,7 @@ def everything(folder: Path, *, besides: Path | None = None) -> Gathered:
         raise UsageError(
             f"there is no folder {folder} to report on; eflm bench makes it, and --results DIR chooses another"
         )
+    own = None if besides is None else besides.resolve()
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     found, left_out = _read(path for path in files if path.suffix == ".json")
     shown = {
@@ -70,7 +71,7 @@ def everything(folder: Path, *, besides: Path | None = None) -> Gathered:
     left_out += [
         LeftOut(path.name, "neither a document of runs nor a picture of one")
         for path in files
-        if path.suffix != ".json" and path.name not in shown and path != besides
+        if path.suffix != ".json" and path.name not in shown and path.resolve() != own
     ]
     if not found:
         raise UsageError(
@@ -92,9 +93,14 @@ def _read(paths: Iterable[Path]) -> tuple[list[Found], list[LeftOut]]:
     found, left_out = [], []
     for path in paths:
         try:
-            found.append(Found(path, store.load_document(path)))
+            document = Found(path, store.load_document(path))
         except DataError as error:
             left_out.append(LeftOut(path.name, str(error)))
+            continue
+        if document.runs or isinstance(document.document, Comparison):
+            found.append(document)
+        else:
+            left_out.append(LeftOut(path.name, "it holds no run"))
     return found, left_out
 
 

@@ -39,16 +39,18 @@ def test_files_that_are_none_are_named_and_the_rest_is_there(tmp_path):
     (tmp_path / "broken.json").write_text('{"schema": "eflm.result/1", "key"')
     (tmp_path / "damaged.json").write_text('{"schema": "eflm.result/1"}')
     (tmp_path / "other.json").write_text('{"schema": ["eflm.result/1"]}')
+    (tmp_path / "empty.json").write_text(to_json(repeats([])))
     (tmp_path / "notes.txt").write_text("")
     (tmp_path / "report.html").write_text("")
     (tmp_path / ".unfinished-1").write_text("")
     (tmp_path / "folder").mkdir()
-    gathered = everything(tmp_path, besides=tmp_path / "report.html")
+    gathered = everything(tmp_path, besides=tmp_path / "folder" / ".." / "report.html")
     assert len(gathered.found) == 1
     reasons = {file.name: file.reason for file in gathered.left_out}
     assert "it is not JSON" in reasons.pop("broken.json")
     assert "is damaged" in reasons.pop("damaged.json")
     assert "is no document of runs that this version reads" in reasons.pop("other.json")
+    assert reasons.pop("empty.json") == "it holds no run"
     assert reasons == {"notes.txt": "neither a document of runs nor a picture of one"}
 
 
