@@ -30,7 +30,7 @@ def picture_scores(
     distance = frechet_distance(space.features(made.pixels), real)
     floor = space.features(train.pixels[:count])
     note = f"{how}; judged by {judge.name}"
-    beside = f"{how}, beside {len(held_out)} held-out real ones; in the features of {space.name}"
+    beside = f"{how}, beside {len(held_out):,} held-out real ones; in the features of {space.name}"
     if real.shape[1] >= min(count, len(held_out)):
         beside += "; fewer pictures than features: comparable with the same numbers of them only"
     return {
