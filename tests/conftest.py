@@ -16,7 +16,17 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 #: What listing and composing must never import.
-HEAVY = ("torch", "transformers", "peft", "diffusers", "bitsandbytes", "pynvml", "accelerate", "tokenizers")
+HEAVY = (
+    "torch",
+    "transformers",
+    "peft",
+    "diffusers",
+    "bitsandbytes",
+    "pynvml",
+    "accelerate",
+    "tokenizers",
+    "jinja2",
+)
 
 
 @pytest.fixture(scope="session")

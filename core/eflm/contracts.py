@@ -283,7 +283,8 @@ class Workload(Protocol):
 
     # A workload whose outputs are to be looked at may also have
     #     def artifacts(self, model: nn.Module, stage: str) -> Mapping[str, bytes]
-    # called after `quality`: files such as "samples.png" by name, which are saved beside the result.
+    # called after `quality`: files such as "samples.png" by name, which are saved beside the result. What each shows is
+    # told by `facts["artifacts"]`, a sentence by name, which `eflm report` puts below it.
 
 
 class Modality(Protocol):

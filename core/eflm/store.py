@@ -1,6 +1,6 @@
 """Results on disk: one run a file, written whole or not at all. The files are the truth; there is no index.
 
-`eflm.running.run` saves, the command line names the path, and whoever compares results loads.
+`eflm.running.run` saves, the command line names the path, and whoever compares or shows results loads.
 """
 
 from __future__ import annotations
@@ -14,14 +14,31 @@ from typing import Any, TypeVar
 
 from attrs import evolve
 
-from eflm.errors import DataError, EflmError
+from eflm.errors import DataError, EflmError, UsageError
 from eflm.files import write_atomically
 from eflm_schemas import RunResult
-from eflm_schemas.comparison import REPEATS_SCHEMA, Repeats
+from eflm_schemas.comparison import (
+    COMPARISON_SCHEMA,
+    REPEATS_SCHEMA,
+    SWEEP_SCHEMA,
+    Comparison,
+    Repeats,
+    Sweep,
+)
 from eflm_schemas.convert import from_dict, to_json
 from eflm_schemas.result import SCHEMA
 
 T = TypeVar("T")
+
+#: What eflm writes of runs, by the schema that each document names.
+DOCUMENTS: dict[str, type[Any]] = {
+    SCHEMA: RunResult,
+    REPEATS_SCHEMA: Repeats,
+    SWEEP_SCHEMA: Sweep,
+    COMPARISON_SCHEMA: Comparison,
+}
+#: The first letters of a key, or all of it.
+KEY = re.compile(r"[0-9a-f]{4,64}")
 
 
 def path_of(results: Path, result: RunResult) -> Path:
@@ -86,6 +103,43 @@ def check_writable(results: Path) -> None:
         raise EflmError(
             f"results cannot be saved in {results}: {error.strerror or error}; --results DIR chooses another folder"
         ) from error
+
+
+def files_of(word: str, folder: Path) -> list[Path]:
+    """The files that a word stands for: its own, or those of all results in `folder` whose key begins with it.
+
+    Raises UsageError where there is none, or where more than one key begins so.
+    """
+    if Path(word).is_file():
+        return [Path(word)]
+    if not KEY.fullmatch(word):
+        raise UsageError(
+            f"{word!r} is no file and no key of a result; give a result file, or the first letters of a key"
+        )
+    # A file's name ends in the first eight letters of its key.
+    candidates = sorted(folder.glob(f"*-{word[:8]}*.json"))
+    begun = [(path, run.key) for path in candidates for run in load_runs(path) if run.key.startswith(word)]
+    if not begun:
+        raise UsageError(f"no result in {folder} has a key that begins with {word}")
+    keys = sorted({key for _, key in begun})
+    if len(keys) > 1:
+        raise UsageError(
+            f"{word} is the beginning of more than one key: {', '.join(key[:12] for key in keys)}"
+        )
+    return list(dict.fromkeys(path for path, _ in begun))
+
+
+def load_document(path: Path) -> RunResult | Repeats | Sweep | Comparison:
+    """What a file holds, of all that eflm writes of runs. Raises DataError for anything else."""
+    document = _read(path)
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(schema, str) or schema not in DOCUMENTS:
+        raise DataError(
+            f"{path} is no document of runs that this version reads: its schema is {schema!r}, "
+            f"not one of {', '.join(DOCUMENTS)}"
+        )
+    found: RunResult | Repeats | Sweep | Comparison = _structured(document, DOCUMENTS[schema], path)
+    return found
 
 
 def load_runs(path: Path) -> tuple[RunResult, ...]:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+#: What a reader looks for in the tree: code, and what a package carries beside it that somebody wrote.
+KINDS = ("*.py", "*.jinja", "*.css")
 ROOMS = ("core", "plugins", "plugins_vision", "schemas", "examples")
 
 
@@ -30,7 +32,8 @@ def sources() -> set[str]:
     return {
         str(file.relative_to(ROOT))
         for room in ROOMS
-        for file in (ROOT / room).rglob("*.py")
+        for kind in KINDS
+        for file in (ROOT / room).rglob(kind)
         if not {"build", "dist", ".venv"} & set(file.parts)
     }
 

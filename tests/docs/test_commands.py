@@ -20,6 +20,7 @@ FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 EXCLUDED = {
     "make bench": "installs a whole environment; it is run on a clean checkout",
     "make test": "would run this test again",
+    "eflm report": "needs results in the reader's folder; tests/core/cli/test_report.py makes some and runs it",
     "pip install .": "installs into an environment; packaging has tests of its own",
     "pip install ./examples/eflm-plugin-hello": "tests/examples installs it into an environment of its own",
     "eflm show attention/sink": "needs the example, which tests/examples installs and shows",

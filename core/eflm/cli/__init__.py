@@ -22,6 +22,7 @@ COMMANDS = {
     "compare": ("compare", "Compare two results, or two technique sets that are run for it."),
     "doctor": ("doctor", "Say what this machine can measure, and check the ruler."),
     "list-plugins": ("list_plugins", "List the plugins: name, summary, origin, status."),
+    "report": ("report", "Write results and their pictures as one HTML page."),
     "show": ("show", "Show one plugin: options, source, where it may be used."),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,6 +117,10 @@ def _report(done: list[list[RunResult]], over: tuple[str, ...], results: Path, a
         click.echo(f"saved: {path_of(results, result)}", err=as_json)
         for file in (file for stage in result.stages.values() for file in stage.artifacts):
             click.echo(f"  look at: {results / file}", err=as_json)
+    if any(stage.artifacts for runs in done for result in runs for stage in result.stages.values()):
+        click.echo(
+            f"all on one page: {shlex.join(['eflm', 'report', '--results', str(results)])}", err=as_json
+        )
 
 
 @contextmanager

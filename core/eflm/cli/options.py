@@ -34,6 +34,18 @@ class Percent(click.ParamType[float]):
 PERCENT = Percent()
 
 
+def results_option(help_text: str, name: str = "folder") -> Callable[[F], F]:
+    """`--results`: the folder of result files, as the parameter `name`."""
+    return click.option(
+        "--results",
+        name,
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("results"),
+        show_default=True,
+        help=help_text,
+    )
+
+
 #: What decides a run besides its techniques.
 _RUN_OPTIONS = (
     click.option(
@@ -90,13 +102,7 @@ _RUN_OPTIONS = (
     ),
     click.option("--raw", is_flag=True, help="Keep the time of every window in the result."),
     click.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long."),
-    click.option(
-        "--results",
-        type=click.Path(file_okay=False, path_type=Path),
-        default=Path("results"),
-        show_default=True,
-        help="Folder that the result file is saved in.",
-    ),
+    results_option("Folder that the result file is saved in.", "results"),
 )
 
 

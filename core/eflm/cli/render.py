@@ -1,5 +1,7 @@
 """The result table of `eflm bench`: a section per stage, each figure with its spread, unit and provenance.
 
+`eflm report` writes its figures with the same functions.
+
 A remark that is long, such as why there is no energy, stands below the tables, once, with a number in the rows.
 """
 
@@ -11,13 +13,13 @@ from typing import TYPE_CHECKING
 from eflm.cli.console import table_of
 from eflm.cli.numbers import decimals_of, number, scale
 from eflm.compare.pooling import flags_of
-from eflm_schemas import Flag, Metric, RunResult, StageResult
+from eflm_schemas import Flag, Metric, RunResult, StageResult, Techniques
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from eflm_schemas.comparison import Repeats, Sweep
+    from eflm_schemas.comparison import Point, Repeats, Sweep
 
 #: Remarks up to this many characters stand in their row.
 SHORT = 36
@@ -40,10 +42,7 @@ def render_sweep(sweep: Sweep, console: Console) -> None:
     first = sweep.points[0].runs[0]
     console.print(Text(heading(first), style="bold"))
     console.print(Text(machine(first), style="dim"))
-    labels = [
-        ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in point.settings.items())
-        for point in sweep.points
-    ]
+    labels = [point_label(point) for point in sweep.points]
     for stage in dict.fromkeys(name for point in sweep.points for name in point.stages):
         console.print()
         table = table_of(stage, "metric", *labels)
@@ -92,14 +91,23 @@ def print_flags(flags: Sequence[Flag], console: Console, whose: str = "these fig
 def heading(result: RunResult) -> str:
     """The composition on one line."""
     spec = result.spec
+    return f"{spec.model} ({spec.modality}): {composition(spec.techniques)}; seed {spec.seed}"
+
+
+def composition(techniques: Techniques) -> str:
+    """The techniques that were chosen, or that none was."""
     parts = {
-        "attention": spec.techniques.attention,
-        "moe": spec.techniques.moe,
-        "peft": spec.techniques.peft,
-        "quant": spec.techniques.quant,
+        "attention": techniques.attention,
+        "moe": techniques.moe,
+        "peft": techniques.peft,
+        "quant": techniques.quant,
     }
-    chosen = ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None)
-    return f"{spec.model} ({spec.modality}): {chosen or 'as it is'}; seed {spec.seed}"
+    return ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None) or "as it is"
+
+
+def point_label(point: Point) -> str:
+    """What a point of a sweep is called at the head of its column."""
+    return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in point.settings.items())
 
 
 def machine(result: RunResult) -> str:
@@ -145,3 +153,20 @@ def figure(metric: Metric) -> tuple[str, str]:
         return number(value), unit
     # The spread's own precision would show digits of the value that mean nothing.
     return f"{number(value)} ± {number(spread, decimals=decimals_of(value))}{kind}", unit
+
+
+def interval(metric: Metric) -> str:
+    """The 95% interval in the unit and precision that `figure` writes the value in; nothing where there is none."""
+    if metric.value is None or metric.ci95 is None:
+        return ""
+    factor, _ = scale(metric.value, metric.unit)
+    decimals = decimals_of(metric.value * factor)
+    return " – ".join(number(end * factor, decimals=decimals) for end in metric.ci95)
+
+
+def percentiles(metric: Metric) -> str:
+    """The percentiles in the unit that `figure` writes the value in."""
+    if metric.value is None or not metric.percentiles:
+        return ""
+    factor, _ = scale(metric.value, metric.unit)
+    return ", ".join(f"{name} {number(value * factor)}" for name, value in metric.percentiles.items())

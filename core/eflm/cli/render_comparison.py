@@ -55,11 +55,16 @@ def _table(stage: str, differences: Mapping[str, Difference], bases: dict[str, i
         table.columns[column].justify = "right"
     for name, found in differences.items():
         mark = f"[{bases.setdefault(found.basis, len(bases) + 1)}]"
-        ratio = "–" if found.ratio is None else f"{found.ratio:.3f}"
-        interval = "–" if found.interval is None else f"{found.interval[0]:.3f} – {found.interval[1]:.3f}"
-        largest = max((abs(value) for value in (found.a, found.b) if value is not None), default=0.0)
-        factor, unit = scale(largest, found.unit)
-        a, b = ("–" if value is None else number(value * factor) for value in (found.a, found.b))
-        cells = (name, a, b, unit, ratio, interval, found.verdict, mark)
+        cells = (name, *written(found), found.verdict, mark)
         table.add_row(*(Text(cell, style=STYLES[found.verdict]) for cell in cells))
     return table
+
+
+def written(found: Difference) -> tuple[str, str, str, str, str]:
+    """A, B, their unit, the ratio and its interval, for people."""
+    ratio = "–" if found.ratio is None else f"{found.ratio:.3f}"
+    interval = "–" if found.interval is None else f"{found.interval[0]:.3f} – {found.interval[1]:.3f}"
+    largest = max((abs(value) for value in (found.a, found.b) if value is not None), default=0.0)
+    factor, unit = scale(largest, found.unit)
+    a, b = ("–" if value is None else number(value * factor) for value in (found.a, found.b))
+    return a, b, unit, ratio, interval

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,30 +58,15 @@ def technique_set(word: str) -> TechniqueSet:
 
 def results_of(word: str, folder: Path) -> list[RunResult]:
     """The runs that a file, or a key in `folder`, stands for. UsageError when there are none, or they failed."""
-    path = Path(word)
-    runs = list(store.load_runs(path)) if path.is_file() else _by_key(word, folder)
-    failed = [run for run in runs if run.status != "ok"]
-    if failed:
-        raise UsageError(f"{word} cannot be compared: the run failed: {failed[0].reason}")
-    return runs
-
-
-def _by_key(word: str, folder: Path) -> list[RunResult]:
-    if not re.fullmatch(r"[0-9a-f]{4,64}", word):
+    if not Path(word).is_file() and not store.KEY.fullmatch(word):
         raise UsageError(
             f"{word!r} is no file, no key of a result and no technique set; give a result file, the first letters of a "
             f'key, "attention=nsa,peft=dora", or {BASELINE}'
         )
-    # A file's name ends in the first eight letters of its key.
-    candidates = sorted(folder.glob(f"*-{word[:8]}*.json"))
-    runs = [run for path in candidates for run in store.load_runs(path) if run.key.startswith(word)]
-    if not runs:
-        raise UsageError(f"no result in {folder} has a key that begins with {word}")
-    keys = sorted({run.key for run in runs})
-    if len(keys) > 1:
-        raise UsageError(
-            f"{word} is the beginning of more than one key: {', '.join(key[:12] for key in keys)}"
-        )
+    runs = [run for path in store.files_of(word, folder) for run in store.load_runs(path)]
+    failed = [run for run in runs if run.status != "ok"]
+    if failed:
+        raise UsageError(f"{word} cannot be compared: the run failed: {failed[0].reason}")
     return runs
 
 
@@ -92,6 +76,7 @@ def caveats(a: Sequence[RunResult], b: Sequence[RunResult]) -> tuple[str, ...]:
     for what, read in (
         ("models", lambda run: run.spec.model),
         ("data", lambda run: run.facts.get("data_sha256")),
+        ("features of FD", lambda run: run.facts.get("fd_features")),
         ("seeds", lambda run: run.spec.seed),
         ("devices", lambda run: run.environment.device_name),
         ("thread counts", lambda run: run.environment.threads),

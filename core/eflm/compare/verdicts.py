@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from attrs import evolve
+
 from eflm.measure.statistics import mean, standard_deviation, t_quantile
 from eflm_schemas import Metric, MetricInfo
 from eflm_schemas.comparison import Difference, Verdict
@@ -52,6 +54,9 @@ def difference(
                 verdict="tie", basis="equal",
             )  # fmt: skip
         return _undecided(info, left, right, "no ratio can be had of figures at or below zero")
+    if set(left) != set(right) and _of_unknown_spread(a, b):
+        basis = "one sample each, of unknown spread"
+        return evolve(_undecided(info, left, right, basis), ratio=mean(left) / mean(right))
     logs = [[math.log(value) for value in side] for side in (left, right)]
     middle = mean(logs[0]) - mean(logs[1])
     parts, basis = _uncertainty(a, b, logs, device, disturbed)
@@ -66,6 +71,14 @@ def difference(
         interval=(low, high),
         verdict=_verdict(low, high, math.exp(middle), info.better, margin),
         basis=basis,
+    )
+
+
+def _of_unknown_spread(a: Sequence[Metric], b: Sequence[Metric]) -> bool:
+    """Runs of one seed agree in what is evaluated, so only its own interval tells how far another sample would lie."""
+    metrics = (*a, *b)
+    return all(metric.provenance == "evaluated" for metric in metrics) and any(
+        metric.ci95 is None for metric in metrics
     )
 
 

@@ -20,8 +20,9 @@ from eflm_vision.modalities.denoise import denoise, guided, input_dtype, untimed
 from eflm_vision.modalities.options import DitOptions
 from eflm_vision.modalities.presets import SHAPES, dit
 from eflm_vision.modalities.saved_dit import SavedDit, find
+from eflm_vision.quality.features import inception, told
 from eflm_vision.quality.judge import Judge, train
-from eflm_vision.quality.scores import mean_loss, picture_scores, shown
+from eflm_vision.quality.scores import mean_loss, picture_scores, rows_told, shown
 from eflm_vision.quality.show import grid
 
 #: Pictures generated at one time when quality is evaluated.
@@ -59,6 +60,7 @@ class DitWorkload:
                 "give pictures of its own classes with --data"
             )
         self._train, self._held_out = self._pictures.split()
+        self._inception = inception(options.features, request.device)
         self._encode = (lambda pixels: pixels) if saved is None else saved.encode
         self._noise = DDPMScheduler() if saved is None else DDPMScheduler.from_config(saved.scheduler)
         self.facts: Mapping[str, Any] = {
@@ -68,6 +70,8 @@ class DitWorkload:
             "data_classes": len(found.classes),
             "picture": f"{channels} × {size} × {size}",
             "architecture": "DiTTransformer2DModel",
+            **told(self._inception),
+            "artifacts": {"samples.png": f"generated pictures, {rows_told(found.classes)}"},
             **({"preset": request.model} if saved is None else saved.facts),
         }
 
@@ -164,7 +168,7 @@ class DitWorkload:
         self._evaluated = self._pictures.made_anew(*self._generated(model))
         how = f"{len(self._evaluated)} generated pictures, {self._options.denoising_steps} steps"
         return {
-            **picture_scores(self._judge, self._train, self._held_out, self._evaluated, how),
+            **picture_scores(self._judge, self._inception, self._train, self._held_out, self._evaluated, how),
             "validation_loss": self._validation_loss(model),
         }
 

@@ -27,7 +27,8 @@ from eflm_vision.modalities.domain import Domain
 from eflm_vision.modalities.families import FAMILIES, FRAMES, SIDE, Family
 from eflm_vision.modalities.hub import folder_of
 from eflm_vision.modalities.options import FlowOptions
-from eflm_vision.quality.scores import evaluated, mean_loss, picture_scores, shown
+from eflm_vision.quality.features import inception, told
+from eflm_vision.quality.scores import evaluated, mean_loss, picture_scores, rows_told, shown
 from eflm_vision.quality.show import clips, grid
 from eflm_vision.quality.steadiness import steadiness
 
@@ -87,6 +88,7 @@ class FlowWorkload:
             else captioned(named.pictures(request.data, size=side).fitted(3, side))
         )
         self._pipe: Any = family.nano(self._data) if pipe is None else pipe
+        self._inception = inception(options.features, request.device)
         self._pipe.set_progress_bar_config(disable=True)
         self._pipe.to(request.device)
         # A built-in set changes style for fine-tuning; a user's own data stays as it is.
@@ -102,6 +104,12 @@ class FlowWorkload:
             "data_captions": len(self._data.captions),
             "sample": " × ".join(map(str, self._data.pixels.shape[1:])),
             "architecture": family.transformer.__name__,
+            **told(self._inception),
+            "artifacts": {
+                "samples.gif" if family.clips else "samples.png": (
+                    f"generated {'clips' if family.clips else 'pictures'}, {rows_told(self._data.captions)}"
+                )
+            },
             **({"preset": request.model} if saved is None else {"model": saved.name}),
         }
 
@@ -214,7 +222,7 @@ class FlowWorkload:
         self._evaluated = domain.train.made_anew(*self._generated(model))
         parts = (domain.train.frames(), domain.held_out.frames(), self._evaluated.frames())
         how = f"{len(self._evaluated)} generated samples, {self._options.denoising_steps} steps"
-        found = picture_scores(domain.judge, *parts, how)
+        found = picture_scores(domain.judge, self._inception, *parts, how)
         found["validation_loss"] = self._validation_loss(model, domain)
         if self._family.clips:
             note = "cosine of the judge's features of neighbouring frames"

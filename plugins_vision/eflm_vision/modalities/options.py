@@ -19,6 +19,12 @@ class DitOptions:
         0.1, "share of training pictures whose class is hidden, for guidance", ge=0, lt=1
     )
     eval_samples: int = option(200, "generated pictures that quality is evaluated on", ge=10)
+    features: str = option(
+        "auto",
+        "what FD is taken in: inception (its weights must be in torch.hub's folder), cnn (the judge's own), or auto, "
+        "which is inception if it is at hand",
+        choices=("auto", "inception", "cnn"),
+    )
 
 
 @frozen(kw_only=True)
@@ -35,6 +41,12 @@ class FlowOptions:
     )
     caption_dropout: float = option(0.1, "share of training samples whose caption is hidden", ge=0, lt=1)
     eval_samples: int = option(80, "generated samples that quality is evaluated on", ge=10)
+    features: str = option(
+        "auto",
+        "what FD is taken in: inception (its weights must be in torch.hub's folder), cnn (the judge's own), or auto, "
+        "which is inception if it is at hand",
+        choices=("auto", "inception", "cnn"),
+    )
     resolution: int | None = option(
         None, "side of the data in pixels; none: 16 for the preset, else the model's (Wan: 256)", ge=8
     )

@@ -9,16 +9,20 @@ from torch import Tensor
 def frechet_distance(first: Tensor, second: Tensor) -> float:
     """‖μ₁ − μ₂‖² + Tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½) of (N, D) and (M, D), at least two rows each.
 
-    The trace of the root is the sum of the roots of the eigenvalues of Σ₁^½ Σ₂ Σ₁^½, which is symmetric.
+    With A and B the centred rows over the root of their number less one, Σ₁ = AᵀA and Σ₂ = BᵀB. The trace of the root
+    is the sum of the singular values of ABᵀ, whose squares are the eigenvalues of Σ₁Σ₂. No covariance is rooted, so it
+    may be singular: 2,048 features of a hundred pictures are as exact as two.
     """
     if min(len(first), len(second)) < 2:
         raise ValueError("a covariance needs at least two rows of features")
     first, second = first.double(), second.double()
-    difference = (first.mean(0) - second.mean(0)).square().sum()
-    one, two = torch.cov(first.T), torch.cov(second.T)
-    values, vectors = torch.linalg.eigh(torch.atleast_2d(one))
-    root = vectors @ torch.diag(values.clamp(min=0).sqrt()) @ vectors.T
-    inner = torch.linalg.eigvalsh(root @ torch.atleast_2d(two) @ root).clamp(min=0).sqrt().sum()
-    return float(
-        difference + torch.trace(torch.atleast_2d(one)) + torch.trace(torch.atleast_2d(two)) - 2 * inner
-    )
+    means = (first.mean(0) - second.mean(0)).square().sum()
+    one, two = _factor(first), _factor(second)
+    inner = torch.linalg.svdvals(one @ two.T).sum()
+    return float(means + one.square().sum() + two.square().sum() - 2 * inner)
+
+
+def _factor(features: Tensor) -> Tensor:
+    """A of D columns and at most D rows, such that AᵀA is the covariance."""
+    centred = (features - features.mean(0)) / (len(features) - 1) ** 0.5
+    return centred if len(centred) <= centred.shape[1] else torch.linalg.qr(centred, mode="r").R

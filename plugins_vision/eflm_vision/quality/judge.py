@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from eflm_vision.data.pictures import Pictures
 
 WIDTH, FEATURES = 32, 64
+#: What the result calls features that are a judge's own.
+JUDGES = f"the judge's {FEATURES}"
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 12, 64, 2e-3
 
 

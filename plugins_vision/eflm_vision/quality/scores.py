@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from eflm_schemas import Metric
 from eflm_vision.data.pictures import Pictures
+from eflm_vision.quality.features import Features
 from eflm_vision.quality.frechet import frechet_distance
 from eflm_vision.quality.judge import Judge
 
@@ -15,16 +18,23 @@ ROWS, COLUMNS = 10, 8
 
 
 def picture_scores(
-    judge: Judge, train: Pictures, held_out: Pictures, made: Pictures, how: str
+    judge: Judge, features: Features | None, train: Pictures, held_out: Pictures, made: Pictures, how: str
 ) -> dict[str, Metric]:
-    """FD and class_accuracy of `made`, and what they are of real pictures. `how` says how they were made."""
-    count, real = len(made), judge.features(held_out.pixels)
+    """FD and class_accuracy of `made`, and what they are of real pictures. `how` says how they were made.
+
+    FD is taken in `features`; None are the judge's.
+    """
+    space = features or judge
+    count, real = len(made), space.features(held_out.pixels)
     accuracy = float(judge.recognised(made.pixels, made.labels).double().mean())
-    distance = frechet_distance(judge.features(made.pixels), real)
-    floor = judge.features(train.pixels[:count])
+    distance = frechet_distance(space.features(made.pixels), real)
+    floor = space.features(train.pixels[:count])
     note = f"{how}; judged by {judge.name}"
+    beside = f"{how}, beside {len(held_out):,} held-out real ones; in the features of {space.name}"
+    if real.shape[1] >= min(count, len(held_out)):
+        beside += "; fewer pictures than features: comparable with the same numbers of them only"
     return {
-        "FD": evaluated(distance, "feature distance", count, note),
+        "FD": evaluated(distance, "feature distance", count, beside),
         "FD_floor": evaluated(
             frechet_distance(floor, real), "feature distance", len(floor), "real training pictures instead"
         ),
@@ -54,3 +64,9 @@ def shown(labels: Tensor) -> tuple[Tensor, int]:
     rows = [torch.nonzero(labels == label).flatten()[:COLUMNS] for label in range(ROWS)]
     columns = max(1, min(len(row) for row in rows if len(row)))
     return torch.cat([row[:columns] for row in rows]), columns
+
+
+def rows_told(names: Sequence[str]) -> str:
+    """What the rows of that grid show, in words."""
+    rest = len(names) - ROWS
+    return f"a row each for {', '.join(names[:ROWS])}" + (f"; {rest} more are not shown" if rest > 0 else "")

@@ -71,6 +71,17 @@ def test_quality_is_as_sure_as_its_held_out_data():
     assert difference([ppl(110, 1)], [ppl(100, 1)], info).verdict == "worse"
 
 
+def test_quality_of_unknown_spread_has_a_ratio_and_no_verdict():
+    def distance(value):
+        return Metric(value=value, unit="feature distance", provenance="evaluated", n=40)
+
+    info = MetricInfo("FD", "feature distance", "lower", "Fréchet distance")
+    found = difference([distance(60.0)], [distance(90.0)], info)
+    assert (found.verdict, found.ratio, found.interval) == ("unknown", pytest.approx(2 / 3), None)
+    assert found.basis == "one sample each, of unknown spread"
+    assert difference([distance(60.0)], [distance(60.0)], info).verdict == "tie"
+
+
 def test_zeros_and_what_is_missing_are_said():
     zero = Metric(value=0.0, unit="ratio", provenance="counted")
     assert difference([zero], [zero], BYTES).verdict == "tie"

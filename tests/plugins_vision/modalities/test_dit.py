@@ -108,6 +108,9 @@ def test_quality_tells_what_the_pictures_are_worth_and_shows_them():
     assert "CNN trained on 1,438 pictures of scikit-learn digits" in quality["FD"].note
     picture = Image.open(io.BytesIO(workload.artifacts(model, "pretrain")["samples.png"]))
     assert picture.size == (3 * 50 + 2, 10 * 50 + 2)
+    assert workload.facts["artifacts"] == {
+        "samples.png": "generated pictures, a row each for 0, 1, 2, 3, 4, 5, 6, 7, 8, 9"
+    }
     assert quality["FD"] == workload.quality(model, "pretrain")["FD"]
 
 

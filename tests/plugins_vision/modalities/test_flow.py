@@ -139,6 +139,10 @@ def test_quality_tells_and_shows(family):
     assert "negatives" in quality["FD"].note
     (name, content), *_ = workload.artifacts(model, "finetune").items()
     assert Image.open(io.BytesIO(content)).format == {"samples.png": "PNG", "samples.gif": "GIF"}[name]
+    told = workload.facts["artifacts"][name]
+    assert told.startswith(
+        f"generated {'clips' if name.endswith('gif') else 'pictures'}, a row each for the digit zero"
+    )
 
 
 @pytest.mark.parametrize(("data", "captions"), [("photos", 2), ("easy-vqa", 24)])

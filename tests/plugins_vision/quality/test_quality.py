@@ -50,6 +50,26 @@ def test_the_distance_is_a_distance(rows, columns, seed):
     assert shifted == pytest.approx(4 * columns, rel=1e-6)
 
 
+@pytest.mark.parametrize(("rows", "others"), [(80, 200), (200, 80), (40, 40)])
+def test_features_may_be_more_than_rows(rows, others):
+    # Turned into 2,048 dimensions and moved there, ten stay as far apart as they were.
+    turned, _ = torch.linalg.qr(torch.randn(2048, 10, generator=torch.Generator().manual_seed(0)).double())
+    first, second = drawn(rows, 10, 1).double(), drawn(others, 10, 2).double()
+    expected = frechet_distance(first, second)
+    assert frechet_distance(first @ turned.T + 3, second @ turned.T + 3) == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_singular_covariance_has_the_root_that_its_eigenvalues_have():
+    first, second = drawn(40, 300, 1).double(), drawn(60, 300, 2).double()
+    one, two = (numpy.cov(features.numpy(), rowvar=False) for features in (first, second))
+    values, vectors = numpy.linalg.eigh(one)
+    root = vectors * numpy.sqrt(values.clip(0)) @ vectors.T
+    inner = numpy.sqrt(numpy.linalg.eigvalsh(root @ two @ root).clip(0)).sum()
+    mean = float((first.mean(0) - second.mean(0)).square().sum())
+    expected = mean + numpy.trace(one) + numpy.trace(two) - 2 * inner
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-6)
+
+
 def test_one_row_has_no_spread():
     with pytest.raises(ValueError, match="at least two rows"):
         frechet_distance(torch.zeros(1, 3), torch.zeros(5, 3))

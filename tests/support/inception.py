@@ -1,0 +1,27 @@
+"""Random weights of Inception v3 as torch-fidelity's file lays them out: for tests, which have no real ones."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from eflm_vision.quality.inception import FEATURES, InceptionV3
+
+
+def random_state(seed: int = 0) -> dict[str, torch.Tensor]:
+    """Every tensor of the file, its classifier included; of a size that keeps features of all layers alive."""
+    with torch.device("meta"):
+        shapes = {name: value.shape for name, value in InceptionV3().state_dict().items()}
+    shapes |= {"fc.weight": torch.Size((1008, FEATURES)), "fc.bias": torch.Size((1008,))}
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, shape in shapes.items():
+        if name.endswith("num_batches_tracked"):
+            state[name] = torch.tensor(0)
+        elif name.endswith(("running_var", "bn.weight")):
+            state[name] = torch.rand(shape, generator=generator) + 0.5
+        else:
+            inputs = math.prod(shape[1:]) if len(shape) > 1 else 100
+            state[name] = torch.randn(shape, generator=generator) * math.sqrt(2 / inputs)
+    return state

@@ -1,0 +1,60 @@
+"""Results without a run: what a document needs to be one, and any part of it as a test wants it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import evolve
+
+from eflm_schemas import Environment, Metric, PluginOrigin, RunResult, RunSpec, StageResult, Techniques
+
+ENVIRONMENT = Environment(
+    device="cpu",
+    device_name="a CPU",
+    cpu="a CPU",
+    cpu_count=2,
+    threads=2,
+    memory_bytes=16_000_000_000,
+    platform="Linux",
+    python="3.11.7",
+    packages={"torch": "2.13.0"},
+    git_commit="c0ffee",
+)
+
+
+def timed(value: float, unit: str = "s", spread: float = 0.01, **more: Any) -> Metric:
+    """A figure of 20 windows, known to `spread` of itself either way."""
+    interval = (value * (1 - spread), value * (1 + spread))
+    return Metric(value=value, unit=unit, provenance="clock", n=20, ci95=interval, **more)
+
+
+def result(
+    key: str = "0123456789abcdef",
+    *,
+    stages: dict[str, dict[str, Metric]] | None = None,
+    artifacts: dict[str, tuple[str, ...]] | None = None,
+    techniques: Techniques | None = None,
+    model: str = "nano",
+    settings: dict[str, Any] | None = None,
+    **more: Any,
+) -> RunResult:
+    """A finished run; `stages` has metrics by name, by stage."""
+    spec = RunSpec(
+        model=model, modality="llm", techniques=techniques or Techniques(), settings=settings or {}
+    )
+    plain = RunResult(
+        key=key,
+        status="ok",
+        started="2026-01-02T03:04:05.678901+00:00",
+        seconds=12.5,
+        spec=spec,
+        options={"infer": {"requests": 2}},
+        plugins=(PluginOrigin(plugin="attention/nsa", distribution="eflm", version="0.1.0"),),
+        environment=ENVIRONMENT,
+        facts={"data": "a text", "data_sha256": "abc123"},
+        stages={
+            name: StageResult(metrics=metrics, seconds=3.0, artifacts=(artifacts or {}).get(name, ()))
+            for name, metrics in ({"infer": {"AL": timed(0.5)}} if stages is None else stages).items()
+        },
+    )
+    return evolve(plain, **more)
