@@ -79,6 +79,9 @@ class QwenVlWorkload:
             "data_questions": sum(len(s.questions) for s in (*scenes.train, *scenes.held_out)),
             "tokenizer": f"{len(tokenizer)} tokens",
             "architecture": self._config.model_type,
+            "artifacts": {
+                "answers.png": "held-out scenes, a question each, the model's answer, and the right one behind a wrong one"
+            },
             **({"preset": request.model} if saved is None else saved.facts),
         }
 
