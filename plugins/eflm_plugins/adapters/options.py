@@ -52,7 +52,11 @@ class PissaOptions(PeftOptions):
 class LycorisOptions(PeftOptions):
     """LoHa, and what LoKr shares with it."""
 
-    alpha: float = option(8.0, "numerator of the update's scale: alpha / r", gt=0)
+    alpha: float = option(
+        8.0,
+        "numerator of the update's scale: alpha / r; the default is peft's, and learns slowly at rates that suit lora",
+        gt=0,
+    )
     rank_dropout: float = option(
         0.0, "dropout of the update's rows, one for each output, while training", ge=0, lt=1
     )
