@@ -5,14 +5,18 @@ from __future__ import annotations
 from eflm_schemas import AdapterCard, Conflict, Ref
 
 
-def _not_on_four_bits(reason: str, instead: str) -> Conflict:
-    return Conflict(plugin="quantizer/int4", reason=reason, instead=instead)
+def _not_on_four_bits(name: str, reason: str) -> Conflict:
+    return Conflict(
+        plugin="quantizer/int4",
+        reason=reason,
+        instead=f"choose {name} on bf16, or lora, rslora, dora or loraplus on int4",
+    )
 
 
-def _not_beside_four_bits(method: str) -> Conflict:
+def _needs_their_shape(name: str, method: str) -> Conflict:
     return _not_on_four_bits(
+        name,
         f"peft's {method} takes the shape of its update from the weights, and 4-bit weights are packed into another",
-        f"choose lora, rslora, dora or loraplus on int4, or {method.lower()} on bf16",
     )
 
 
@@ -58,8 +62,8 @@ ADAPTERS = (
         requires=("peft",),
         conflicts=(
             _not_on_four_bits(
+                "pissa",
                 "it begins with the singular values of the weights, and packed into 4 bits they have none to compute",
-                "choose pissa on bf16, or lora, rslora, dora or loraplus on int4",
             ),
         ),
     ),
@@ -70,7 +74,7 @@ ADAPTERS = (
         factory=Ref("eflm_plugins.adapters.lycoris:loha"),
         config=Ref("eflm_plugins.adapters.options:LycorisOptions"),
         requires=("peft",),
-        conflicts=(_not_beside_four_bits("LoHa"),),
+        conflicts=(_needs_their_shape("loha", "LoHa"),),
     ),
     AdapterCard(
         name="lokr",
@@ -79,7 +83,7 @@ ADAPTERS = (
         factory=Ref("eflm_plugins.adapters.lycoris:lokr"),
         config=Ref("eflm_plugins.adapters.options:LokrOptions"),
         requires=("peft",),
-        conflicts=(_not_beside_four_bits("LoKr"),),
+        conflicts=(_needs_their_shape("lokr", "LoKr"),),
     ),
     AdapterCard(
         name="full",

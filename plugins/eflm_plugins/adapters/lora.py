@@ -42,14 +42,13 @@ class LoraPlus(Lora):
 
         peft's optimizer for LoRA+ has groups for embeddings and biases too; no update is put beside those here.
         """
-        named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        b = {name for name in named if ".lora_B." in name}
+        a, b = [], []
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                (b if ".lora_B." in name else a).append(parameter)
         return [
-            {"params": [p for name, p in named.items() if name not in b], "lr": learning_rate},
-            {
-                "params": [named[name] for name in named if name in b],
-                "lr": learning_rate * self.options.lr_ratio,
-            },
+            {"params": a, "lr": learning_rate},
+            {"params": b, "lr": learning_rate * self.options.lr_ratio},
         ]
 
 
