@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import subprocess
 import sys
 import types
@@ -133,7 +134,12 @@ def test_exactly_the_combinations_that_the_cards_allow_compose(registry):
         total += 1
         names = [entry.card.name for entry in (attention, moe, adapter, quantizer)]
         spec = asked(**dict(zip(("attention", "moe", "peft", "quant"), names, strict=True)))
-        if not moe.card.causal:
+        clash = next((c for c in adapter.card.conflicts if c.plugin == quantizer.card.address), None)
+        if clash:
+            refused += 1
+            with pytest.raises(UsageError, match=re.escape(clash.reason)):
+                compose(spec, registry)
+        elif not moe.card.causal:
             refused += 1
             with pytest.raises(UsageError, match="lets a token see later ones"):
                 compose(spec, registry)
@@ -161,6 +167,8 @@ def test_exactly_the_combinations_that_the_cards_allow_compose(registry):
         ),
         (asked(PRETRAINED, attention="nsa"), ["attention/nsa", "--stage pretrain", "gqa", "mha", "mqa"]),
         (asked(peft="freeze", quant="fp16"), ["adapter/freeze", "quantizer/fp16", "lora", "bf16"]),
+        (asked(peft="pissa", quant="int4"), ["adapter/pissa", "singular values", "pissa on bf16", "lora"]),
+        (asked(peft="loha", quant="int4"), ["adapter/loha", "packed", "loraplus on int4", "loha on bf16"]),
         (asked(quant="fp16"), ["taken when no adapter is asked for", "dora", "fp32"]),
         (asked(set={"nsa.window": 8}), ["nsa.window", "does not take part", "--attention nsa"]),
         (asked(stages=("infer",), set={"finetune.steps": 1}), ["finetune does not run", "--stage finetune"]),

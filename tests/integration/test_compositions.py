@@ -10,14 +10,18 @@ import torch
 import eflm
 from eflm import UsageError
 from eflm.compose import compose
+from eflm_plugins.adapters import cards
 from eflm_schemas import RunSpec, Techniques
 
 ATTENTION = ("mha", "gqa", "mqa", "mla", "nsa")
 ROUTERS = ("none", "topk")
-ADAPTERS = ("lora", "rslora", "dora", "full", "freeze")
+ADAPTERS = ("lora", "dora", "full", "freeze")
 QUANTIZERS = ("fp32", "bf16", "fp16", "int4")
-#: Packed or half-width weights that no optimizer can update, and the methods that would have to.
-ILLEGAL = {(adapter, quantizer) for adapter in ("full", "freeze") for quantizer in ("fp16", "int4")}
+#: Packed or half-width weights that no optimizer can update, and the methods that would have to; and packed ones that
+#: a method would have to read.
+ILLEGAL = {(adapter, quantizer) for adapter in ("full", "freeze") for quantizer in ("fp16", "int4")} | {
+    (adapter, "int4") for adapter in ("pissa", "loha", "lokr")
+}
 
 #: Routers that differ from topk in nothing that another technique could notice, on a few compositions each.
 OTHER_ROUTERS = ("switch", "deepseek")
@@ -45,7 +49,18 @@ def test_an_illegal_composition_is_refused_with_a_reason(attention, router, adap
 
 #: Mixers have other layers than attention for an adapter or a quantizer to find.
 MIXERS = ("mamba2", "rwkv7")
-ON_MIXERS = (("lora", "int4"), ("dora", "bf16"), ("full", "fp32"), ("freeze", "bf16"), ("rslora", "fp16"))
+ON_MIXERS = (("lora", "int4"), ("dora", "bf16"), ("full", "fp32"), ("freeze", "bf16"))
+
+#: Adapters that stand beside the same layers as LoRA does: each meets every attention once, routers and widths in turn.
+OTHER_ADAPTERS = ("rslora", "loraplus", "pissa", "loha", "lokr")
+
+
+def in_turn(adapter):
+    widths = [quantizer for quantizer in QUANTIZERS if (adapter, quantizer) not in ILLEGAL]
+    start = OTHER_ADAPTERS.index(adapter)
+    for number, attention in enumerate((*ATTENTION, *MIXERS), start):
+        yield attention, ROUTERS[number % len(ROUTERS)], adapter, widths[number % len(widths)]
+
 
 LEGAL = (
     [
@@ -64,7 +79,12 @@ LEGAL = (
         for router in ROUTERS
         for rest in ON_MIXERS
     ]
+    + [pytest.param(*names, id="-".join(names)) for adapter in OTHER_ADAPTERS for names in in_turn(adapter)]
 )
+
+
+def test_no_adapter_is_left_out():
+    assert {card.name for card in cards.ADAPTERS} == {*ADAPTERS, *OTHER_ADAPTERS}
 
 
 @pytest.mark.parametrize(("attention", "router", "adapter", "quantizer"), LEGAL)

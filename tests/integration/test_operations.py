@@ -46,7 +46,7 @@ def test_full_training_is_forward_input_gradients_and_weight_gradients():
     assert backward == 2 * products + attention(model) * 5 // 2
 
 
-@pytest.mark.parametrize("name", ["lora", "rslora"])
+@pytest.mark.parametrize("name", ["lora", "rslora", "loraplus", "pissa"])
 def test_lora_is_charged_with_no_weight_gradient_of_its_base(name):
     model = eflm.build(peft=name)
     base, adapters = 0, 0
@@ -68,6 +68,24 @@ def test_lora_is_charged_with_no_weight_gradient_of_its_base(name):
     inner = model.get_base_model()
     assert forward == base + adapters + attention(inner)
     assert backward == (base - first) + (2 * adapters - first_a) + attention(inner) * 5 // 2
+
+
+@pytest.mark.parametrize("name", ["loha", "lokr"])
+def test_an_update_that_is_computed_whole_is_charged_as_another_product_of_the_layers_size(name):
+    plain, model = eflm.build(), eflm.build(peft=name)
+    products = 0
+    for layer in model.modules():
+        if name == "loha" and hasattr(layer, "hada_w1_a"):
+            # Two products of rank r, whatever the tokens.
+            products += 2 * 2 * layer.out_features * layer.r["default"] * layer.in_features
+        if name == "lokr" and hasattr(layer, "lokr_w1") and "default" in layer.lokr_w2_a:
+            # Its right factor's; the Kronecker product multiplies number by number, which is not counted.
+            right, rank = layer.lokr_w2_a["default"].shape
+            products += 2 * right * rank * layer.lokr_w2_b["default"].shape[1]
+    assert products > 0
+    base = sum(product(linear) for path, linear in linears(plain).items() if "layers" in path)
+    forward = counted(model, train=False)[0]
+    assert forward == counted(plain, train=False)[0] + base + products
 
 
 def test_frozen_blocks_have_no_backward_pass():

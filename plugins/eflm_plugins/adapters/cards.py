@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from eflm_schemas import AdapterCard, Ref
+from eflm_schemas import AdapterCard, Conflict, Ref
+
+
+def _not_on_four_bits(name: str, reason: str) -> Conflict:
+    return Conflict(
+        plugin="quantizer/int4",
+        reason=reason,
+        instead=f"choose {name} on bf16, or lora, rslora, dora or loraplus on int4",
+    )
+
+
+def _needs_their_shape(name: str, method: str) -> Conflict:
+    return _not_on_four_bits(
+        name,
+        f"peft's {method} takes the shape of its update from the weights, and 4-bit weights are packed into another",
+    )
+
 
 ADAPTERS = (
     AdapterCard(
         name="lora",
         summary="low-rank update W + (alpha/r)·BA beside frozen weights",
         source="Hu et al. 2021, LoRA, arXiv:2106.09685, section 4.1",
-        factory=Ref("eflm_plugins.adapters.peft_lora:lora"),
+        factory=Ref("eflm_plugins.adapters.lora:lora"),
         config=Ref("eflm_plugins.adapters.options:LoraOptions"),
         requires=("peft",),
     ),
@@ -17,7 +33,7 @@ ADAPTERS = (
         name="rslora",
         summary="LoRA scaled by alpha/sqrt(r), stable at high rank",
         source="Kalajdzievski 2023, Rank Stabilized LoRA, arXiv:2312.03732, definition 3.1",
-        factory=Ref("eflm_plugins.adapters.peft_lora:rslora"),
+        factory=Ref("eflm_plugins.adapters.lora:rslora"),
         config=Ref("eflm_plugins.adapters.options:LoraOptions"),
         requires=("peft",),
     ),
@@ -25,9 +41,49 @@ ADAPTERS = (
         name="dora",
         summary="weights decomposed into magnitude and direction; LoRA turns the direction",
         source="Liu et al. 2024, DoRA, arXiv:2402.09353, section 4, equation 5",
-        factory=Ref("eflm_plugins.adapters.peft_lora:dora"),
+        factory=Ref("eflm_plugins.adapters.lora:dora"),
         config=Ref("eflm_plugins.adapters.options:LoraOptions"),
         requires=("peft",),
+    ),
+    AdapterCard(
+        name="loraplus",
+        summary="LoRA whose B learns faster than its A, by a fixed ratio",
+        source="Hayou et al. 2024, LoRA+, arXiv:2402.12354",
+        factory=Ref("eflm_plugins.adapters.lora:loraplus"),
+        config=Ref("eflm_plugins.adapters.options:LoraPlusOptions"),
+        requires=("peft",),
+    ),
+    AdapterCard(
+        name="pissa",
+        summary="LoRA that starts as the weight's principal singular values and vectors; the residual is frozen",
+        source="Meng et al. 2024, PiSSA, arXiv:2404.02948, section 3, equations 2 to 4",
+        factory=Ref("eflm_plugins.adapters.pissa:pissa"),
+        config=Ref("eflm_plugins.adapters.options:PissaOptions"),
+        requires=("peft",),
+        conflicts=(
+            _not_on_four_bits(
+                "pissa",
+                "it begins with the singular values of the weights, and packed into 4 bits they have none to compute",
+            ),
+        ),
+    ),
+    AdapterCard(
+        name="loha",
+        summary="Hadamard product of two low-rank products beside frozen weights: (B1 A1) ∘ (B2 A2), rank r² at most",
+        source="Hyeon-Woo et al. 2021, FedPara, arXiv:2108.06098, section 2.2; LyCORIS, arXiv:2309.14859",
+        factory=Ref("eflm_plugins.adapters.lycoris:loha"),
+        config=Ref("eflm_plugins.adapters.options:LycorisOptions"),
+        requires=("peft",),
+        conflicts=(_needs_their_shape("loha", "LoHa"),),
+    ),
+    AdapterCard(
+        name="lokr",
+        summary="Kronecker product with a factor of low rank beside frozen weights: C ⊗ (B A)",
+        source="Edalati et al. 2022, KronA, arXiv:2212.10650; LyCORIS, arXiv:2309.14859",
+        factory=Ref("eflm_plugins.adapters.lycoris:lokr"),
+        config=Ref("eflm_plugins.adapters.options:LokrOptions"),
+        requires=("peft",),
+        conflicts=(_needs_their_shape("lokr", "LoKr"),),
     ),
     AdapterCard(
         name="full",

@@ -10,6 +10,7 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from eflm.contracts import Batch
 from eflm.errors import ModelError
@@ -116,6 +117,20 @@ def test_only_matrices_decay_and_groups_keep_their_rates():
     ]
     assert found == [(1.0, 0.1, [2]), (1.0, 0.0, [1]), (0.5, 0.0, [1])]
     assert optimizer.param_groups[0]["betas"] == (0.9, 0.95)
+
+
+def test_the_schedule_scales_every_group_from_its_own_rate(session):
+    model, seen = nn.Linear(1, 1), []
+    hook = register_optimizer_step_pre_hook(
+        lambda optimizer, *_: seen.append([group["lr"] for group in optimizer.param_groups])
+    )
+    try:
+        given = [{"params": [model.weight], "lr": 0.01}, {"params": [model.bias], "lr": 0.16}]
+        train(session, "finetune", model, OPTIONS, given)
+    finally:
+        hook.remove()
+    factors = [learning_rate_factor(step, 22) for step in range(22)]
+    assert seen == [[pytest.approx(0.01 * factor), pytest.approx(0.16 * factor)] for factor in factors]
 
 
 def test_nothing_to_train_needs_no_optimizer(session, emitted):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from eflm import ModelError
 from eflm_plugins.adapters.cards import ADAPTERS
 from eflm_plugins.hosts.decoder import DecoderHost
 from eflm_plugins.quantizers.cards import QUANTIZERS
@@ -14,12 +15,25 @@ from support.decoders import CONFIGS, VOCABULARY, with_attention, with_moe
 
 IDS = torch.randint(3, VOCABULARY, (4, 16), generator=torch.Generator().manual_seed(0))
 SETTINGS = {"freeze": {"num_frozen_layers": 1}}
+#: What peft calls a method's parameters.
+PREFIXES = dict.fromkeys(("lora", "rslora", "dora", "loraplus", "pissa"), "lora_") | {
+    "loha": "hada_",
+    "lokr": "lokr_",
+}
+INT4 = next(card for card in QUANTIZERS if card.name == "int4")
+
+
+def conflict(adapter, quantizer):
+    return any(conflict.plugin == quantizer.address for conflict in adapter.conflicts)
+
+
 LEGAL = [
     (adapter, quantizer)
     for adapter in ADAPTERS
     for quantizer in QUANTIZERS
-    if quantizer.trainable or not adapter.trains_base
+    if (quantizer.trainable or not adapter.trains_base) and not conflict(adapter, quantizer)
 ]
+BESIDE = [card for card in ADAPTERS if not card.trains_base]
 
 
 def tiny(family="qwen2"):
@@ -64,10 +78,30 @@ def check_training(model, adapter):
     assert changed == wanted
 
 
-@pytest.mark.parametrize("family", CONFIGS)
-@pytest.mark.parametrize(("adapter", "quantizer"), LEGAL, ids=lambda card: card.name)
+#: Families differ in what their layers are, not in what holds their weights.
+IN_FAMILIES = [
+    pytest.param(family, *pair, id="-".join([family, pair[0].name, pair[1].name]))
+    for family in CONFIGS
+    for pair in LEGAL
+    if family == "qwen2" or pair[1].name == "fp32"
+]
+
+
+@pytest.mark.parametrize(("family", "adapter", "quantizer"), IN_FAMILIES)
 def test_training_changes_what_is_trained_and_nothing_else(family, adapter, quantizer):
-    check_training(*adapt(tiny(family), adapter, quantizer))
+    model, made = adapt(tiny(family), adapter, quantizer)
+    if adapter in BESIDE:
+        for name, parameter in model.named_parameters():
+            assert parameter.requires_grad == (PREFIXES[adapter.name] in name)
+            assert parameter.dtype == torch.float32 or not parameter.requires_grad
+    check_training(model, made)
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda card: card.name)
+def test_it_starts_as_the_model_was(adapter):
+    adapter = make(adapter)
+    model = adapter.apply(tiny(), DecoderHost().targets(tiny()))
+    torch.testing.assert_close(model(IDS).logits, tiny()(IDS).logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("attention", ["mla", "nsa"])
@@ -96,17 +130,26 @@ def test_merging_changes_no_output(adapter, quantizer):
         merged = adapter.merge(model).eval()
         after = merged(input_ids=IDS).logits
     torch.testing.assert_close(after, before, rtol=tolerance, atol=tolerance)
-    assert not any("lora" in name for name, _ in merged.named_parameters())
+    assert not any(prefix in name for name, _ in merged.named_parameters() for prefix in PREFIXES.values())
     assert type(merged).__name__ == "LlamaForCausalLM"
 
 
-@pytest.mark.parametrize("adapter", ADAPTERS[:3], ids=lambda card: card.name)
+@pytest.mark.parametrize(
+    "adapter", [card for card in BESIDE if (card, INT4) in LEGAL], ids=lambda card: card.name
+)
 def test_an_adapter_on_four_bits_stays_beside_them(adapter):
-    int4 = next(card for card in QUANTIZERS if card.name == "int4")
-    model, adapter = adapt(tiny(), adapter, int4)
+    model, adapter = adapt(tiny(), adapter, INT4)
     train(model, adapter)
     merged = adapter.merge(model)
     assert merged is model
     assert any("lora_A" in name for name, _ in merged.named_parameters())
     out = merged.eval().generate(input_ids=IDS[:1], max_new_tokens=3, min_new_tokens=3, do_sample=False)
     assert out.shape == (1, 19)
+
+
+@pytest.mark.parametrize(
+    "adapter", [card for card in BESIDE if conflict(card, INT4)], ids=lambda card: card.name
+)
+def test_a_model_that_came_in_four_bits_is_refused_where_no_card_could_tell(adapter):
+    with pytest.raises(ModelError, match=r"q_proj are packed \(Linear4bit, torch.uint8\).* choose lora"):
+        adapt(tiny(), adapter, INT4)

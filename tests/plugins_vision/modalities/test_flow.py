@@ -14,8 +14,8 @@ import eflm
 from eflm import ModelError, UsageError
 from eflm.contracts import WorkloadRequest
 from eflm.stages.options import FinetuneOptions, InferOptions, PretrainOptions
+from eflm_plugins.adapters.lora import lora
 from eflm_plugins.adapters.options import LoraOptions
-from eflm_plugins.adapters.peft_lora import lora
 from eflm_vision.data import digits
 from eflm_vision.data.captioned import MOVES, captioned, moving
 from eflm_vision.modalities import autoencoders
