@@ -80,7 +80,7 @@ class QwenVlWorkload:
             "tokenizer": f"{len(tokenizer)} tokens",
             "architecture": self._config.model_type,
             "artifacts": {
-                "answers.png": "held-out scenes with a question, the model's answer, and the right one behind a wrong one"
+                "answers.png": "held-out scenes, a question each, and the answer; if wrong, the right one"
             },
             **({"preset": request.model} if saved is None else saved.facts),
         }
