@@ -1,4 +1,4 @@
-"""`--data` of pictures and clips: a built-in set by its name, or a folder. dit, sd3.5 and wan2.1 come through here."""
+"""`--data` of every modality here: a built-in set by its name, or a user's own folder or file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import torch
 
 from eflm import DataError
 from eflm_vision.data import clips as folder_of_clips
-from eflm_vision.data import digits, easy_vqa, folder, photos
+from eflm_vision.data import digits, easy_vqa, folder, photos, vqa_file
 from eflm_vision.data.captioned import Captioned, moving
 from eflm_vision.data.pictures import Pictures
+from eflm_vision.data.scenes import Scenes
 
 
 def _shapes(size: int) -> Pictures:
@@ -39,6 +40,8 @@ PICTURES: Mapping[str, Callable[[int], Pictures]] = {
 }
 #: The built-in sets of clips, and whose pictures move in them.
 CLIPS: Mapping[str, str] = {"moving-digits": "digits"}
+#: The built-in sets of questions about pictures.
+QUESTIONS: Mapping[str, Callable[[], Scenes]] = {"easy-vqa": easy_vqa.load}
 
 
 def built_in(data: str | None) -> bool:
@@ -66,6 +69,12 @@ def clips(data: str | None, *, size: int, frames: int) -> Captioned:
         return folder_of_clips.load(_folder(source), size=size, frames=frames)
     still = pictures(source, size=size // 2)
     return moving(still.fitted(3, size // 2), size, frames)
+
+
+def questions(data: str | None) -> Scenes:
+    """The set of that name, easy-vqa by default, or else the questions of that file or folder. Raises DataError."""
+    read = QUESTIONS.get(data or "easy-vqa")
+    return read() if read else vqa_file.load(data)
 
 
 def _folder(data: str) -> Path:

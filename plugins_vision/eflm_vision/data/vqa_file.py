@@ -65,7 +65,7 @@ def _lines(file: Path, path: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"--data {path} cannot be read ({error}); questions come as a .jsonl file, or as {FILE} in a folder, with "
-            "image or video, question and answer in each line"
+            "image or video, question and answer in each line, or as the built-in set easy-vqa"
         ) from None
 
 

@@ -20,7 +20,7 @@ from eflm.contracts import Batch, Generated, Phase, WorkloadRequest
 from eflm_plugins.data.batches import shuffled
 from eflm_plugins.modalities.perplexity import evaluated, floor, perplexity
 from eflm_schemas import Flag, Metric
-from eflm_vision.data import clips, easy_vqa, folder, vqa_file
+from eflm_vision.data import clips, folder, named
 from eflm_vision.data.scenes import Question, Scene, Scenes, asked
 from eflm_vision.hosts.qwen_vl import QwenVlHost
 from eflm_vision.modalities import nano_vl
@@ -51,7 +51,7 @@ class QwenVlModality:
     def prepare(self, request: WorkloadRequest) -> QwenVlWorkload:
         """See `eflm.contracts.Modality`. Raises DataError or ModelError."""
         saved = None if request.model == PRESET else find(request.model, self.options.max_pixels)
-        scenes = easy_vqa.load() if request.data is None else vqa_file.load(request.data)
+        scenes = named.questions(request.data)
         return QwenVlWorkload(request, self.options, scenes, saved)
 
 

@@ -223,6 +223,10 @@ def test_what_was_taught_last_is_what_inference_is_scored_on(workload, model):
     assert "answers" in workload.quality(model, "infer")["PPL"].note
 
 
+def test_the_default_set_has_a_name():
+    assert workload_of(data="easy-vqa").facts["data_sha256"] == workload_of().facts["data_sha256"]
+
+
 # --- a user's own --------------------------------------------------------------------------------------------
 
 
