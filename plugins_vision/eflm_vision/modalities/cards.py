@@ -85,10 +85,10 @@ def _flow_settings(name: str, steps: int) -> dict[str, object]:
 #: Pictures of 16 merged patches and a short question each; windows of the vision tower have 16 patches, pictures 64.
 VL_SETTINGS: dict[str, object] = {
     "qwen2.5-vl.instruction": "",
-    "pretrain.steps": 300,
+    "pretrain.steps": 500,
     "pretrain.warmup_steps": 2,
     "pretrain.batch_size": 32,
-    "pretrain.learning_rate": 3e-3,
+    "pretrain.learning_rate": 1e-3,
     "finetune.steps": 300,
     "finetune.warmup_steps": 2,
     "finetune.batch_size": 32,

@@ -356,6 +356,33 @@ def test_a_saved_model_answers_as_before(saved, workload, model):
     assert torch.isfinite(workload.loss(bf16, next(loaded.batches("finetune"))))
 
 
+def test_a_folder_as_the_first_checkpoints_were_laid_out_loads(saved, model, workload):
+    """The Hub's have a flat config with M-RoPE as a scaling, and name an image processor that needs torchvision."""
+    config = json.loads((saved / "config.json").read_text())
+    text = config.pop("text_config")
+    flat = {
+        **text,
+        **config,
+        "rope_theta": 1e4,
+        "rope_scaling": {"type": "mrope", "mrope_section": [4, 6, 6]},
+    }
+    del flat["rope_parameters"]
+    (saved / "config.json").write_text(json.dumps(flat))
+    processor = json.loads((saved / "preprocessor_config.json").read_text())
+    size = processor.pop("size")
+    processor |= {
+        "image_processor_type": "Qwen2VLImageProcessorFast",
+        "processor_class": "Qwen2_5_VLProcessor",
+    }
+    processor |= {"min_pixels": size["shortest_edge"], "max_pixels": size["longest_edge"]}
+    (saved / "preprocessor_config.json").write_text(json.dumps(processor))
+    loaded = workload_of(str(saved))
+    request = next(workload.requests())
+    assert torch.equal(next(loaded.requests()).inputs["pixel_values"], request.inputs["pixel_values"])
+    again = loaded.build_model(from_scratch=False, load_kwargs={}).eval()
+    torch.testing.assert_close(again(**request.inputs).logits, model(**request.inputs).logits)
+
+
 def test_a_saved_composition_is_put_together_again(saved, workload):
     model = with_attention(workload.build_model(from_scratch=True, load_kwargs={}), "mqa").eval()
     model.save_pretrained(saved)
