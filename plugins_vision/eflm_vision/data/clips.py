@@ -5,11 +5,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from eflm import DataError
@@ -102,15 +103,18 @@ def _shown_of_video(file: Path) -> Iterator[tuple[int, Any]]:
     """The same; times are in the stream's own unit."""
     import av
 
-    with av.open(str(file)) as container:
-        if not container.streams.video:
-            raise DataError(f"{file} holds no video")
-        for row, frame in enumerate(container.decode(video=0)):
-            # A phone stores what it saw, and the angle by which to turn it.
-            yield (
-                row if frame.pts is None else frame.pts,
-                lambda frame=frame: frame.to_image().rotate(frame.rotation, expand=True),
-            )
+    def upright(frame: Any) -> Image.Image:
+        # A phone stores what it saw, and the angle by which to turn it.
+        return frame.to_image().rotate(frame.rotation, expand=True)
+
+    try:
+        with av.open(str(file)) as container:
+            if not container.streams.video:
+                raise DataError(f"{file} holds no video")
+            for row, frame in enumerate(container.decode(video=0)):
+                yield row if frame.pts is None else frame.pts, partial(upright, frame)
+    except av.error.FFmpegError as error:
+        raise OSError(error) from error
 
 
 @contextmanager
@@ -118,6 +122,5 @@ def _readable(file: Path) -> Iterator[None]:
     """Says of what cannot be read that it is so."""
     try:
         yield
-    # FFmpeg's errors are of these kinds, each according to its cause.
-    except (OSError, ValueError, EOFError, UnidentifiedImageError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise DataError(f"{file} cannot be read as a clip: {error}") from error

@@ -52,7 +52,7 @@ FLOW_SETTINGS: dict[str, object] = {
     "pretrain.batch_size": 32,
     "pretrain.learning_rate": 3e-3,
     "pretrain.weight_decay": 0.0,
-    "finetune.steps": 100,
+    "finetune.steps": 400,
     "finetune.warmup_steps": 2,
     "finetune.batch_size": 32,
     "finetune.learning_rate": 3e-3,
@@ -152,7 +152,7 @@ MODALITIES = (
             Preset(
                 name="wan2.1-nano",
                 summary="Wan 2.1 in small on clips of moving digits, 5 frames of 16 × 16: 3 blocks, 64 wide",
-                settings=_flow_settings("wan2.1", steps=600),
+                settings=_flow_settings("wan2.1", steps=800),
             ),
         ),
     ),
