@@ -1,7 +1,7 @@
 """Text encoders for the presets: transformers' own classes in small, with tokenizers of letters and words.
 
-A few thousand parameters each. Their weights are random and stay so, as pipelines keep theirs frozen. What they make of two captions differs, which
-is all that a denoiser needs to tell captions apart.
+A few thousand parameters each. Their weights are random and stay so, as pipelines keep theirs frozen. What they make of
+two captions differs, which is all that a denoiser needs to tell captions apart.
 """
 
 from __future__ import annotations
