@@ -63,12 +63,13 @@ class Captioned:
         classes = tuple(str(subject) for subject in sorted(set(self.subjects)))
         return Pictures(name=self.name, pixels=pixels, labels=subjects, classes=classes)
 
-    def one_frame_each(self) -> Pictures:
-        """Every picture, or one frame of every clip, in turn from its whole length."""
+    def two_frames_each(self) -> Pictures:
+        """Every picture, or of every clip two frames half its length apart, from all of its length in turn."""
         if self.pixels.ndim == 4:
             return self.frames()
-        rows = torch.arange(len(self))
-        return self.made_anew(self.pixels[rows, rows % self.pixels.shape[1]], self.labels).frames()
+        frames, rows = self.pixels.shape[1], torch.arange(len(self))[:, None]
+        pair = torch.stack([rows, rows + frames // 2], 2).flatten(1) % frames
+        return self.made_anew(self.pixels[rows, pair], self.labels).frames()
 
     def negative(self) -> Captioned:
         """The same with light and dark exchanged: another style, which fine-tuning has to learn."""
@@ -90,22 +91,21 @@ def captioned(pictures: Pictures) -> Captioned:
 
 
 def moving(pictures: Pictures, size: int, frames: int, seed: int = 0) -> Captioned:
-    """Each picture wandering over a dark square of `size`, one pixel a frame, wrapped around at the edges."""
+    """Each picture wandering from the middle of a dark square of `size`, a pixel a frame, wrapped around at the edges.
+
+    All begin in one place, so that a small model need not learn every shape in every place.
+    """
     still, moves = captioned(pictures), list(MOVES.values())
-    generator = torch.Generator().manual_seed(seed)
-    ways = torch.randint(len(moves), (len(pictures),), generator=generator)
-    room = size - pictures.pixels.shape[-1]
-    starts = torch.randint(room + 1, (len(pictures), 2), generator=generator)
-    clips = torch.full((len(pictures), frames, pictures.pixels.shape[1], size, size), -1.0)
-    side = pictures.pixels.shape[-1]
-    for row, (picture, way, (top, left)) in enumerate(
-        zip(pictures.pixels, ways.tolist(), starts.tolist(), strict=True)
-    ):
-        canvas = clips[row, 0].clone()
-        canvas[:, top : top + side, left : left + side] = picture
-        down, right = moves[way]
+    ways = torch.randint(len(moves), (len(pictures),), generator=torch.Generator().manual_seed(seed))
+    side, channels = pictures.pixels.shape[-1], pictures.pixels.shape[1]
+    first = (size - side) // 2
+    canvas = torch.full((len(pictures), channels, size, size), -1.0)
+    canvas[:, :, first : first + side, first : first + side] = pictures.pixels
+    clips = torch.empty((len(pictures), frames, channels, size, size))
+    for way, (down, right) in enumerate(moves):
+        rows = ways == way
         for frame in range(frames):
-            clips[row, frame] = canvas.roll((down * frame, right * frame), dims=(1, 2))
+            clips[rows, frame] = canvas[rows].roll((down * frame, right * frame), dims=(2, 3))
     captions = tuple(f"{caption} moving {way}" for caption in still.captions for way in MOVES)
     return Captioned(
         name=f"moving {pictures.name}",

@@ -52,7 +52,7 @@ FLOW_SETTINGS: dict[str, object] = {
     "pretrain.batch_size": 32,
     "pretrain.learning_rate": 3e-3,
     "pretrain.weight_decay": 0.0,
-    "finetune.steps": 100,
+    "finetune.steps": 400,
     "finetune.warmup_steps": 2,
     "finetune.batch_size": 32,
     "finetune.learning_rate": 3e-3,
@@ -76,10 +76,10 @@ FLOW_SETTINGS: dict[str, object] = {
 }
 
 
-def _flow_settings(name: str, steps: int) -> dict[str, object]:
-    options = {"denoising_steps": 12, "guidance_scale": 2.0}
-    named = {f"{name}.{option}": value for option, value in options.items()}
-    return {**named, **FLOW_SETTINGS, "pretrain.steps": steps}
+def _flow_settings(name: str, guidance_scale: float, **settings: float) -> dict[str, object]:
+    """FLOW_SETTINGS with the family's own options, and `stage__option` for what differs between families."""
+    own = {f"{name}.denoising_steps": 12, f"{name}.guidance_scale": guidance_scale}
+    return {**own, **FLOW_SETTINGS, **{key.replace("__", "."): value for key, value in settings.items()}}
 
 
 #: Pictures of 16 merged patches and a short question each; windows of the vision tower have 16 patches, pictures 64.
@@ -163,7 +163,7 @@ MODALITIES = (
             Preset(
                 name="sd3.5-nano",
                 summary="SD 3.5 in small on captioned digits of 16 × 16: 3 joint blocks, 64 wide, three text encoders",
-                settings=_flow_settings("sd3.5", steps=800),
+                settings=_flow_settings("sd3.5", 2.0, pretrain__steps=800),
             ),
         ),
     ),
@@ -182,7 +182,13 @@ MODALITIES = (
             Preset(
                 name="wan2.1-nano",
                 summary="Wan 2.1 in small on clips of moving digits, 5 frames of 16 × 16: 3 blocks, 64 wide",
-                settings=_flow_settings("wan2.1", steps=600),
+                settings=_flow_settings(
+                    "wan2.1",
+                    4.0,
+                    pretrain__steps=800,
+                    pretrain__learning_rate=7e-3,
+                    finetune__learning_rate=5e-3,
+                ),
             ),
         ),
     ),

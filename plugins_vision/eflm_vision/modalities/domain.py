@@ -30,4 +30,4 @@ class Domain:
     @cached_property
     def judge(self) -> Judge:
         """Of the subjects of single pictures or frames."""
-        return train(self.train.one_frame_each(), self.held_out.one_frame_each())
+        return train(self.train.two_frames_each(), self.held_out.two_frames_each())

@@ -21,7 +21,12 @@ from torch import Tensor, nn
 
 from eflm_vision.data.captioned import Captioned
 from eflm_vision.modalities import nano_text
-from eflm_vision.modalities.autoencoders import LATENT_CHANNELS, clip_autoencoder, picture_autoencoder
+from eflm_vision.modalities.autoencoders import (
+    CLIP_CHANNELS,
+    PICTURE_CHANNELS,
+    clip_autoencoder,
+    picture_autoencoder,
+)
 
 #: Side of the presets' pictures, and frames of their clips.
 SIDE, FRAMES = 16, 5
@@ -61,6 +66,7 @@ class StableDiffusion3:
     clips = False
 
     def nano(self, data: Captioned) -> DiffusionPipeline:
+        words = nano_text.t5_tokenizer(data.captions)
         return StableDiffusion3Pipeline(
             transformer=None,
             scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
@@ -69,16 +75,16 @@ class StableDiffusion3:
             tokenizer=nano_text.clip_tokenizer(),
             text_encoder_2=nano_text.clip_encoder(32, seed=2),
             tokenizer_2=nano_text.clip_tokenizer(),
-            text_encoder_3=nano_text.t5_encoder(64, seed=3),
-            tokenizer_3=nano_text.t5_tokenizer(),
+            text_encoder_3=nano_text.t5_encoder(len(words), 64, seed=3),
+            tokenizer_3=words,
         )
 
     def nano_transformer(self) -> nn.Module:
         return SD3Transformer2DModel(
             sample_size=SIDE // 2,
             patch_size=2,
-            in_channels=LATENT_CHANNELS,
-            out_channels=LATENT_CHANNELS,
+            in_channels=PICTURE_CHANNELS,
+            out_channels=PICTURE_CHANNELS,
             num_layers=3,
             attention_head_dim=16,
             num_attention_heads=4,
@@ -118,10 +124,10 @@ class Wan:
     clips = True
 
     def nano(self, data: Captioned) -> DiffusionPipeline:
-        pixels = data.pixels.transpose(1, 2)
+        pixels, words = data.pixels.transpose(1, 2), nano_text.t5_tokenizer(data.captions)
         return WanPipeline(
-            tokenizer=nano_text.t5_tokenizer(),
-            text_encoder=nano_text.umt5_encoder(64, seed=1),
+            tokenizer=words,
+            text_encoder=nano_text.umt5_encoder(len(words), 64, seed=1),
             vae=clip_autoencoder(torch.cat([pixels, -pixels]), data.sha256()),
             scheduler=FlowMatchEulerDiscreteScheduler(shift=1.0),
             transformer=None,
@@ -132,8 +138,8 @@ class Wan:
             patch_size=(1, 2, 2),
             num_attention_heads=4,
             attention_head_dim=16,
-            in_channels=LATENT_CHANNELS,
-            out_channels=LATENT_CHANNELS,
+            in_channels=CLIP_CHANNELS,
+            out_channels=CLIP_CHANNELS,
             text_dim=64,
             freq_dim=64,
             ffn_dim=192,

@@ -1,12 +1,13 @@
-"""Text encoders for the presets: transformers' own classes, a few thousand parameters each, with tokenizers of letters.
+"""Text encoders for the presets: transformers' own classes in small, with tokenizers of letters and words.
 
-Their weights are random and stay so, as pipelines keep theirs frozen. What they make of two captions differs, which
-is all that a denoiser needs to tell captions apart.
+A few thousand parameters each. Their weights are random and stay so, as pipelines keep theirs frozen. What they make of
+two captions differs, which is all that a denoiser needs to tell captions apart.
 """
 
 from __future__ import annotations
 
 import string
+from collections.abc import Sequence
 
 import torch
 from transformers import (
@@ -32,10 +33,17 @@ def clip_tokenizer() -> CLIPTokenizer:
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=LENGTH)
 
 
-def t5_tokenizer() -> T5Tokenizer:
-    """A unigram vocabulary of letters, as T5's is of words."""
-    tokens = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0), *((c, -2.0) for c in LETTERS)]
-    return T5Tokenizer(vocab=tokens, extra_ids=0, model_max_length=LENGTH)
+def t5_tokenizer(captions: Sequence[str] = ()) -> T5Tokenizer:
+    """A unigram vocabulary of the captions' words, as T5's is of a language's, and of letters for any other.
+
+    Wan's cross-attention alone has to tell what a caption asks for, and begins by weighing all places alike: so there
+    are as many as the longest caption needs, and one tells a digit.
+    """
+    words = sorted({f"▁{word}" for caption in captions for word in caption.split()})
+    pieces = dict.fromkeys(["▁", *LETTERS, *words], -2.0)
+    tokens = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *pieces.items()]
+    length = max((len(caption.split()) + 1 for caption in captions), default=LENGTH)
+    return T5Tokenizer(vocab=tokens, extra_ids=0, model_max_length=length)
 
 
 def clip_encoder(hidden: int, seed: int) -> CLIPTextModelWithProjection:
@@ -55,19 +63,19 @@ def clip_encoder(hidden: int, seed: int) -> CLIPTextModelWithProjection:
     return _frozen(CLIPTextModelWithProjection, config, seed)
 
 
-def t5_encoder(hidden: int, seed: int) -> T5EncoderModel:
-    """One block of T5's encoder."""
-    return _frozen(T5EncoderModel, T5Config(**_t5_sizes(hidden)), seed)
+def t5_encoder(tokens: int, hidden: int, seed: int) -> T5EncoderModel:
+    """One block of T5's encoder for a vocabulary of so many tokens."""
+    return _frozen(T5EncoderModel, T5Config(**_t5_sizes(tokens, hidden)), seed)
 
 
-def umt5_encoder(hidden: int, seed: int) -> UMT5EncoderModel:
+def umt5_encoder(tokens: int, hidden: int, seed: int) -> UMT5EncoderModel:
     """One block of UMT5's encoder."""
-    return _frozen(UMT5EncoderModel, UMT5Config(**_t5_sizes(hidden)), seed)
+    return _frozen(UMT5EncoderModel, UMT5Config(**_t5_sizes(tokens, hidden)), seed)
 
 
-def _t5_sizes(hidden: int) -> dict[str, int]:
+def _t5_sizes(tokens: int, hidden: int) -> dict[str, int]:
     return {
-        "vocab_size": len(t5_tokenizer()),
+        "vocab_size": tokens,
         "d_model": hidden,
         "d_kv": hidden // 2,
         "d_ff": 2 * hidden,
