@@ -36,9 +36,8 @@ class Family:
     auto: Any  #: the auto class
     check: Callable[[Pretrained], None]  #: ModelError for a model of another kind
     what_works: str  #: what a user could give instead, as the end of a sentence
-    build: Callable[
-        ..., nn.Module
-    ]  #: a saved model with plugins before its weights are read; see `load_pretrained`
+    #: a saved model with plugins before its weights are read; see `load_pretrained`
+    build: Callable[..., nn.Module]
 
 
 @frozen(kw_only=True)

@@ -1,1 +1,1 @@
-"""Data: pictures with labels, from scikit-learn or a folder."""
+"""Data: pictures, clips, and questions about them; built in, or a user's own."""

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from attrs import define, frozen
 
@@ -64,6 +65,18 @@ class Scenes:
                 said = [scene.caption, *([q.text, q.answer] for q in scene.questions)]
                 digest.update(scene.file.read_bytes() + json.dumps(said).encode())
         return digest.hexdigest()
+
+
+class Lesson(NamedTuple):
+    """A scene with a question about it; with none it is to be described."""
+
+    scene: Scene
+    question: Question | None
+
+    @property
+    def answer(self) -> str:
+        """What a model should say."""
+        return self.scene.statement() if self.question is None else self.question.answer
 
 
 def asked(scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Question]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from eflm import DataError
 from eflm_vision.data.folder import PICTURES, VIDEOS
@@ -31,14 +32,16 @@ def load(path: str) -> Scenes:
         where = f"line {number} of {file.name}"
         try:
             entry = json.loads(line)
-            picture = file.parent / next(entry[key] for key in SEEN if key in entry)
-            questions[picture].append(Question(text=str(entry["question"]), answer=str(entry["answer"])))
-        except (ValueError, TypeError, KeyError, StopIteration):
+            # By its own path, however it is written: a picture shall not be learnt from and be held out, too.
+            picture = (file.parent / next(entry[key] for key in SEEN if entry.get(key))).resolve()
+            question = Question(text=_text(entry["question"]), answer=_text(entry["answer"]))
+        except (ValueError, TypeError, KeyError, StopIteration, AttributeError):
             raise DataError(
                 f"{where} must hold image or video, question and answer, not {line.strip()[:80]!r}"
             ) from None
         _check(picture, where)
-        if "video" in entry:
+        questions[picture].append(question)
+        if entry.get("video") and not entry.get("image"):
             clips.add(picture)
         if entry.get("caption"):
             captions[picture] = str(entry["caption"])
@@ -67,6 +70,13 @@ def _lines(file: Path, path: str) -> list[str]:
             f"--data {path} cannot be read ({error}); questions come as a .jsonl file, or as {FILE} in a folder, with "
             "image or video, question and answer in each line, or as the built-in set easy-vqa"
         ) from None
+
+
+def _text(value: Any) -> str:
+    """Words, or a number as it is written. TypeError for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError(f"{value!r} is no text")
+    return str(value)
 
 
 def _check(picture: Path, where: str) -> None:

@@ -72,6 +72,11 @@ class VisionTowerHost:
         rotary, loads_plainly = tower.rotary_pos_emb, plain
         for block, geometry in zip(tower.blocks, self.attention_geometries(model), strict=True):
             old = block.attn
+            if not hasattr(old, "qkv"):
+                raise ModelError(
+                    f"the vision tower's attention is {type(old).__name__} already, and cannot be replaced once more; "
+                    "begin with the model as it was"
+                )
             variant = build(geometry)
             check_module(variant)
             initialize(variant, geometry.initializer_range)

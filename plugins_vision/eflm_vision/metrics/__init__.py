@@ -1,1 +1,1 @@
-"""Metrics of what generates pictures."""
+"""Metrics of what generates pictures, and of what answers questions about them."""

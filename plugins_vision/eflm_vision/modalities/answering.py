@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
 from eflm.contracts import Generated, Phase
 from eflm_plugins.modalities.generation import generate_greedily
+from eflm_plugins.modalities.perplexity import rows_at_once
+from eflm_vision.data.scenes import Lesson
 from eflm_vision.modalities.denoise import untimed
 from eflm_vision.modalities.prompts import Prompts, Sample
 
-T = TypeVar("T")
-
-#: Samples that are evaluated at one time.
-AT_ONCE = 50
+#: Samples that are evaluated at one time, and so whose scenes are in memory: 19 MB for one of a million pixels.
+AT_ONCE = 32
 
 
 def generate(model: nn.Module, inputs: Mapping[str, Tensor], new_tokens: int, phase: Phase) -> Generated:
@@ -40,24 +40,28 @@ def generate(model: nn.Module, inputs: Mapping[str, Tensor], new_tokens: int, ph
     return generate_greedily(model, inputs["input_ids"], new_tokens, phase, see)
 
 
-def answers(model: nn.Module, prompts: Prompts, samples: Sequence[Sample], device: str) -> list[str]:
+def answers(model: nn.Module, prompts: Prompts, lessons: Sequence[Lesson], device: str) -> list[str]:
     """What the model answers to each, as long as the longest right answer; nothing after the end of its turn.
 
     The model's own mode is restored.
     """
-    longest = max(len(sample.pair.completion) for sample in samples)
-    by_shape: dict[Any, list[int]] = defaultdict(list)
-    for index, sample in enumerate(samples):
-        by_shape[sample.shape].append(index)
-    found, was_training = [""] * len(samples), model.training
+    longest = max(len(prompts.answer(lesson)) for lesson in lessons)
+    found, was_training = [""] * len(lessons), model.training
+    # Those of one length together: scenes are read when their turn comes, and a part of one shape needs no padding.
+    order = sorted(range(len(lessons)), key=lambda index: prompts.words(lessons[index]))
     model.eval()
     try:
-        for indices in (part for alike in by_shape.values() for part in parts(alike)):
-            inputs = prompts.questions([samples[index] for index in indices])
-            inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-            made = generate(model, inputs, longest, untimed).outputs
-            for index, tokens in zip(indices, made.tolist(), strict=True):
-                found[index] = _text(prompts.tokenizer, tokens)
+        for first in range(0, len(order), AT_ONCE):
+            by_shape: dict[Any, dict[int, Sample]] = defaultdict(dict)
+            for index in order[first : first + AT_ONCE]:
+                sample = prompts.sample(lessons[index])
+                by_shape[sample.shape][index] = sample
+            for alike in by_shape.values():
+                inputs = prompts.questions(list(alike.values()))
+                inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
+                made = generate(model, inputs, longest, untimed).outputs
+                for index, tokens in zip(alike, made.tolist(), strict=True):
+                    found[index] = _text(prompts.tokenizer, tokens)
     finally:
         model.train(was_training)
     return found
@@ -68,6 +72,18 @@ def _text(tokenizer: Any, tokens: list[int]) -> str:
     return str(tokenizer.decode(tokens[: tokens.index(end)] if end in tokens else tokens)).strip()
 
 
-def parts(samples: Sequence[T]) -> Iterator[Sequence[T]]:
-    """AT_ONCE at a time."""
-    return (samples[first : first + AT_ONCE] for first in range(0, len(samples), AT_ONCE))
+def evaluation_batches(
+    prompts: Prompts, lessons: Sequence[Lesson], vocab_size: int
+) -> Iterator[dict[str, Tensor]]:
+    """All lessons in batches whose logits fit in memory; scenes are read when their turn comes."""
+    part: list[Sample] = []
+    longest = 0
+    for lesson in lessons:
+        sample = prompts.sample(lesson)
+        longest = max(longest, len(sample.pair.prompt) + len(sample.pair.completion))
+        if part and len(part) >= min(AT_ONCE, rows_at_once(longest, vocab_size)):
+            yield prompts.batch(part)
+            part = []
+        part.append(sample)
+    if part:
+        yield prompts.batch(part)

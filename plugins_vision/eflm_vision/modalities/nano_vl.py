@@ -43,11 +43,11 @@ def tokenizer(texts: Sequence[str]) -> Any:
     return found
 
 
-def image_processor() -> Qwen2VLImageProcessorPil:
-    """Qwen2-VL's, for small patches."""
-    return Qwen2VLImageProcessorPil(
-        patch_size=PATCH, size={"shortest_edge": 32 * 32, "longest_edge": 128 * 128}
-    )
+def image_processor(max_pixels: int | None = None) -> Qwen2VLImageProcessorPil:
+    """Qwen2-VL's, for small patches. Pictures are scaled to at most so many pixels."""
+    longest = max_pixels or 128 * 128
+    size = {"shortest_edge": min(32 * 32, longest), "longest_edge": longest}
+    return Qwen2VLImageProcessorPil(patch_size=PATCH, size=size)
 
 
 def config(words: Any) -> Qwen2_5_VLConfig:

@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from attrs import frozen
+from PIL import Image
 from torch import Tensor
 
+from eflm import DataError
 from eflm_plugins.data.batches import TokenPair, collate
 from eflm_vision.data import clips, folder
-from eflm_vision.data.scenes import Question, Scene
+from eflm_vision.data.scenes import Lesson, Scene
 
 
 @frozen(kw_only=True, eq=False)
@@ -37,9 +39,9 @@ class Sample:
     pair: TokenPair
 
     @property
-    def shape(self) -> tuple[int, tuple[int, int, int]]:
-        """Samples of one shape go through the model together without padding."""
-        return len(self.pair.prompt), self.patches.grid
+    def shape(self) -> tuple[int, tuple[int, int, int], bool]:
+        """Samples of one shape are the same work, and go through the model together without padding."""
+        return len(self.pair.prompt), self.patches.grid, self.patches.clip
 
 
 class Prompts:
@@ -56,6 +58,7 @@ class Prompts:
             clip: tokenizer.convert_ids_to_tokens(config.video_token_id if clip else config.image_token_id)
             for clip in (False, True)
         }
+        self._marks = (self._start, self._end, *self._places.values())
         pad = (tokenizer.pad_token_id, tokenizer.eos_token_id)
         # The same few questions are asked of many pictures.
         self._ids = lru_cache(maxsize=4096)(self._tokenised)
@@ -63,42 +66,61 @@ class Prompts:
 
     # --- samples --------------------------------------------------------------------------------------
 
-    def asked(self, scene: Scene, question: Question) -> Sample:
-        """The question in the model's chat format, and its answer."""
-        text = f"{question.text} {self._instruction}".strip()
-        kind = "video" if scene.clip else "image"
-        content = [{"type": kind}, {"type": "text", "text": text}]
-        return self._sample(scene, self._chat(content, scene.clip), question.answer)
+    def sample(self, lesson: Lesson) -> Sample:
+        """The scene, what comes before the answer, and the answer. DataError for what cannot be seen or said."""
+        patches = self._patches(lesson.scene)
+        frames, rows, columns = patches.grid
+        place = self._places[lesson.scene.clip]
+        merged = frames * rows * columns // self._processor.merge_size**2
+        prompt = self._ids(self._prompt(lesson).replace(place, place * merged, 1))
+        answer = self.answer(lesson)
+        room = self._config.get_text_config().max_position_embeddings
+        if len(prompt) + len(answer) > room:
+            raise DataError(
+                f"{lesson.scene.file.name} and what is said of it take {len(prompt) + len(answer):,} tokens, and the "
+                f"model has room for {room:,}; set qwen2.5-vl.max_pixels or qwen2.5-vl.frames lower"
+            )
+        return Sample(patches=patches, pair=TokenPair(prompt, answer))
 
-    def told(self, scene: Scene) -> Sample:
-        """The scene, and something true of it."""
-        return self._sample(scene, self._start + self._places[scene.clip] + self._end, scene.statement())
+    def answer(self, lesson: Lesson) -> list[int]:
+        """The tokens of the answer, and the one that ends it."""
+        return [*self._ids(self._said(lesson.answer, lesson)), self.tokenizer.eos_token_id]
 
-    def _chat(self, content: list[dict[str, str]], clip: bool) -> str:
+    def words(self, lesson: Lesson) -> int:
+        """Tokens before the answer, those of the scene left out: to be had without reading its file."""
+        return len(self._ids(self._prompt(lesson)))
+
+    def _prompt(self, lesson: Lesson) -> str:
+        """In the model's chat format, with one place for the scene; what is to be described comes without a word."""
+        clip = lesson.scene.clip
+        seen = self._start + self._places[clip] + self._end
+        if lesson.question is None:
+            return seen
+        text = f"{self._said(lesson.question.text, lesson)} {self._instruction}".strip()
         if self.tokenizer.chat_template is None:
-            return f"{self._start}{self._places[clip]}{self._end}{content[-1]['text']} "
+            return f"{seen}{text} "
+        content = [{"type": "video" if clip else "image"}, {"type": "text", "text": text}]
         message = {"role": "user", "content": content}
         return str(self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
 
-    def _sample(self, scene: Scene, prompt: str, completion: str) -> Sample:
-        patches = self.patches(scene)
-        frames, rows, columns = patches.grid
-        place = self._places[scene.clip]
-        merged = frames * rows * columns // self._processor.merge_size**2
-        pair = TokenPair(
-            self._ids(prompt.replace(place, place * merged, 1)),
-            [*self._ids(completion), self.tokenizer.eos_token_id],
-        )
-        return Sample(patches=patches, pair=pair)
+    def _said(self, text: str, lesson: Lesson) -> str:
+        """The text, if it names no picture by itself."""
+        if found := next((mark for mark in self._marks if mark in text), None):
+            raise DataError(
+                f"what is said of {lesson.scene.file.name} holds {found}, which stands for pictures in this model; "
+                "leave it out"
+            )
+        return text
 
     def _tokenised(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def patches(self, scene: Scene) -> Patches:
-        """DataError for a file that is no picture, or no clip."""
+    # --- patches --------------------------------------------------------------------------------------
+
+    def _patches(self, scene: Scene) -> Patches:
         if scene.clip:
             return self._patches_of_clip(scene)
-        found = self._processor([folder.whole(scene.file)], return_tensors="pt")
+        found = self._processed([folder.whole(scene.file)], scene)
         _, rows, columns = found["image_grid_thw"][0].tolist()
         return Patches(values=found["pixel_values"], grid=(1, rows, columns), clip=False)
 
@@ -110,12 +132,18 @@ class Prompts:
         frames, seconds = clips.sampled(scene.file, self._frames)
         deep, side = self._processor.temporal_patch_size, self._processor.patch_size
         frames += [frames[-1]] * (-len(frames) % deep)
-        found = self._processor(frames, return_tensors="pt")
+        found = self._processed(frames, scene)
         _, rows, columns = found["image_grid_thw"][0].tolist()
         still = found["pixel_values"].view(-1, deep, rows * columns, 3, deep, side, side)
         moving = still.diagonal(dim1=1, dim2=4).movedim(-1, 3)
         values = moving.reshape(-1, 3 * deep * side * side)
         return Patches(values=values, grid=(len(moving), rows, columns), clip=True, seconds=seconds * deep)
+
+    def _processed(self, pictures: list[Image.Image], scene: Scene) -> Any:
+        try:
+            return self._processor(pictures, return_tensors="pt")
+        except ValueError as error:
+            raise DataError(f"the model cannot see {scene.file}: {error}") from error
 
     # --- batches --------------------------------------------------------------------------------------
 
@@ -144,8 +172,3 @@ class Prompts:
         if seconds:
             inputs["second_per_grid_ts"] = torch.tensor(seconds)
         return inputs
-
-
-def completions(samples: Sequence[Sample]) -> Tensor:
-    """The answers' tokens in one row."""
-    return torch.tensor([token for sample in samples for token in sample.pair.completion], dtype=torch.long)

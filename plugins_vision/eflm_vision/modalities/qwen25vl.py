@@ -9,7 +9,7 @@ import copy
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from PIL import Image
@@ -21,17 +21,15 @@ from eflm_plugins.data.batches import shuffled
 from eflm_plugins.modalities.perplexity import evaluated, floor, perplexity
 from eflm_schemas import Flag, Metric
 from eflm_vision.data import clips, folder, named
-from eflm_vision.data.scenes import Question, Scene, Scenes, asked
+from eflm_vision.data.scenes import Lesson, Scene, Scenes, asked
 from eflm_vision.hosts.qwen_vl import QwenVlHost
 from eflm_vision.modalities import nano_vl
-from eflm_vision.modalities.answering import answers, generate, parts
+from eflm_vision.modalities.answering import answers, evaluation_batches, generate
 from eflm_vision.modalities.options import QwenVlOptions
-from eflm_vision.modalities.prompts import Prompts, Sample, completions
+from eflm_vision.modalities.prompts import Prompts
 from eflm_vision.modalities.saved_vl import SavedVl, find
 from eflm_vision.quality.answers import Answered, answer_scores
 from eflm_vision.quality.show import captioned
-
-T = TypeVar("T")
 
 PRESET = "qwen2.5-vl-nano"
 #: Held-out samples of pretraining that perplexity is evaluated on, and samples that its floor is worked out from.
@@ -64,7 +62,8 @@ class QwenVlWorkload:
         self.host = QwenVlHost(options.towers)
         self._request, self._options, self._scenes, self._saved = request, options, scenes, saved
         if saved is None:
-            tokenizer, processor = nano_vl.tokenizer(scenes.texts()), nano_vl.image_processor()
+            tokenizer = nano_vl.tokenizer(scenes.texts())
+            processor = nano_vl.image_processor(options.max_pixels)
             self._config = nano_vl.config(tokenizer)
         else:
             tokenizer, processor, self._config = saved.tokenizer, saved.image_processor, saved.config
@@ -78,6 +77,7 @@ class QwenVlWorkload:
             "data_pictures": len(scenes.train) + len(scenes.held_out),
             "data_questions": sum(len(s.questions) for s in (*scenes.train, *scenes.held_out)),
             "tokenizer": f"{len(tokenizer)} tokens",
+            "instruction": options.instruction,
             "architecture": self._config.model_type,
             "artifacts": {
                 "answers.png": "held-out scenes, a question each, and the answer; if wrong, the right one"
@@ -111,7 +111,7 @@ class QwenVlWorkload:
         """Pictures with their captions for "pretrain", with questions and answers for "finetune"."""
         count = self._request.stages[stage].batch_size
         for chosen in shuffled(self._lessons(stage), batch_size=count, seed=self._request.seed):
-            inputs = self._prompts.batch([self._sample(*lesson) for lesson in chosen])
+            inputs = self._prompts.batch([self._prompts.sample(lesson) for lesson in chosen])
             tokens = int(inputs["attention_mask"].sum())
             yield Batch(inputs=self._placed(inputs), samples=len(chosen), tokens=tokens)
 
@@ -119,13 +119,12 @@ class QwenVlWorkload:
         """Mean cross entropy of captions or answers, a mixture's auxiliary loss included."""
         return model(**batch.inputs, use_cache=False).loss
 
-    def _lessons(self, stage: str, *, held_out: bool = False) -> list[tuple[Scene, Question | None]]:
-        """Scenes with a question each, or with none where they are to be described."""
+    def _lessons(self, stage: str, *, held_out: bool = False) -> list[Lesson]:
+        """Scenes to be described in pretraining; otherwise every question."""
         scenes = self._scenes.held_out if held_out else self._scenes.train
-        return [(scene, None) for scene in scenes] if stage == "pretrain" else list(asked(scenes))
-
-    def _sample(self, scene: Scene, question: Question | None) -> Sample:
-        return self._prompts.told(scene) if question is None else self._prompts.asked(scene, question)
+        if stage == "pretrain":
+            return [Lesson(scene, None) for scene in scenes]
+        return [Lesson(scene, question) for scene, question in asked(scenes)]
 
     def _placed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(self._request.device) for name, tensor in inputs.items()}
@@ -136,7 +135,7 @@ class QwenVlWorkload:
         """Held-out questions of one length about pictures of one size, so that every request is the same work."""
         options = self._request.stages["infer"]
         for chosen in shuffled(self._alike, batch_size=options.batch_size, seed=self._request.seed):
-            inputs = self._prompts.questions(chosen)
+            inputs = self._prompts.questions([self._prompts.sample(lesson) for lesson in chosen])
             yield Batch(
                 inputs=self._placed(inputs),
                 samples=len(chosen),
@@ -145,12 +144,11 @@ class QwenVlWorkload:
             )
 
     @cached_property
-    def _alike(self) -> list[Sample]:
+    def _alike(self) -> list[Lesson]:
         """The held-out questions of the most frequent shape."""
-        by_shape: dict[Any, list[Sample]] = defaultdict(list)
-        for lesson in _spread(self._lessons("infer", held_out=True), CANDIDATES):
-            sample = self._sample(*lesson)
-            by_shape[sample.shape].append(sample)
+        by_shape: dict[Any, list[Lesson]] = defaultdict(list)
+        for lesson in _some(self._lessons("infer", held_out=True), CANDIDATES):
+            by_shape[self._prompts.sample(lesson).shape].append(lesson)
         return max(by_shape.values(), key=len)
 
     def generate(self, model: nn.Module, request: Batch, phase: Phase) -> Generated:
@@ -161,38 +159,35 @@ class QwenVlWorkload:
 
     def quality(self, model: nn.Module, stage: str) -> Mapping[str, Metric]:
         """PPL of held-out captions after pretraining, else of answers, with vqa_accuracy and its floor."""
-        learnt = self._learnt(stage)
+        learnt, size = self._learnt(stage), self._config.get_text_config().vocab_size
         limit = EVAL_STATEMENTS if learnt == "pretrain" else self._options.eval_questions
-        lessons = _spread(self._lessons(learnt, held_out=True), limit)
-        held_out = [self._sample(*lesson) for lesson in lessons]
-        train = [self._sample(*lesson) for lesson in _spread(self._lessons(learnt), FLOOR_SAMPLES)]
-        score = perplexity(model, (self._prompts.batch(part) for part in parts(held_out)))
+        held_out = _some(self._lessons(learnt, held_out=True), limit)
+        train = _some(self._lessons(learnt), FLOOR_SAMPLES)
+        score = perplexity(model, evaluation_batches(self._prompts, held_out, size))
         what = "captions of pictures" if learnt == "pretrain" else "answers to questions"
-        size = self._config.get_text_config().vocab_size
         found = {
             "PPL": evaluated(score, note=f"{len(held_out)} held-out {what}"),
-            "PPL_floor": floor(completions(train), completions(held_out), size),
+            "PPL_floor": floor(self._answer_tokens(train), self._answer_tokens(held_out), size),
         }
         if learnt == "pretrain":
             return found
-        self._answered = [
-            Answered(scene=scene, question=question, given=given)
-            for (scene, question), given in zip(
-                lessons, answers(model, self._prompts, held_out, self._request.device), strict=True
-            )
-            if question is not None
-        ]
+        given = answers(model, self._prompts, held_out, self._request.device)
+        self._answered = [Answered(*pair) for pair in zip(held_out, given, strict=True)]
         return found | answer_scores(self._answered, self._scenes.majority_answer)
+
+    def _answer_tokens(self, lessons: Sequence[Lesson]) -> Tensor:
+        return torch.tensor([token for lesson in lessons for token in self._prompts.answer(lesson)])
 
     def artifacts(self, model: nn.Module, stage: str) -> Mapping[str, bytes]:
         """Pictures with a question each, the model's answer, and the right one where that was wrong."""
         if self._learnt(stage) == "pretrain":
             return {}
-        chosen = _spread(self._answered, SHOWN)
+        chosen = self._answered[:SHOWN]
         captions = [
-            f"{a.question.text}\n{a.given}" + ("" if a.right else f" ({a.question.answer})") for a in chosen
+            f"{a.lesson.question.text}\n{a.given}" + ("" if a.right else f" ({a.lesson.answer})")
+            for a in chosen
         ]
-        return {"answers.png": captioned([_look(answer.scene) for answer in chosen], captions)}
+        return {"answers.png": captioned([_look(a.lesson.scene) for a in chosen], captions)}
 
     def _learnt(self, stage: str) -> str:
         """ "pretrain" or "finetune": what the model has learnt by the end of a stage, or by itself before any."""
@@ -207,7 +202,7 @@ def _look(scene: Scene) -> Image.Image:
     return clips.sampled(scene.file, 1)[0][0] if scene.clip else folder.whole(scene.file)
 
 
-def _spread(samples: Sequence[T], limit: int) -> list[T]:
-    """At most `limit` of them, evenly spread, the same in every run."""
-    count = min(limit, len(samples))
-    return [samples[index * len(samples) // count] for index in range(count)]
+def _some(lessons: Sequence[Lesson], limit: int) -> list[Lesson]:
+    """At most `limit` of them, drawn by chance and the same in every run: in their order, kinds of question recur."""
+    order = torch.randperm(len(lessons), generator=torch.Generator().manual_seed(0))
+    return [lessons[index] for index in order[:limit].tolist()]

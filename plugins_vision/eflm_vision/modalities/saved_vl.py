@@ -48,6 +48,7 @@ def find(model: str, max_pixels: int | None) -> SavedVl:
             f"{model} brings no tokenizer, without which nobody knows which token stands for a picture; save the "
             "model's processor into the same folder"
         )
+    _check_tokens(model, tokenizer, found.config)
     try:
         # The one on PIL and numpy: the other needs torchvision.
         processor = AutoImageProcessor.from_pretrained(
@@ -62,6 +63,17 @@ def find(model: str, max_pixels: int | None) -> SavedVl:
         smallest = min(processor.size["shortest_edge"], max_pixels)
         processor.size = {"shortest_edge": smallest, "longest_edge": max_pixels}
     return SavedVl(pretrained=found, tokenizer=tokenizer, image_processor=processor)
+
+
+def _check_tokens(model: str, tokenizer: Any, config: Any) -> None:
+    """ModelError where the tokenizer does not know what stands for pictures and clips."""
+    names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
+    unknown = [name for name in names if tokenizer.convert_ids_to_tokens(getattr(config, name)) is None]
+    if unknown:
+        raise ModelError(
+            f"{model}'s tokenizer does not know the tokens that its config calls {', '.join(unknown)}; put the "
+            "tokenizer that the model was trained with into the folder"
+        )
 
 
 def _check(found: Pretrained) -> None:

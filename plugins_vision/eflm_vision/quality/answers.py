@@ -8,39 +8,41 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from eflm_schemas import Metric
-from eflm_vision.data.scenes import Question, Scene
-from eflm_vision.quality.scores import evaluated
+from eflm_vision.data.scenes import Lesson
+from eflm_vision.quality.scores import share
 
 
 def normalised(answer: str) -> str:
-    """In lower case, without punctuation, articles and more than single spaces (the evaluation of arXiv 1505.00468)."""
-    words = re.sub(r"[^\w\s]", " ", answer.lower()).split()
-    return " ".join(word for word in words if word not in ("a", "an", "the"))
+    """In lower case, without punctuation and articles, numbers kept whole; what is nothing else stays as it is.
+
+    As VQA's own evaluation does (Antol et al. 2015, arXiv 1505.00468), without its lists of number words and
+    contractions.
+    """
+    text = re.sub(r"(?<=\d),(?=\d)", "", answer.lower())
+    words = re.sub(r"(?!-\d)(?!(?<=\d)\.(?=\d))[^\w\s]", " ", text).split()
+    telling = [word for word in words if word not in ("a", "an", "the")]
+    return " ".join(telling or words) or answer.strip()
 
 
-@frozen(kw_only=True)
+@frozen
 class Answered:
     """A question about a scene, and the model's answer."""
 
-    scene: Scene
-    question: Question
+    lesson: Lesson
     given: str
 
     @property
     def right(self) -> bool:
-        return normalised(self.given) == normalised(self.question.answer)
+        return normalised(self.given) == normalised(self.lesson.answer)
 
 
 def answer_scores(answers: Sequence[Answered], majority: str) -> dict[str, Metric]:
     """vqa_accuracy, and its floor: saying the `majority` answer of training every time."""
     right = [answer.right for answer in answers]
-    always = [normalised(majority) == normalised(answer.question.answer) for answer in answers]
+    always = [normalised(majority) == normalised(answer.lesson.answer) for answer in answers]
+    scenes = len({answer.lesson.scene.file for answer in answers})
+    asked = f"{len(right)} held-out questions about {scenes} scenes"
     return {
-        "vqa_accuracy": _share(right, f"greedy answers to {len(right)} held-out questions, exact match"),
-        "vqa_accuracy_floor": _share(always, f"always {majority!r}, the most frequent answer of training"),
+        "vqa_accuracy": share(right, f"greedy answers to {asked}, exact match"),
+        "vqa_accuracy_floor": share(always, f"always {majority!r}, the most frequent answer of training"),
     }
-
-
-def _share(hits: Sequence[bool], note: str) -> Metric:
-    share = sum(hits) / len(hits)
-    return evaluated(share, "ratio", len(hits), note, sd=(share * (1 - share)) ** 0.5)

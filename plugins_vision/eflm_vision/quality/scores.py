@@ -26,7 +26,7 @@ def picture_scores(
     """
     space = features or judge
     count, real = len(made), space.features(held_out.pixels)
-    accuracy = float(judge.recognised(made.pixels, made.labels).double().mean())
+    recognised = judge.recognised(made.pixels, made.labels).tolist()
     distance = frechet_distance(space.features(made.pixels), real)
     floor = space.features(train.pixels[:count])
     note = f"{how}; judged by {judge.name}"
@@ -38,7 +38,7 @@ def picture_scores(
         "FD_floor": evaluated(
             frechet_distance(floor, real), "feature distance", len(floor), "real training pictures instead"
         ),
-        "class_accuracy": evaluated(accuracy, "ratio", count, note, sd=(accuracy * (1 - accuracy)) ** 0.5),
+        "class_accuracy": share(recognised, note),
         "class_accuracy_real": evaluated(
             judge.accuracy, "ratio", len(held_out), "held-out real pictures instead"
         ),
@@ -50,6 +50,16 @@ def mean_loss(values: Tensor, levels: int) -> Metric:
     values = values.double()
     note = f"{len(values)} held-out samples at {levels} noise levels"
     return evaluated(float(values.mean()), "mean squared error", len(values), note, sd=float(values.std()))
+
+
+def share(hits: Sequence[bool], note: str) -> Metric:
+    """The share of hits, with Wilson's interval (JASA 1927, 22, 209), which tells of doubt even at none and all."""
+    n, value, z = len(hits), sum(hits) / len(hits), 1.96
+    middle = (value + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z * (value * (1 - value) / n + z**2 / (4 * n**2)) ** 0.5 / (1 + z**2 / n)
+    interval = max(0.0, middle - half), min(1.0, middle + half)
+    sd = (value * (1 - value)) ** 0.5
+    return Metric(value=value, unit="ratio", provenance="evaluated", n=n, sd=sd, ci95=interval, note=note)
 
 
 def evaluated(value: float, unit: str, n: int, note: str, sd: float | None = None) -> Metric:

@@ -60,6 +60,21 @@ def test_the_hash_is_of_pictures_and_words(folder):
     assert vqa_file.load(str(folder)).sha256() != first
 
 
+def test_a_picture_under_two_names_is_one_scene(folder):
+    (folder / "again").symlink_to(folder)
+    write(folder, [entry(i) for i in range(10)] + [entry(i) | {"image": f"again/{i}.png"} for i in range(10)])
+    scenes = vqa_file.load(str(folder))
+    assert len(scenes.train) + len(scenes.held_out) == 10
+    assert all(len(scene.questions) == 2 for scene in scenes.train)
+
+
+def test_columns_that_hold_nothing_are_passed_over(folder):
+    write(folder, [entry(i) | {"image": None, "video": f"{i}.png"} for i in range(4)])
+    assert all(scene.clip for scene in vqa_file.load(str(folder)).train)
+    write(folder, [entry(i) | {"video": None} for i in range(4)])
+    assert not any(scene.clip for scene in vqa_file.load(str(folder)).train)
+
+
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
@@ -67,6 +82,9 @@ def test_the_hash_is_of_pictures_and_words(folder):
             {"image": "1.png", "question": "?"},
             "line 2 of questions.jsonl must hold image or video, question and answer",
         ),
+        (entry(1) | {"answer": None}, "line 2 of questions.jsonl must hold"),
+        (entry(1) | {"answer": ["red", "crimson"]}, "line 2 of questions.jsonl must hold"),
+        (entry(1) | {"image": ""}, "line 2 of questions.jsonl must hold"),
         ("no json", "line 2 of questions.jsonl must hold"),
         ("[1, 2]", "line 2 of questions.jsonl must hold"),
         (entry("missing"), "line 2 of questions.jsonl names missing.png, and there is no such file"),

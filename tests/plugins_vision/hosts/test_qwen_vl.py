@@ -150,6 +150,11 @@ def test_the_towers_rotation_of_another_size_is_that_of_a_tower_of_that_size():
     torch.testing.assert_close(TowerRotary(cos[None], sin[None], places, large)(states), expected)
 
 
+def test_attention_is_not_replaced_twice_in_the_tower():
+    with pytest.raises(ModelError, match="is GroupedQueryAttention already"):
+        with_attention(with_attention(tiny_vl(), "mha"), "gqa")
+
+
 # --- experts, adapters ---------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -18,12 +19,12 @@ from eflm.contracts import WorkloadRequest
 from eflm.stages.options import FinetuneOptions, InferOptions, PretrainOptions
 from eflm_plugins.data.batches import IGNORED
 from eflm_vision.data import clips, easy_vqa
-from eflm_vision.data.scenes import Scene
+from eflm_vision.data.scenes import Lesson, Question, Scene, Scenes, asked
 from eflm_vision.modalities import nano_vl
-from eflm_vision.modalities.answering import answers
+from eflm_vision.modalities.answering import AT_ONCE, answers
 from eflm_vision.modalities.options import QwenVlOptions
 from eflm_vision.modalities.prompts import Prompts
-from eflm_vision.modalities.qwen25vl import QwenVlModality
+from eflm_vision.modalities.qwen25vl import QwenVlModality, QwenVlWorkload
 from support.qwen_vl import with_attention
 
 STAGES = {
@@ -127,7 +128,7 @@ def test_places_for_a_picture_are_those_of_transformers_own_processor(workload):
         nano_vl.tokenizer(scenes.texts()), processor, nano_vl.config(nano_vl.tokenizer(scenes.texts()))
     )
     scene = scenes.train[0]
-    sample = prompts.asked(scene, scene.questions[0])
+    sample = prompts.sample(Lesson(scene, scene.questions[0]))
     with Image.open(scene.file) as opened:
         inputs = processor([opened.convert("RGB")], return_tensors="pt")
     theirs = Qwen2_5_VLProcessor.replace_image_token(
@@ -194,14 +195,14 @@ def test_answers_do_not_depend_on_what_else_is_asked(workload, model):
     scenes = easy_vqa.load()
     tokenizer = nano_vl.tokenizer(scenes.texts())
     prompts = Prompts(tokenizer, nano_vl.image_processor(), nano_vl.config(tokenizer))
-    samples = [
-        prompts.asked(scene, question) for scene in scenes.held_out[:3] for question in scene.questions[:3]
-    ]
-    together = answers(model, prompts, samples, "cpu")
-    longest = max(len(sample.pair.completion) for sample in samples)
-    assert longest >= 2
-    alone = [answers(model, prompts, [sample, *samples], "cpu")[0] for sample in samples]
-    assert together == alone
+    lessons = [Lesson(*pair) for pair in asked(scenes.held_out[:6])][:40]
+    together = answers(model, prompts, lessons, "cpu")
+    assert len({prompts.words(lesson) for lesson in lessons}) > 3
+    backwards = answers(model, prompts, lessons[::-1], "cpu")
+    assert together == backwards[::-1]
+    longest = max(lessons, key=lambda lesson: len(prompts.answer(lesson)))
+    for lesson, answer in list(zip(lessons, together, strict=True))[:5]:
+        assert answers(model, prompts, [lesson, longest], "cpu")[0] == answer
 
 
 def test_quality_tells_what_answers_are_worth_and_shows_them(workload, model):
@@ -240,6 +241,61 @@ def test_questions_of_a_users_own(shapes):
     request = next(workload.requests())
     assert len({tuple(grid.tolist()) for grid in request.inputs["image_grid_thw"]}) == 1
     assert workload.quality(model, "finetune")["vqa_accuracy"].n == 4
+
+
+def test_no_kind_of_question_is_left_out_of_what_is_scored(tmp_path):
+    """Every picture has the same questions in the same order: an even stride would meet one of them only."""
+    questions = tuple(Question(text=f"what is {kind}?", answer=kind) for kind in ("a", "b", "c", "d"))
+    Image.new("RGB", (64, 64)).save(tmp_path / "x.png")
+    scene = Scene(file=tmp_path / "x.png", questions=questions)
+    request = WorkloadRequest(model="qwen2.5-vl-nano", data=None, stages=STAGES, seed=0, device="cpu")
+    scenes = Scenes(name="x", train=(scene,) * 3, held_out=(scene,) * 40)
+    workload = QwenVlWorkload(request, QwenVlOptions(instruction="", eval_questions=40), scenes, None)
+    model = workload.build_model(from_scratch=True, load_kwargs={})
+    floor = workload.quality(model, "finetune")["vqa_accuracy_floor"]
+    assert 0 < floor.value < 1
+    assert "40 held-out questions about 1 scenes" in workload.quality(model, "finetune")["vqa_accuracy"].note
+
+
+def test_scenes_are_read_when_their_turn_comes(monkeypatch):
+    """Patches of real pictures take megabytes each, and are let go with their batch."""
+    workload, alive, most = workload_of(eval_questions=200), weakref.WeakSet(), [0]
+    model = workload.build_model(from_scratch=True, load_kwargs={})
+    make = Prompts.sample
+
+    def counted(self, lesson):
+        sample = make(self, lesson)
+        alive.add(sample.patches)
+        most[0] = max(most[0], len(alive))
+        return sample
+
+    monkeypatch.setattr(Prompts, "sample", counted)
+    workload.quality(model, "finetune")
+    next(workload.requests())
+    assert 10 < most[0] <= 3 * AT_ONCE
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ({"question": f"is {nano_vl.IMAGE} red?"}, r"holds <\|image_pad\|>, which stands for pictures"),
+        ({"answer": nano_vl.END}, r"holds <\|vision_end\|>"),
+        ({"question": "word " * 2000}, r"take .* tokens, and the model has room for 1,024"),
+    ],
+)
+def test_what_cannot_be_said_is_refused(shapes, line, words):
+    file = shapes / "questions.jsonl"
+    lines = [json.loads(text) | line for text in file.read_text().splitlines()]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(DataError, match=words):
+        next(workload_of(data=str(shapes)).batches("finetune"))
+
+
+def test_a_picture_that_the_model_cannot_see_is_named(shapes):
+    for file in shapes.glob("*.png"):
+        Image.new("RGB", (900, 2)).save(file)
+    with pytest.raises(DataError, match=r"the model cannot see .*\.png: absolute aspect ratio"):
+        next(workload_of(data=str(shapes)).batches("finetune"))
 
 
 def test_a_picture_that_cannot_be_read_is_named(shapes):
@@ -291,7 +347,8 @@ def test_a_clips_patches_hold_what_its_frames_show_at_their_places(moving):
     tokenizer = nano_vl.tokenizer(["x"])
     processor = nano_vl.image_processor()
     prompts = Prompts(tokenizer, processor, nano_vl.config(tokenizer), frames=3)
-    seen = prompts.patches(Scene(file=moving / "0.gif", questions=(), clip=True))
+    scene = Scene(file=moving / "0.gif", questions=(), caption="x", clip=True)
+    seen = prompts.sample(Lesson(scene, None)).patches
     frames = [
         numpy.asarray(frame, dtype=numpy.float32) / 255 for frame in clips.sampled(moving / "0.gif", 3)[0]
     ]
@@ -394,6 +451,20 @@ def test_a_saved_composition_is_put_together_again(saved, workload):
     torch.testing.assert_close(again(**request.inputs).logits, model(**request.inputs).logits)
     with pytest.raises(ModelError, match="pretrained anew"):
         loaded.build_model(from_scratch=True, load_kwargs={})
+
+
+def test_a_tokenizer_of_another_model_is_refused(saved):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps(config | {"image_token_id": 9999}))
+    with pytest.raises(ModelError, match="does not know the tokens that its config calls image_token_id"):
+        workload_of(str(saved))
+
+
+def test_larger_pictures_are_scaled_down_for_the_preset_too():
+    assert (
+        next(workload_of(max_pixels=1024).batches("finetune")).inputs["image_grid_thw"].tolist()
+        == [[1, 4, 4]] * 4
+    )
 
 
 def test_larger_pictures_are_scaled_down(saved):

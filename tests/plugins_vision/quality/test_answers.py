@@ -10,14 +10,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from eflm_vision.data.scenes import Question, Scene
+from eflm_vision.data.scenes import Lesson, Question, Scene
 from eflm_vision.quality.answers import Answered, answer_scores, normalised
+from eflm_vision.quality.scores import share
 from eflm_vision.quality.show import CAPTIONED, captioned
 
 
 @pytest.mark.parametrize(
     ("given_answer", "expected"),
-    [("Yes", "yes"), (" a blue  circle. ", "blue circle"), ("The end!", "end"), ("", ""), ("4,5", "4 5")],
+    [
+        ("Yes", "yes"),
+        (" a blue  circle. ", "blue circle"),
+        ("The end!", "end"),
+        ("", ""),
+        ("1,000", "1000"),
+        ("-5", "-5"),
+        ("3.5.", "3.5"),
+        ("A", "a"),
+        ("?", "?"),
+    ],
 )
 def test_what_does_not_matter_is_left_out(given_answer, expected):
     assert normalised(given_answer) == expected
@@ -30,7 +41,12 @@ def test_normalising_twice_changes_nothing(text):
 
 def answered(expected, said):
     question = Question(text="?", answer=expected)
-    return Answered(scene=Scene(file=Path("x.png"), questions=(question,)), question=question, given=said)
+    return Answered(Lesson(Scene(file=Path("x.png"), questions=(question,)), question), said)
+
+
+def test_silence_is_no_answer():
+    assert not any(answered(expected, "").right for expected in ("A", "?", "the", "yes"))
+    assert answered("A", "a.").right
 
 
 def test_accuracy_and_its_floor():
@@ -42,8 +58,19 @@ def test_accuracy_and_its_floor():
     ]
     scores = answer_scores(answers, "yes")
     assert (scores["vqa_accuracy"].value, scores["vqa_accuracy_floor"].value) == (0.5, 0.5)
-    assert scores["vqa_accuracy"].ci95 == pytest.approx((0.5 - 1.96 * 0.25, 0.5 + 1.96 * 0.25))
     assert "'yes'" in scores["vqa_accuracy_floor"].note
+    assert "4 held-out questions about 1 scenes" in scores["vqa_accuracy"].note
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 10), (10, 10), (7, 20), (1, 1)])
+def test_wilsons_interval_is_the_set_of_shares_that_a_score_test_keeps(hits, n):
+    """Its ends p solve |p̂ − p| = z √(p (1 − p) / n) (Wilson 1927), but for those that are 0 or 1."""
+    metric = share([True] * hits + [False] * (n - hits), "")
+    low, high = metric.ci95
+    for end in (low, high):
+        assert abs(hits / n - end) == pytest.approx(1.96 * (end * (1 - end) / n) ** 0.5, abs=1e-9)
+    assert 0 <= low <= hits / n <= high <= 1
+    assert low < high
 
 
 def test_pictures_are_shown_with_their_words():
