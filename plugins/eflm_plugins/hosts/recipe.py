@@ -47,7 +47,19 @@ def _config_class(base: type[PretrainedConfig]) -> type[PretrainedConfig]:
     def to_diff_dict(self: PretrainedConfig) -> dict[str, Any]:
         return {**base.to_diff_dict(self), "model_type": MODEL_TYPE}
 
-    return type(f"Eflm{base.__name__}", (base,), {"to_diff_dict": to_diff_dict, "eflm_base": base})
+    def reduce(self: PretrainedConfig) -> tuple[Any, ...]:
+        # pickle looks a class up by name, and this one is made on the spot.
+        return _restored, (base, self.__dict__)
+
+    members = {"to_diff_dict": to_diff_dict, "__reduce__": reduce, "eflm_base": base}
+    return type(f"Eflm{base.__name__}", (base,), members)
+
+
+def _restored(base: type[PretrainedConfig], state: dict[str, Any]) -> PretrainedConfig:
+    kind = _config_class(base)
+    config = kind.__new__(kind)
+    config.__dict__.update(state)
+    return config
 
 
 def needs_plugins(path: Path) -> bool:

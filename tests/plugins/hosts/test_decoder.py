@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -138,6 +139,16 @@ def test_checkpointing_changes_no_gradient(name):
         gradients.append([parameter.grad for parameter in model.parameters()])
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed)
+
+
+@pytest.mark.parametrize("name", ["mqa", "mla", "nsa", "rwkv7"])
+def test_a_model_is_pickled_whole(name):
+    model = with_moe(with_attention(tiny(), name))
+    ids = torch.arange(3, 15)[None]
+    again = pickle.loads(pickle.dumps(model))
+    assert torch.equal(again(ids).logits, model(ids).logits)
+    assert again.config.to_dict() == model.config.to_dict()
+    assert again.config.to_diff_dict()["model_type"] == "eflm"
 
 
 def test_a_copy_of_a_model_is_independent():
