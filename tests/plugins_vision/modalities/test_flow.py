@@ -154,7 +154,9 @@ def test_quality_tells_and_shows(family):
     )
 
 
-@pytest.mark.parametrize(("data", "captions"), [("photos", 2), ("easy-vqa", 24)])
+@pytest.mark.parametrize(
+    ("data", "captions"), [("photos", 2), pytest.param("easy-vqa", 24, marks=pytest.mark.slow)]
+)
 def test_built_in_sets_are_learnt_and_judged_by_name(data, captions):
     workload = workload_of("sd3.5", data=data, eval_samples=48)
     assert workload.facts["data_captions"] == captions
