@@ -21,7 +21,7 @@ from eflm_plugins.data.cache import remember
 
 PICTURE_CHANNELS, CLIP_CHANNELS = 4, 8
 #: Small batches and large steps, which clipping makes safe: what restores most in the seconds that there are.
-STEPS, BATCH_SIZE, LEARNING_RATE, BETAS, LONGEST_GRADIENT = 600, 8, 1e-2, (0.9, 0.95), 1.0
+STEPS, BATCH_SIZE, LEARNING_RATE, BETAS, LONGEST_GRADIENT = 400, 8, 1e-2, (0.9, 0.95), 1.0
 #: Weight of the divergence from a standard normal: enough to keep latents bounded.
 DIVERGENCE = 1e-6
 #: Logarithm of the variance that latents begin with: so little that the decoder learns to listen to them at once.

@@ -185,7 +185,7 @@ MODALITIES = (
                 settings=_flow_settings(
                     "wan2.1",
                     4.0,
-                    pretrain__steps=800,
+                    pretrain__steps=900,
                     pretrain__learning_rate=7e-3,
                     finetune__learning_rate=5e-3,
                 ),

@@ -196,6 +196,7 @@ def test_models_that_cannot_be_had_say_why(pipeline, tmp_path):
         workload_of(str(pipeline[1]))
 
 
+@pytest.mark.slow
 def test_a_run_pretrains_generates_and_shows(tmp_path):
     settings = {
         "pretrain.steps": 2, "pretrain.warmup_steps": 1, "dit.eval_samples": 10, "dit.denoising_steps": 2,

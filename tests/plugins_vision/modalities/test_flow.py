@@ -43,6 +43,12 @@ def family(request):
     return request.param
 
 
+#: Families for what takes a second of text-to-picture and ten of clips.
+BOTH_IN_TIME = pytest.mark.parametrize(
+    "family", ["sd3.5", pytest.param("wan2.1", marks=pytest.mark.slow)], indirect=True
+)
+
+
 def workload_of(family, model=None, seed=0, stages=STAGES, data=None, **options):
     request = WorkloadRequest(
         model=model or f"{family}-nano", data=data, stages=stages, seed=seed, device="cpu"
@@ -92,6 +98,7 @@ def test_a_judge_sees_two_frames_of_each_clip():
         assert pairs.labels[2 * row] == pairs.labels[2 * row + 1] == digits.load().labels[row]
 
 
+@BOTH_IN_TIME
 def test_the_same_seed_gives_the_same_batches(family):
     first, again, other = (
         next(workload_of(family, seed=seed).batches("pretrain")).inputs for seed in (0, 0, 1)
@@ -135,6 +142,7 @@ def test_a_request_is_encoded_denoised_and_decoded(family):
     assert (out.samples, out.outputs.shape) == (3, shape)
 
 
+@BOTH_IN_TIME
 def test_quality_tells_and_shows(family):
     workload = workload_of(family, eval_samples=20)
     model = model_of(workload)
