@@ -125,8 +125,10 @@ class Known:
         before = psutil.Process().memory_info().rss
         held = bytearray(b"x") * (self.options.megabytes * 1_000_000)
         during = psutil.Process().memory_info().rss
+        filled = time.monotonic_ns()
         time.sleep(self.options.seconds / 2)
         del held
+        freed = time.monotonic_ns()
         time.sleep(self.options.seconds / 2)
         if self.options.matrix:
             square = torch.ones(self.options.matrix, self.options.matrix)
@@ -134,7 +136,10 @@ class Known:
                 square @ square
         end = time.monotonic_ns()
         if self.options.log:
-            line = {"seconds": (end - begin) / 1e9, "before": before, "during": during, "pid": os.getpid()}
+            # Filling takes a while on a machine that is busy, and then holds half of it on average.
+            full = ((filled - begin) / 2 + freed - filled) / 1e9
+            line = {"seconds": (end - begin) / 1e9, "full": full, "before": before, "during": during}
+            line["pid"] = os.getpid()
             with open(self.options.log, "a") as log:
                 log.write(json.dumps(line) + "\n")
 
