@@ -16,23 +16,20 @@ from transformers.cache_utils import Cache, StaticLayer
 from eflm.contracts import Targets
 from eflm.errors import ModelError
 from eflm_plugins.hosts.answers import check_answer, check_module
-from eflm_plugins.hosts.auxiliary import add_auxiliary_losses
+from eflm_plugins.hosts.experts import replace_gated_mlps
 from eflm_plugins.hosts.fidelity import check_plain_attention
 from eflm_plugins.hosts.masks import IMPLEMENTATION
 from eflm_plugins.hosts.positions import NoRotation, RelativePositions, relative_bias
 from eflm_plugins.hosts.recipe import record
 from eflm_plugins.hosts.rotary import DecoderRotary, tell_positions
 from eflm_plugins.hosts.sites import (
-    GATED,
     attention_geometry,
     attention_of,
     blocks_of,
-    mlp_geometry,
-    mlp_of,
     named_rotary_module,
 )
 from eflm_plugins.hosts.targets import targets_of
-from eflm_plugins.hosts.weights import dense_weights, experts_in_place_of, initialize
+from eflm_plugins.hosts.weights import dense_weights, initialize
 from eflm_schemas import AttentionGeometry, MlpGeometry
 
 
@@ -111,19 +108,10 @@ class DecoderHost:
         recipe: Mapping[str, Any],
     ) -> None:
         """Put a mixture of experts into every block whose router `build` gives; see `eflm.contracts.Host`."""
-        replaced, decoder = False, model.get_submodule(self._decoder)
-        for index, block in enumerate(blocks_of(decoder)[1]):
-            dense = mlp_of(block)
-            geometry = mlp_geometry(decoder.config, dense, index)
-            router = build(geometry)
-            if router is None:
-                continue
-            linears = {name: getattr(dense, name) for name in GATED}
-            block.mlp = experts_in_place_of(dense, linears, geometry, router, convert=convert)
-            replaced = True
-        if replaced:
-            add_auxiliary_losses(model)
-            record(model, recipe)
+        decoder = model.get_submodule(self._decoder)
+        replace_gated_mlps(
+            model, blocks_of(decoder)[1], decoder.config, build, convert=convert, recipe=recipe
+        )
 
     # --- where adapters and quantizers act ----------------------------------------------------------
 

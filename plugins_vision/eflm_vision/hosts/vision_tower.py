@@ -18,12 +18,11 @@ from torch.nn.utils.rnn import pad_sequence
 from eflm import ModelError
 from eflm.contracts import DenseAttention, Targets
 from eflm_plugins.hosts.answers import check_answer, check_module
-from eflm_plugins.hosts.auxiliary import add_auxiliary_losses
+from eflm_plugins.hosts.experts import replace_gated_mlps
 from eflm_plugins.hosts.recipe import record
 from eflm_plugins.hosts.rotary import rotated_by, tell_positions
-from eflm_plugins.hosts.sites import GATED, mlp_geometry, mlp_of
 from eflm_plugins.hosts.targets import targets_of
-from eflm_plugins.hosts.weights import experts_in_place_of, initialize
+from eflm_plugins.hosts.weights import initialize
 from eflm_schemas import AttentionGeometry, MlpGeometry
 from eflm_vision.hosts.fused import keep_fused
 
@@ -106,19 +105,8 @@ class VisionTowerHost:
         recipe: Mapping[str, Any],
     ) -> None:
         """Put a mixture of experts into every block whose router `build` gives; see `eflm.contracts.Host`."""
-        tower, replaced = model.get_submodule(self._tower), False
-        for index, block in enumerate(tower.blocks):
-            dense = mlp_of(block)
-            geometry = mlp_geometry(tower.config, dense, index)
-            router = build(geometry)
-            if router is None:
-                continue
-            linears = {name: getattr(dense, name) for name in GATED}
-            block.mlp = experts_in_place_of(dense, linears, geometry, router, convert=convert)
-            replaced = True
-        if replaced:
-            add_auxiliary_losses(model)
-            record(model, recipe)
+        tower = model.get_submodule(self._tower)
+        replace_gated_mlps(model, tower.blocks, tower.config, build, convert=convert, recipe=recipe)
 
     # --- where adapters and quantizers act ----------------------------------------------------------
 
