@@ -9,6 +9,8 @@ from peft import LoraConfig, get_peft_model
 
 from eflm import ModelError
 from eflm_plugins.moe.layer import MoeLayer
+from eflm_plugins.quantizers.int4 import int4
+from eflm_plugins.quantizers.options import Int4Options
 from eflm_vision.hosts.diffusion import DiffusionHost, auxiliary_loss
 from eflm_vision.hosts.recipe import load_transformer, needs_plugins
 from support.diffusers import MODELS, inputs_of, output_of, tiny_dit, tiny_sd3, with_attention, with_moe
@@ -160,3 +162,11 @@ def test_gradient_checkpointing_changes_nothing(family):
     model.enable_gradient_checkpointing()
     for name, gradient in gradients().items():
         torch.testing.assert_close(gradient, plain[name])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU diffusers would go on and quantize")
+def test_a_bit_widths_config_reaches_diffusers_own_quantizer(family, tmp_path):
+    """It is transformers' config, translated; diffusers reads 4 bits on GPUs only, and says so before it reads."""
+    alive(MODELS[family]()).save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="A GPU is needed for quantization"):
+        load_transformer(tmp_path, **int4(Int4Options()).load_kwargs("cuda"))

@@ -18,6 +18,8 @@ from eflm import DataError, ModelError
 from eflm.contracts import WorkloadRequest
 from eflm.stages.options import FinetuneOptions, InferOptions, PretrainOptions
 from eflm_plugins.data.batches import IGNORED
+from eflm_plugins.quantizers.int4 import int4
+from eflm_plugins.quantizers.options import Int4Options
 from eflm_vision.data import clips, easy_vqa
 from eflm_vision.data.scenes import Lesson, Question, Scene, Scenes, asked
 from eflm_vision.modalities import nano_vl
@@ -411,6 +413,21 @@ def test_a_saved_model_answers_as_before(saved, workload, model):
     bf16 = loaded.build_model(from_scratch=False, load_kwargs={"dtype": torch.bfloat16})
     assert bf16.dtype == torch.bfloat16
     assert torch.isfinite(workload.loss(bf16, next(loaded.batches("finetune"))))
+
+
+def test_a_saved_model_is_read_into_4_bits(saved):
+    """By transformers' own quantization config, as on a GPU; here the weights stay where the CPU is."""
+    import bitsandbytes
+
+    keywords = {**int4(Int4Options(compute_dtype="fp32")).load_kwargs("cuda"), "device_map": {"": "cpu"}}
+    loaded = workload_of(str(saved))
+    model = loaded.build_model(from_scratch=False, load_kwargs=keywords)
+    packed = [name for name, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    assert model.is_loaded_in_4bit
+    assert any("visual" in name for name in packed)
+    assert any("language_model" in name for name in packed)
+    with torch.no_grad():
+        assert torch.isfinite(model(**next(loaded.requests()).inputs).logits).all()
 
 
 def test_a_folder_as_the_first_checkpoints_were_laid_out_loads(saved, model, workload):
