@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
-from attrs import frozen
+from attrs import evolve, frozen
 
 from eflm.compose import FIELDS, compose
 from eflm.errors import EflmError
@@ -27,9 +27,13 @@ class Cell:
     kind: str
     technique: str
     modality: str
-    spec: RunSpec  #: what would run it
-    settings: Mapping[str, Any]  #: what has to be set for it to be legal, beside the defaults
-    refusal: str | None  #: why it cannot be; None: it can
+    spec: RunSpec  #: what would run it, with what has to be set for it beside the defaults
+    refusal: str | None = None  #: why it cannot be; None: it can
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What has to be set for it to be legal; nothing where the defaults will do."""
+        return self.spec.settings
 
 
 def cells(registry: Registry) -> Iterator[Cell]:
@@ -46,7 +50,7 @@ def cells(registry: Registry) -> Iterator[Cell]:
 def _cell(registry: Registry, kind: str, technique: Entry, modality: Entry) -> Cell:
     card = modality.card
     assert isinstance(card, ModalityCard)
-    refusal = None
+    refused: list[Cell] = []
     for settings in _ways(card):
         spec = RunSpec(
             model=card.presets[0].name,
@@ -55,31 +59,15 @@ def _cell(registry: Registry, kind: str, technique: Entry, modality: Entry) -> C
             techniques=Techniques(**{FIELDS[kind]: registry.reference(technique)}),
             settings=settings,
         )
+        cell = Cell(kind=kind, technique=technique.card.name, modality=card.name, spec=spec)
         try:
             compose(spec, registry)
         except EflmError as error:
-            refusal = refusal or str(error)
-            continue
-        return _made(kind, technique, card, spec, settings, None)
-    return _made(kind, technique, card, spec, {}, refusal)
-
-
-def _made(
-    kind: str,
-    technique: Entry,
-    card: ModalityCard,
-    spec: RunSpec,
-    settings: Mapping[str, Any],
-    refusal: str | None,
-) -> Cell:
-    return Cell(
-        kind=kind,
-        technique=technique.card.name,
-        modality=card.name,
-        spec=spec,
-        settings=settings,
-        refusal=refusal,
-    )
+            refused.append(evolve(cell, refusal=str(error)))
+        else:
+            return cell
+    # What is said of the defaults is what a user would meet.
+    return refused[0]
 
 
 def _ways(card: ModalityCard) -> Iterator[dict[str, Any]]:

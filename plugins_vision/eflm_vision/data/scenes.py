@@ -46,7 +46,7 @@ class Scenes:
     @cached_property
     def majority_answer(self) -> str:
         """The answer that is right most often while training: what one who sees nothing would always say."""
-        counts = Counter(question.answer for _, question in asked(self.train))
+        counts = Counter(lesson.answer for lesson in asked(self.train))
         return min(counts, key=lambda answer: (-counts[answer], answer))
 
     def texts(self) -> list[str]:
@@ -79,6 +79,6 @@ class Lesson(NamedTuple):
         return self.scene.statement() if self.question is None else self.question.answer
 
 
-def asked(scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Question]]:
+def asked(scenes: Sequence[Scene]) -> Iterator[Lesson]:
     """Every question with its scene."""
-    return ((scene, question) for scene in scenes for question in scene.questions)
+    return (Lesson(scene, question) for scene in scenes for question in scene.questions)

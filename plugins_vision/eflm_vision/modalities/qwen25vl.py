@@ -122,9 +122,7 @@ class QwenVlWorkload:
     def _lessons(self, stage: str, *, held_out: bool = False) -> list[Lesson]:
         """Scenes to be described in pretraining; otherwise every question."""
         scenes = self._scenes.held_out if held_out else self._scenes.train
-        if stage == "pretrain":
-            return [Lesson(scene, None) for scene in scenes]
-        return [Lesson(scene, question) for scene, question in asked(scenes)]
+        return [Lesson(scene, None) for scene in scenes] if stage == "pretrain" else list(asked(scenes))
 
     def _placed(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: tensor.to(self._request.device) for name, tensor in inputs.items()}

@@ -197,7 +197,7 @@ def test_answers_do_not_depend_on_what_else_is_asked(workload, model):
     scenes = easy_vqa.load()
     tokenizer = nano_vl.tokenizer(scenes.texts())
     prompts = Prompts(tokenizer, nano_vl.image_processor(), nano_vl.config(tokenizer))
-    lessons = [Lesson(*pair) for pair in asked(scenes.held_out[:6])][:40]
+    lessons = list(asked(scenes.held_out[:6]))[:40]
     together = answers(model, prompts, lessons, "cpu")
     assert len({prompts.words(lesson) for lesson in lessons}) > 3
     backwards = answers(model, prompts, lessons[::-1], "cpu")
