@@ -34,6 +34,7 @@ def bench(
     precision: float = 0.03,
     energy: str = "measured",
     region: str | None = None,
+    processes: int = 1,
     isolation: str = ISOLATION,
     raw: bool = False,
     timeout: float | None = None,
@@ -43,10 +44,10 @@ def bench(
     """Run a composition in a fresh worker process and return its measurements, as `eflm bench` does.
 
     `settings` maps "plugin.option" and "stage.option" to values. `precision` is the half width of mean latency's 95%
-    interval, over that mean, to measure requests to. `energy`, `region` and `isolation` are as on the command line.
-    `timeout` is in seconds. With `raw`, the result holds the time of every window. With `results`, a folder, the result
-    is saved there too. A run that fails is a result with status "failed" and its reason; a request that cannot be
-    raises UsageError.
+    interval, over that mean, to measure requests to. `energy`, `region`, `processes` and `isolation` are as on the
+    command line. `timeout` is in seconds. With `raw`, the result holds the time of every window. With `results`, a
+    folder, the result is saved there too. A run that fails is a result with status "failed" and its reason; a request
+    that cannot be raises UsageError.
     """
     from eflm.running.run import run
 
@@ -62,6 +63,7 @@ def bench(
         precision=precision,
         energy=energy,
         region=region,
+        processes=processes,
         isolation=isolation,
         raw=raw,
         timeout=timeout,

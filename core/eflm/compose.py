@@ -61,6 +61,7 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
     card = _card(modality, ModalityCard)
     preset = card.preset(spec.model)
     stages = _stages(spec, card, preset)
+    _check_processes(spec, stages)
     from_scratch = preset is not None or "pretrain" in stages
 
     wanted = {kind: getattr(spec.techniques, FIELDS[kind]) for kind in FIELDS}
@@ -123,6 +124,21 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
 def _check_device(device: str) -> None:
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
         raise UsageError(f"there is no device {device!r}; a device is auto, cpu, cuda or cuda:0, cuda:1, ...")
+
+
+def _check_processes(spec: RunSpec, stages: tuple[str, ...]) -> None:
+    if spec.processes == 1:
+        return
+    if stages == ("infer",):
+        raise UsageError(
+            f"--processes {spec.processes} is for training, and this run only serves requests, which one process does; "
+            "add --stage finetune, or leave --processes out"
+        )
+    if spec.isolation == "none":
+        raise UsageError(
+            f"--processes {spec.processes} needs processes, and --isolation none allows only this one; "
+            "leave one of the two out"
+        )
 
 
 def _card(entry: Entry, card_class: type[C]) -> C:

@@ -68,6 +68,7 @@ _RULES: dict[type, dict[str, Any]] = {
         "properties": {
             "stages": {"items": {"enum": list(STAGES)}, "uniqueItems": True},
             "seed": {"minimum": 0},
+            "processes": {"minimum": 1},
             "isolation": {"enum": list(ISOLATIONS)},
             "precision": {"exclusiveMinimum": 0, "maximum": 1},
             "timeout": {"exclusiveMinimum": 0},

@@ -38,8 +38,8 @@ class RunSpec:
     `settings` maps "plugin.option" and "stage.option" to values, as `--set` does. `timeout` is in seconds.
     `precision` is the half width of the mean latency's 95% interval to aim for, over that mean: 0.03 is ±3%.
     `energy` is "measured", "estimate" or "estimate:IDLE:BUSY" in W, for machines that measure none; `region` is a
-    country's three letters, for gCO2e. `isolation` is one of ISOLATIONS. With `raw`, the result holds the time of
-    every window.
+    country's three letters, for gCO2e. `processes` train together, each on batches of its own, with their gradients
+    averaged. `isolation` is one of ISOLATIONS. With `raw`, the result holds the time of every window.
     """
 
     model: str = "nano"
@@ -53,6 +53,7 @@ class RunSpec:
     precision: float = field(default=0.03, validator=validators.and_(validators.gt(0), validators.le(1)))
     energy: str = "measured"
     region: str | None = None
+    processes: int = field(default=1, validator=validators.ge(1))
     isolation: str = field(default=ISOLATION, validator=validators.in_(ISOLATIONS))
     raw: bool = False
     timeout: float | None = field(

@@ -31,3 +31,13 @@ def test_four_bits_on_the_gpu():
     result = eflm.bench(peft="lora", quant="int4", settings=QUICK)
     assert result.status == "ok", result.reason
     assert result.stages["infer"].metrics["MCR"].value > 1
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two NVIDIA GPUs")
+def test_two_processes_train_on_a_gpu_each():
+    result = eflm.bench(stages=("pretrain",), device="cuda", processes=2, settings={"pretrain.steps": 10})
+    assert result.status == "ok", result.reason
+    metrics = result.stages["pretrain"].metrics
+    assert 0 < metrics["communication_exposed"].value <= metrics["communication_time"].value
+    assert metrics["communication_time"].value < metrics["AL"].value
+    assert "2 GPUs" in result.facts["pretrain"]["peak_flops_source"]

@@ -24,7 +24,9 @@ class KnownOptions:
     megabytes: int = option(0, "a step holds so much, for the first half of its sleep", ge=0)
     matrix: int = option(0, "a step multiplies two square float32 matrices of this size", ge=0)
     products: int = option(1, "how often", ge=1)
+    lag: float = option(0.0, "the last of several processes sleeps so much longer", ge=0)
     trouble: str = option("none", "what goes wrong")
+    trouble_rank: int = option(0, "in which of several processes", ge=0)
     after: int = option(2, "in which piece of work, counted from 1", ge=1)
     log: str = option("", "where to write what was done")
     artifact: str = option("", "name of a file to be saved beside the result")
@@ -119,7 +121,7 @@ class Known:
         import torch
 
         self.steps += 1
-        if self.steps == self.options.after:
+        if self.steps == self.options.after and rank() == self.options.trouble_rank:
             trouble(self.options.trouble)
         begin = time.monotonic_ns()
         before = psutil.Process().memory_info().rss
@@ -129,7 +131,7 @@ class Known:
         time.sleep(self.options.seconds / 2)
         del held
         freed = time.monotonic_ns()
-        time.sleep(self.options.seconds / 2)
+        time.sleep(self.options.seconds / 2 + (self.options.lag if rank() else 0))
         if self.options.matrix:
             square = torch.ones(self.options.matrix, self.options.matrix)
             for _ in range(self.options.products):
@@ -139,9 +141,13 @@ class Known:
             # Filling takes a while on a machine that is busy, and then holds half of it on average.
             full = ((filled - begin) / 2 + freed - filled) / 1e9
             line = {"seconds": (end - begin) / 1e9, "full": full, "before": before, "during": during}
-            line["pid"] = os.getpid()
+            line |= {"pid": os.getpid(), "rank": rank()}
             with open(self.options.log, "a") as log:
                 log.write(json.dumps(line) + "\n")
+
+
+def rank():
+    return int(os.environ.get("EFLM_RANK", 0))
 
 
 def trouble(kind):

@@ -94,6 +94,13 @@ _RUN_OPTIONS = (
     ),
     click.option("--region", metavar="CODE", help="Country for gCO2e, such as FRA (needs eflm[carbon])."),
     click.option(
+        "--processes",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Train in so many processes, whose gradients are averaged (data parallel).",
+    ),
+    click.option(
         "--isolation",
         type=click.Choice(ISOLATIONS),
         default=ISOLATION,

@@ -117,6 +117,8 @@ def machine(result: RunResult) -> str:
     software = f"Python {env.python}" + (f", torch {torch}" if torch else "")
     known = env.device != "unknown"
     where = f"{env.device_name} ({env.device}), {env.threads} threads" if known else "no device was reached"
+    if result.spec.processes > 1:
+        where += f" in {result.spec.processes} processes"
     return f"{where}; {software}; {result.seconds:.1f} s in all"
 
 

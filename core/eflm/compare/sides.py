@@ -80,6 +80,7 @@ def caveats(a: Sequence[RunResult], b: Sequence[RunResult]) -> tuple[str, ...]:
         ("seeds", lambda run: run.spec.seed),
         ("devices", lambda run: run.environment.device_name),
         ("thread counts", lambda run: run.environment.threads),
+        ("numbers of processes", lambda run: run.spec.processes),
         ("packages", lambda run: dict(run.environment.packages)),
         ("commits of eflm", lambda run: run.environment.git_commit),
     ):

@@ -1,4 +1,4 @@
-"""One NVIDIA GPU as NVML reports it to the watching parent: memory, utilization, power, energy.
+"""One NVIDIA GPU, or several as one, as NVML reports them to the watching parent: memory, utilization, power, energy.
 
 Every reading is optional: a driver, a container or a MIG slice may refuse any of them.
 """
@@ -6,7 +6,8 @@ Every reading is optional: a driver, a container or a MIG slice may refuse any o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from statistics import fmean
 from typing import Any
 
 from attrs import evolve
@@ -146,6 +147,60 @@ class NvmlDevice:
             return question()
         except self._nvml.NVMLError:
             return None
+
+
+class NvmlDevices:
+    """The GPUs of one run, by torch's uuid and the process that works on each, read as one device.
+
+    What they hold and draw is summed, how busy and how fast they are is averaged, and the hottest one tells the
+    temperature. A reading that one of them does not give is not given: a sum over the others would look like a drop.
+    """
+
+    def __init__(self, pids: Mapping[str, int]) -> None:
+        self._devices = [NvmlDevice(uuid, pid) for uuid, pid in pids.items()]
+
+    @property
+    def source(self) -> str | None:
+        """As of NvmlDevice."""
+        sources = {device.source for device in self._devices}
+        source = sources.pop() if len(sources) == 1 else None
+        if source is None or len(self._devices) == 1:
+            return source
+        return f"{source} of {len(self._devices)} GPUs"
+
+    @property
+    def no_energy(self) -> NoEnergy:
+        return self._devices[0].no_energy
+
+    def read(self) -> dict[str, float]:
+        """As of NvmlDevice."""
+        readings = [device.read() for device in self._devices]
+        told = set.intersection(*(set(reading) for reading in readings))
+        return {name: _TOGETHER[name]([reading[name] for reading in readings]) for name in told}
+
+    def driver(self) -> str | None:
+        """The driver's version."""
+        return self._devices[0].driver()
+
+    def flags(self) -> list[Flag]:
+        """As of NvmlDevice, for each of them."""
+        return [flag for device in self._devices for flag in device.flags()]
+
+    def close(self) -> None:
+        """Let go of NVML."""
+        for device in self._devices:
+            device.close()
+
+
+_TOGETHER: Mapping[str, Callable[[list[float]], float]] = {
+    "device_used": sum,
+    "device_process": sum,
+    "power": sum,
+    "energy": sum,
+    "utilization": fmean,
+    "clock": fmean,
+    "temperature": max,
+}
 
 
 class NvmlUnavailable(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 from typing import Protocol
 
 import psutil
@@ -22,10 +23,17 @@ class Reader(Protocol):
 
 
 class Sampler:
-    """Samples process `pid` from `start()` until `stop()`, or until the process has gone."""
+    """Samples process `pid` from `start()` until `stop()`, or until the process has gone.
 
-    def __init__(self, pid: int, rate: float = RATE) -> None:
+    What its `peers` hold and use is added to it, for as long as each of them lives.
+    """
+
+    def __init__(self, pid: int, rate: float = RATE, *, peers: Iterable[int] = ()) -> None:
         self._process = psutil.Process(pid)
+        self._peers = [psutil.Process(peer) for peer in peers]
+        self._worked: dict[
+            int, float
+        ] = {}  # CPU seconds by process, those of the ones that have gone included
         self._interval = 1 / rate
         self._readers: list[Reader] = []
         self._samples: list[Sample] = []
@@ -61,7 +69,7 @@ class Sampler:
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU time that the process had used when it was last seen."""
+        """CPU time that the process and its peers had used when they were last seen."""
         return self._cpu[1] if self._cpu else 0.0
 
     def _run(self) -> None:
@@ -76,14 +84,15 @@ class Sampler:
             self._stopping.wait(due - time.monotonic())
 
     def _sample(self) -> Sample:
-        with self._process.oneshot():
-            rss = self._process.memory_info().rss
-            cpu = self._process.cpu_times()
-        if not rss:
-            raise psutil.NoSuchProcess(self._process.pid)  # a dead process that nobody has waited for yet
+        rss = self._look_at(self._process)
+        for peer in list(self._peers):
+            try:
+                rss += self._look_at(peer)
+            except psutil.Error:
+                self._peers.remove(peer)
         readings: dict[str, float | None] = {}
         now = time.monotonic_ns()
-        seconds = cpu.user + cpu.system
+        seconds = sum(self._worked.values())
         if self._cpu is not None:
             elapsed = (now - self._cpu[0]) / 1e9
             readings["utilization"] = min((seconds - self._cpu[1]) / elapsed / (psutil.cpu_count() or 1), 1.0)
@@ -95,3 +104,13 @@ class Sampler:
                 self._readers = [other for other in self._readers if other is not reader]
                 self.faults.append(f"{type(reader).__name__} stopped answering: {error}")
         return Sample(time=now, rss=rss, **readings)  # type: ignore[arg-type]
+
+    def _look_at(self, process: psutil.Process) -> int:
+        """Its resident bytes; psutil.Error when it has gone. What it has worked so far is noted."""
+        with process.oneshot():
+            rss: int = process.memory_info().rss
+            cpu = process.cpu_times()
+        if not rss:
+            raise psutil.NoSuchProcess(process.pid)  # a dead process that nobody has waited for yet
+        self._worked[process.pid] = cpu.user + cpu.system
+        return rss

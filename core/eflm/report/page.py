@@ -170,6 +170,7 @@ def _provenance(run: RunResult) -> dict[str, str]:
         "seed": str(run.spec.seed),
         "data": f"{data}, sha256 {facts.get('data_sha256', 'unknown')}",
         "device": f"{env.device_name} ({env.device})" + (f", driver {env.driver}" if env.driver else ""),
+        "processes": str(run.spec.processes),
         "machine": f"{env.cpu}, {env.cpu_count} cores, {env.memory_bytes / 1e9:.1f} GB; {env.platform}",
         "software": ", ".join(
             [f"Python {env.python}", *(f"{name} {version}" for name, version in env.packages.items())]

@@ -43,6 +43,39 @@ def resolve(device: str) -> str:
     return device
 
 
+def of_rank(device: str, rank: int, processes: int) -> str:
+    """The device of one of several processes: the CPU for all of them, or a GPU for each.
+
+    UsageError where there are too few cores or GPUs.
+    """
+    import torch
+
+    if processes == 1:
+        return device
+    if device.startswith("cuda"):
+        if device != "cuda":
+            raise UsageError(
+                f"--processes {processes} takes a GPU for each, and --device {device} names one; "
+                f"--device cuda takes the first {processes}"
+            )
+        count, what = torch.cuda.device_count(), "GPU"
+    else:
+        count, what = _cores(), "core"
+    if processes > count:
+        raise UsageError(
+            f"--processes {processes} takes a {what} for each, and there {'is' if count == 1 else 'are'} {count} here; "
+            f"--processes {count} is the most"
+        )
+    return f"cuda:{rank}" if what == "GPU" else device
+
+
+def _cores() -> int:
+    """How many this process may use."""
+    with suppress(AttributeError):  # macOS has no such call
+        return len(psutil.Process().cpu_affinity())
+    return psutil.cpu_count() or 1
+
+
 def describe(device: str) -> dict[str, Any]:
     """What the worker tells of its device: name, identity for NVML, threads."""
     import torch

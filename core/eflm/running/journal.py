@@ -37,15 +37,16 @@ class Failure:
 
     kind: str
     reason: str
+    time: int  #: CLOCK_MONOTONIC nanoseconds
 
 
 class Journal:
-    """Takes events one by one. `on_device` is called once, when the worker has told which device it uses."""
+    """Takes events one by one. `on_device` is called once the worker has told which `device` it uses."""
 
     def __init__(
         self,
         *,
-        on_device: Callable[[Mapping[str, Any]], None],
+        on_device: Callable[[], None],
         on_progress: Callable[[str, int, int], None] | None,
     ) -> None:
         self._on_device = on_device
@@ -101,9 +102,9 @@ class Journal:
                 self.flags.append(from_dict(flag, Flag))
             case {"event": "device", **device}:
                 self.device = device
-                self._on_device(device)
-            case {"event": "failed", "kind": kind, "reason": reason}:
-                self.failure = Failure(kind, reason)
+                self._on_device()
+            case {"event": "failed", "kind": kind, "reason": reason, "time": time}:
+                self.failure = Failure(kind, reason, time)
             case {"event": "done"}:
                 self.done = True
             case _:

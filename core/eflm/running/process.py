@@ -1,20 +1,18 @@
 """The worker as a process: started in a group of its own, listened to, ended, and its end put into words.
 
-`eflm.running.run` owns one per run. Whatever happens in the `with` block, nothing of the worker outlives it.
+`eflm.running.team` owns those of a run. Whatever happens in the `with` block, nothing of the worker outlives it.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import selectors
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self
@@ -25,10 +23,6 @@ from eflm.running.forkserver import ForkServer
 #: How long a worker that has said its last word, or whose pipe has closed, may take to end.
 GRACE_SECONDS = 10.0
 LOG_TAIL_BYTES = 4000
-
-
-class WorkerTimeout(Exception):
-    """The worker did not finish within the time that the spec gives it."""
 
 
 class Running(Protocol):
@@ -47,30 +41,33 @@ class WorkerProcess:
     """A worker, given `spec` as JSON on its standard input.
 
     `isolation`: "spawn" starts a new interpreter, "forkserver" forks one that has imported already what every run
-    needs, and the modules in `preload`. Either way nothing of an earlier run is in it.
+    needs, and the modules in `preload`. Either way nothing of an earlier run is in it. `environment`: variables of its
+    own besides this process's.
     """
 
     def __init__(
         self,
         spec: str,
-        timeout: float | None,
         *,
         isolation: str = "spawn",
         preload: Iterable[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         # It has no name, so that not even SIGKILL leaves it behind.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
-        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self._rest = b""
+        own = {**_environment(), **(environment or {})}
         self.fallback: str | None = None  #: why it was spawned although a fork was asked for
         self._events, events = os.pipe()
+        os.set_blocking(self._events, False)
         standard_input, self._input = os.pipe()
         try:
             started: Running | str = ""
             if isolation == "forkserver":
-                started = _fork(preload, standard_input, self._log.fileno(), events)
+                started = _fork(preload, standard_input, self._log.fileno(), events, own)
             if isinstance(started, str):
                 self.fallback = started or None
-                started = self._spawn(standard_input, events)
+                started = self._spawn(standard_input, events, own)
             self._process = started
         except BaseException:
             os.close(self._events)
@@ -82,7 +79,7 @@ class WorkerProcess:
             os.close(standard_input)
         self._send(spec)
 
-    def _spawn(self, standard_input: int, events: int) -> Running:
+    def _spawn(self, standard_input: int, events: int, environment: dict[str, str]) -> Running:
         command = [sys.executable, "-P", "-m", "eflm.running.worker"]
         return subprocess.Popen(
             [*command, f"--events={events}", f"--parent={os.getpid()}"],
@@ -91,7 +88,7 @@ class WorkerProcess:
             stderr=self._log,
             pass_fds=(events,),
             start_new_session=True,
-            env=_environment(),
+            env=environment,
         )
 
     @property
@@ -109,30 +106,25 @@ class WorkerProcess:
         self._log.close()
         os.close(self._input)
 
-    def lines(self) -> Iterator[bytes]:
-        """The worker's events as they come, until it closes the pipe. WorkerTimeout when its time is up."""
-        rest = b""
-        os.set_blocking(self._events, False)
-        with selectors.DefaultSelector() as selector:
-            selector.register(self._events, selectors.EVENT_READ)
-            while True:
-                if self._deadline is not None and time.monotonic() >= self._deadline:
-                    raise WorkerTimeout
-                if not selector.select(self._patience()):
-                    # A child of the worker may hold the pipe open after the worker itself has died.
-                    if self._process.poll() is not None:
-                        return
-                    continue
-                chunk = os.read(self._events, 1 << 16)
-                if not chunk:
-                    return
-                *whole, rest = (rest + chunk).split(b"\n")
-                yield from whole
+    def fileno(self) -> int:
+        """The pipe that its events come from."""
+        return self._events
 
-    def wait(self) -> int:
+    def read(self) -> list[bytes] | None:
+        """The events that have come since the last call; None once it has closed the pipe."""
+        chunk = os.read(self._events, 1 << 16)
+        if not chunk:
+            return None
+        *whole, self._rest = (self._rest + chunk).split(b"\n")
+        return whole
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def wait(self, seconds: float = GRACE_SECONDS) -> int:
         """The exit status, negative for a signal. A worker that hangs after its last word is killed."""
         try:
-            return self._process.wait(GRACE_SECONDS)
+            return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             self.kill()
             return self._process.wait()
@@ -148,11 +140,6 @@ class WorkerProcess:
         size = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(size - LOG_TAIL_BYTES, 0))
         return self._log.read().decode(errors="replace").strip()
-
-    def _patience(self) -> float:
-        if self._deadline is None:
-            return 0.5
-        return min(0.5, max(self._deadline - time.monotonic(), 0))
 
     def _send(self, spec: str) -> None:
         # The pipe stays open: when it closes, the worker knows that this process has gone.
@@ -210,7 +197,9 @@ def prepare(preload: Iterable[str]) -> None:
         fork_server(preload).wait_until_ready()
 
 
-def _fork(preload: Iterable[str], standard_input: int, output: int, events: int) -> Running | str:
+def _fork(
+    preload: Iterable[str], standard_input: int, output: int, events: int, environment: dict[str, str]
+) -> Running | str:
     """A forked worker, or why there can be none; of a new server where the old one has died since it was last asked."""
     for _ in range(2):
         server = fork_server(preload)
@@ -218,7 +207,7 @@ def _fork(preload: Iterable[str], standard_input: int, output: int, events: int)
             server.wait_until_ready()
             if server.unforkable is not None:
                 return server.unforkable
-            return server.fork(standard_input, output, events, _environment())
+            return server.fork(standard_input, output, events, environment)
         except OSError as error:
             fault = error
             server.close()

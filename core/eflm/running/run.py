@@ -30,10 +30,12 @@ from eflm.running.environment import Watch, environment
 from eflm.running.events import EventWriter, decode
 from eflm.running.journal import Journal, StageJournal
 from eflm.running.precision import precision_flags
-from eflm.running.process import WorkerProcess, WorkerTimeout, describe_end, prepare
+from eflm.running.process import describe_end, prepare
+from eflm.running.shares import together
 from eflm.running.sources import Sources
+from eflm.running.team import Team, WorkerTimeout
 from eflm_schemas import STAGES, Environment, Flag, RunResult, StageResult
-from eflm_schemas.convert import to_dict, to_json
+from eflm_schemas.convert import to_dict
 
 Progress = Callable[[str, int, int], None]
 
@@ -60,11 +62,19 @@ class Watcher:
 
     def __init__(self, plan: Plan, progress: Progress | None) -> None:
         self._plan = plan
-        self._journal = Journal(on_device=self._watch_device, on_progress=progress)
+        self._journal = Journal(on_device=self._watch_devices, on_progress=progress)
+        #: What each worker told, by rank; all but the first one's count for their share of the steps only.
+        self._journals = [
+            self._journal,
+            *(
+                Journal(on_device=self._watch_devices, on_progress=None)
+                for _ in range(1, plan.spec.processes)
+            ),
+        ]
         self._flags: list[Flag] = []
         self._sampler: Sampler | None = None
         self._sources = Sources()
-        self._worker_pid = 0
+        self._pids: list[int] = []  #: of the workers, by rank
         self._cpu_begin = time.process_time()
 
     def run(self) -> RunResult:
@@ -77,7 +87,7 @@ class Watcher:
         reason, log = self._work()
         stages = {
             name: self._stage_result(name, stage)
-            for name, stage in self._journal.stages.items()
+            for name, stage in self._stages.items()
             if stage.end is not None
         }
         status: Literal["ok", "failed"] = "ok" if reason is None else "failed"
@@ -117,19 +127,17 @@ class Watcher:
         spec = self._plan.spec
         if spec.isolation == "none":
             return self._work_here(), ""
-        preload = _imports(self._plan)
-        with WorkerProcess(to_json(spec), spec.timeout, isolation=spec.isolation, preload=preload) as worker:
-            if worker.fallback is not None:
-                detail = f"the worker was spawned and not forked: {worker.fallback}"
+        with Team(spec, _imports(self._plan)) as team:
+            if team.fallback is not None:
+                detail = f"the worker was spawned and not forked: {team.fallback}"
                 self._flags.append(Flag(name="isolation_fallback", detail=detail))
-            self._worker_pid = worker.pid
-            self._sampler = Sampler(worker.pid)
+            self._pids = team.pids
+            self._sampler = Sampler(self._pids[0], peers=self._pids[1:])
             self._sampler.start()
             try:
-                reason = self._listen(worker)
+                return self._listen(team)
             finally:
                 self._sampler.stop()
-            return reason, worker.log_tail()
 
     def _work_here(self) -> str | None:
         """The same in this very process, where a debugger can follow; what was here before is in the figures."""
@@ -137,8 +145,8 @@ class Watcher:
 
         detail = "the run shared its process with whatever else ran there (--isolation none)"
         self._flags.append(Flag(name="not_isolated", detail=detail))
-        self._worker_pid = os.getpid()
-        self._sampler = Sampler(self._worker_pid)
+        self._pids = [os.getpid()]
+        self._sampler = Sampler(self._pids[0])
         self._sampler.start()
         reading, writing = os.pipe()
         with open(reading, "rb") as events:
@@ -153,40 +161,67 @@ class Watcher:
         failure = self._journal.failure
         return None if failure is None else failure.reason
 
-    def _listen(self, worker: WorkerProcess) -> str | None:
-        journal = self._journal
+    def _listen(self, team: Team) -> tuple[str | None, str]:
+        """Why the run failed, or None, and the end of the log of whoever is to blame."""
         try:
-            self._note_all(worker.lines())
+            silent = self._follow(team)
         except WorkerTimeout:
-            during = f"; it was in {journal.stage}" if journal.stage else ""
-            return f"the run was not done after {self._plan.spec.timeout:g} seconds (--timeout){during}"
-        status = worker.wait()
-        if journal.failure is not None:
-            return journal.failure.reason
-        if journal.done:
-            return None
+            stage = self._journal.stage
+            during = f"; it was in {stage}" if stage else ""
+            reason = f"the run was not done after {self._plan.spec.timeout:g} seconds (--timeout){during}"
+            return reason, team.workers[0].log_tail()
+        complaints = {
+            rank: journal.failure
+            for rank, journal in enumerate(self._journals)
+            if journal.failure is not None
+        }
+        if not silent and not complaints:
+            return None, team.workers[0].log_tail()
+        # When one has failed the others cannot go on, and say so: the first to end without a word or to complain is it.
+        rank = silent[0] if silent else min(complaints, key=lambda rank: complaints[rank].time)
+        worker = team.workers[rank]
+        which = f"process {rank} of {len(team.workers)}: " if len(team.workers) > 1 else ""
+        if not silent:
+            return which + complaints[rank].reason, worker.log_tail()
         assert self._sampler is not None
         last = self._sampler.last
-        return describe_end(status, last.rss if last else None) + _last_line(worker.log_tail())
+        end = describe_end(worker.wait(), last.rss if last else None)
+        return which + end + _last_line(worker.log_tail()), worker.log_tail()
+
+    def _follow(self, team: Team) -> list[int]:
+        """Note what the workers tell until all are done or one has failed; the ranks that left without a word."""
+        silent = []
+        for rank, line in team.lines():
+            journal = self._journals[rank]
+            if line is not None:
+                self._note(journal, line)
+            elif not journal.done and journal.failure is None:
+                silent.append(rank)
+            if journal.failure is not None or rank in silent:
+                team.settle()
+        return silent
 
     def _note_all(self, lines: Iterable[bytes]) -> None:
         for line in lines:
-            self._note(line)
+            self._note(self._journal, line)
 
-    def _note(self, line: bytes) -> None:
+    def _note(self, journal: Journal, line: bytes) -> None:
         try:
             event = decode(line)
         except ValueError:
             return  # cut short by the worker's death, which the exit status explains
         try:
-            self._journal.note(event)
+            journal.note(event)
         except Exception as error:  # one word that is not understood must not cost the whole result
             detail = f"the worker told {event.get('event')!r}, which could not be noted: {error}"
             self._flags.append(Flag(name="event_lost", detail=detail))
 
-    def _watch_device(self, device: Mapping[str, Any]) -> None:
-        assert self._sampler is not None
-        self._sources.find(device, self._sampler, self._worker_pid)
+    def _watch_devices(self) -> None:
+        """Once every worker has told its device."""
+        devices = [journal.device for journal in self._journals]
+        if all(devices):
+            assert self._sampler is not None
+            self._sources.find(devices, self._sampler, self._pids)
 
     # --- making a result of it ------------------------------------------------------------------------
 
@@ -216,12 +251,13 @@ class Watcher:
                 dtype=stage.dtype,
                 peak_flops=stage.peak_flops,
                 peak_source=stage.peak_source,
-                memory_bytes=device["memory_bytes"],
+                memory_bytes=self._memory_bytes(name),
                 **self._sources.energy_facts(self._plan.spec, device["device"]),
             ),
             quality=stage.quality,
             compression=stage.compression,
             facts=stage.facts,
+            processes=len(self._shares(name)),
         )
 
     def _facts(self) -> dict[str, Any]:
@@ -229,13 +265,28 @@ class Watcher:
         facts = dict(self._journal.facts)
         if "openmp" in self._journal.device:
             facts["openmp"] = self._journal.device["openmp"]
-        for name, stage in self._journal.stages.items():
+        for name, stage in self._stages.items():
             told: dict[str, Any] = {"dtype": stage.dtype, **stage.facts}
             if stage.model is not None:
                 told |= asdict(stage.model)
                 told |= {"peak_flops": stage.peak_flops, "peak_flops_source": stage.peak_source}
             facts[name] = told
         return facts
+
+    def _memory_bytes(self, stage: str) -> int:
+        """Of every GPU that took part, or of the machine."""
+        devices = [journal.device for journal in self._journals if stage in journal.stages]
+        if self._journal.device["device"] == "cpu":
+            devices = devices[:1]
+        return sum(device["memory_bytes"] for device in devices)
+
+    @property
+    def _stages(self) -> dict[str, StageJournal]:
+        return {name: together(self._shares(name)) for name in self._journal.stages}
+
+    def _shares(self, stage: str) -> list[StageJournal]:
+        """What each of the processes that did the stage told of it, the first one's first."""
+        return [journal.stages[stage] for journal in self._journals if stage in journal.stages]
 
     def _own_seconds(self) -> float:
         """CPU time of the worker and of this process, which are not other people's work."""
@@ -279,6 +330,8 @@ def _imports(plan: Plan) -> list[str]:
     modules = [] if careful else [name for chosen in plan.techniques for name in chosen.card.requires]
     if set(plan.stages) - {"infer"}:
         modules.append("torch._dynamo")  # torch's optimizers import it
+    if plan.spec.processes > 1:
+        modules.append("eflm.stages.replicas")
     if plan.modality.origin.distribution == OWN_DISTRIBUTION:  # a stranger's may do more than define things
         modules.append(plan.modality.card.factory.target.partition(":")[0])
     return modules

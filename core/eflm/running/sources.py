@@ -5,7 +5,7 @@ Owned by `eflm.running.run`, which attaches what is found here to its sampler.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import psutil
@@ -13,7 +13,7 @@ from attrs import define, field
 
 from eflm.measure.carbon import CarbonIntensity, carbon_intensity
 from eflm.measure.energy import NoEnergy, Rapl, find_rapl
-from eflm.measure.nvml import NvmlDevice, NvmlUnavailable
+from eflm.measure.nvml import NvmlDevices, NvmlUnavailable
 from eflm.measure.power_model import PowerModel, power_model
 from eflm.measure.sampler import Sampler
 from eflm.measure.zeus import ZeusChip, ZeusGpu, find_chip, find_gpu
@@ -26,21 +26,24 @@ UNKNOWN = NoEnergy("the worker ended before its device was known")
 class Sources:
     """The sources of one run. Before `find`, none."""
 
-    energy: Rapl | NvmlDevice | ZeusChip | ZeusGpu | NoEnergy = UNKNOWN
+    energy: Rapl | NvmlDevices | ZeusChip | ZeusGpu | NoEnergy = UNKNOWN
     driver: str | None = None
     flags: list[Flag] = field(factory=list)
-    _nvml: NvmlDevice | None = None
+    _nvml: NvmlDevices | None = None
 
-    def find(self, device: Mapping[str, Any], sampler: Sampler, worker_pid: int) -> None:
-        """Have `sampler` read all that tells something of `device`, as the worker described it."""
-        if "uuid" not in device:
+    def find(self, devices: Sequence[Mapping[str, Any]], sampler: Sampler, pids: Sequence[int]) -> None:
+        """Have `sampler` read all that tells something of `devices`, as each process described the one that it uses."""
+        if "uuid" not in devices[0]:
             self._first_of(find_rapl(), find_chip(), sampler)
             return
         try:
-            self._nvml = NvmlDevice(device["uuid"], worker_pid)
+            owners = zip(devices, pids, strict=True)
+            self._nvml = NvmlDevices({device["uuid"]: pid for device, pid in owners})
         except NvmlUnavailable as error:
             self.flags.append(Flag(name="device_unwatched", detail=str(error)))
-            self._first_of(NoEnergy(str(error)), find_gpu(device.get("index", 0)), sampler)
+            several = NoEnergy(f"zeus is asked for one GPU, and {len(devices)} took part")
+            gpu = find_gpu(devices[0].get("index", 0)) if len(devices) == 1 else several
+            self._first_of(NoEnergy(str(error)), gpu, sampler)
             return
         self.driver = self._nvml.driver()
         self.energy = self._nvml if self._nvml.source is not None else self._nvml.no_energy

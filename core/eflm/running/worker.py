@@ -59,10 +59,10 @@ def carry_out(plan: Callable[[], Plan], events: EventWriter) -> int:
         Run(plan(), events).carry_out()
     except EflmError as error:
         traceback.print_exc()
-        events.send("failed", kind=type(error).__name__, reason=str(error))
+        events.send("failed", kind=type(error).__name__, reason=str(error), time=time.monotonic_ns())
     except Exception as error:
         traceback.print_exc()
-        events.send("failed", kind=type(error).__name__, reason=_explain(error))
+        events.send("failed", kind=type(error).__name__, reason=_explain(error), time=time.monotonic_ns())
     else:
         events.send("done")
         return 0
@@ -110,13 +110,17 @@ class Run:
 
     def __init__(self, plan: Plan, events: EventWriter) -> None:
         from eflm.running import device
+        from eflm.running.peers import Peers, own_rank
 
         self.events = events
-        self.plan = plan.with_device(device.resolve(plan.spec.device))
+        processes = plan.spec.processes
+        resolved = device.resolve(plan.spec.device)
+        self.plan = plan.with_device(device.of_rank(resolved, own_rank(processes), processes))
         self.device = self.plan.spec.device
         self._backends: set[str] = set()
         self._name = ""  # of the stage at hand
         events.send("device", **device.describe(self.device))
+        self.peers = Peers.join(processes, self.device)
         if plan.spec.device == "auto" and self.device == "cpu":
             _tell_unused_gpu(events)
 
@@ -126,18 +130,23 @@ class Run:
 
         seed_everything(self.plan.spec.seed)
         self.events.send("progress", stage="set-up", done=0, total=1)
-        workload = assemble.prepare(self.plan)
-        self.events.send("facts", facts=dict(workload.facts))
-        session = self._open_session(workload)
-        model = assemble.base_model(self.plan, workload)
+        with self.peers.first_alone():
+            workload = assemble.prepare(self.plan)
+            self.events.send("facts", facts=dict(workload.facts))
+            session = self._open_session(workload)
+            model = assemble.base_model(self.plan, workload)
         self.events.send("facts", facts=dict(workload.facts))  # some are known only once the model is there
         for flag in workload.flags:
             self.events.send("flag", flag=flag)
         self.events.send("progress", stage="set-up", done=1, total=1)
+        if not self.peers.first:
+            # The first one's draws are those of a run without peers; the others drop out other units.
+            seed_everything(self.plan.spec.seed + self.peers.rank)
 
         if "pretrain" in self.plan.stages:
             model = self._pretrain(session, model)
-        if "finetune" in self.plan.stages or "infer" in self.plan.stages:
+        # Only training is done together.
+        if "finetune" in self.plan.stages or ("infer" in self.plan.stages and self.peers.first):
             self._adapt_and_serve(session, model)
 
     def _open_session(self, workload: Workload) -> Session:
@@ -150,6 +159,7 @@ class Run:
             device=self.device,
             events=self.events,
             windows=windows,
+            peers=self.peers,
             precision=self.plan.spec.precision,
         )
 
@@ -184,7 +194,7 @@ class Run:
                 self._evaluate(session, model, "finetune")
             else:
                 self._serve(session, model, adapter, compression)
-        if first == "finetune" and "infer" in self.plan.stages:
+        if first == "finetune" and "infer" in self.plan.stages and self.peers.first:
             with self._stage("infer"):
                 self._serve(session, model, adapter, compression)
 
@@ -193,6 +203,7 @@ class Run:
     ) -> None:
         from eflm.stages import infer
 
+        self.peers = self.peers.part()
         options = self.plan.stages["infer"]
         if adapter is not None and options.merge:
             wrapped, model = model, adapter.merge(model)
@@ -226,7 +237,7 @@ class Run:
         if assemble.quantizes_at_load(self.plan):
             reason = "the model was quantized while it was loaded, so there was no original to evaluate"
             return assemble.quantize(self.plan, session.workload, model), Compression(reason=reason)
-        if "infer" not in self.plan.stages:
+        if "infer" not in self.plan.stages or not self.peers.first:
             return assemble.quantize(self.plan, session.workload, model), None
         model.eval()
         before = Compression(
@@ -279,10 +290,19 @@ class Run:
         from eflm.measure.model import compute_dtype, count
 
         dtype = compute_dtype(model)
-        flops, source = hardware.peak(self.device, dtype)
-        self.events.send("model", model=count(model), dtype=dtype, peak_flops=flops, peak_source=source)
+        with self.peers.first_only() as first:
+            if first:
+                flops, source = hardware.peak(self.device, dtype)
+                if flops is not None and self.device.startswith("cuda") and self.peers.processes > 1:
+                    flops *= self.peers.processes
+                    source += f", times {self.peers.processes} GPUs"
+                self.events.send(
+                    "model", model=count(model), dtype=dtype, peak_flops=flops, peak_source=source
+                )
 
     def _evaluate(self, session: Session, model: nn.Module, stage: str) -> None:
+        if not self.peers.first:
+            return  # they all have the same model
         model.eval()
         self.events.send("quality", quality=dict(session.workload.quality(model, stage)))
         show = getattr(session.workload, "artifacts", None)

@@ -15,6 +15,7 @@ from eflm.measure.operators import OperatorTimes
 from eflm.measure.windows import Windows
 from eflm.running import device as devices
 from eflm.running.events import EventWriter
+from eflm.running.peers import Peers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +29,7 @@ class Session:
     device: str
     events: EventWriter
     windows: Windows
+    peers: Peers = field(factory=Peers)  #: who trains with this process
     precision: float = 1.0  #: half width of the mean latency's interval to aim for, over that mean
     _progressed: float = field(default=0.0, init=False)
 

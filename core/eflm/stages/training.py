@@ -1,10 +1,14 @@
-"""The training loop of pretraining and fine-tuning: AdamW steps under windows, the first ones as warm-up."""
+"""The training loop of pretraining and fine-tuning: AdamW steps under windows, the first ones as warm-up.
+
+Peers (`--processes N`) run this very loop, each on every Nth batch, and their gradients are averaged.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from eflm.contracts import Batch
@@ -17,6 +21,8 @@ from eflm.stages.session import Session
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from eflm.stages.replicas import Replica
 
 BETAS = (0.9, 0.95)  # Brown et al. 2020 (arXiv:2005.14165), appendix B, and most decoders since
 
@@ -36,7 +42,9 @@ def train(
     """
     total = options.warmup_steps + options.steps
     trainer = _Trainer(session, model, options, make_optimizer(groups, options, session.device))
-    batches = session.workload.batches(stage)
+    peers = session.peers
+    # Any workload can be shared out like this: it needs not know of peers, and no two see one batch.
+    batches = islice(session.workload.batches(stage), peers.rank, None, peers.processes)
     model.train()
     losses = []
     for number in range(total):
@@ -44,6 +52,7 @@ def train(
             batch = next(batches)
         if number == 0:
             trainer.rehearse(batch)
+            trainer.meet_peers()
         if number == options.warmup_steps:
             session.begin_measuring(model)
         trainer.set_rate(learning_rate_factor(number, total))
@@ -52,7 +61,8 @@ def train(
         session.progress(stage, number + 1, total)
     session.end_measuring(model)
     trainer.tell_states()
-    session.facts(first_loss=losses[0], last_loss=losses[-1])
+    first_loss, last_loss = peers.mean([losses[0], losses[-1]])
+    session.facts(first_loss=first_loss, last_loss=last_loss)
 
 
 class _Trainer:
@@ -66,10 +76,18 @@ class _Trainer:
         optimizer: torch.optim.Optimizer | None,
     ) -> None:
         self._session, self._model, self._optimizer = session, model, optimizer
+        self._replica: Replica | None = None
         self._max_grad_norm = options.max_grad_norm
         self._groups = optimizer.param_groups if optimizer is not None else []
         self._parameters = [p for group in self._groups for p in group["params"]]
         self._peaks = [group["lr"] for group in self._groups]
+
+    def meet_peers(self) -> None:
+        """From here on gradients are the mean over all peers, if there are any and anything is trained."""
+        if self._session.peers.processes > 1 and self._optimizer is not None:
+            from eflm.stages.replicas import Replica
+
+            self._replica = Replica(self._model, self._session.workload.loss, self._session.device)
 
     def set_rate(self, factor: float) -> None:
         """Set every group's rate to a share of its own peak."""
@@ -82,6 +100,8 @@ class _Trainer:
 
         with _window(self._session, batch, warmup=warmup):
             loss = self._gradients(batch)
+            if self._replica is not None:
+                self._replica.tell_communication(self._session.windows)
             if self._optimizer is not None:
                 with self._session.windows.phase("optimizer"):
                     clip_grad_norm_(self._parameters, self._max_grad_norm)
@@ -92,7 +112,10 @@ class _Trainer:
     def _gradients(self, batch: Batch, watch: AbstractContextManager[Any] | None = None) -> Tensor:
         phase = self._session.windows.phase
         with phase("forward"), watch or nullcontext():
-            loss = self._session.workload.loss(self._model, batch)
+            if self._replica is not None:
+                loss = self._replica.loss(batch)
+            else:
+                loss = self._session.workload.loss(self._model, batch)
         if loss.requires_grad:
             with phase("backward"):
                 loss.backward()
@@ -119,6 +142,8 @@ class _Trainer:
         """Tell what the optimizer keeps from step to step."""
         if self._optimizer is not None:
             self._session.facts(optimizer_bytes=optimizer_bytes(self._optimizer))
+        if self._replica is not None:
+            self._session.facts(reduced_bytes=self._replica.reduced_bytes)
 
 
 def _window(session: Session, batch: Batch, *, warmup: bool) -> AbstractContextManager[Any]:

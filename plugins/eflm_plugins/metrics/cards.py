@@ -70,6 +70,18 @@ METRICS = (
             MetricInfo("backward_time", "s", "lower", "mean time of a step's backward pass"),
             MetricInfo("optimizer_time", "s", "lower", "mean time of a step's clipping and update"),
             MetricInfo("data_wait", "s", "lower", "mean time for which a step waited for its batch"),
+            MetricInfo(
+                "communication_time",
+                "s",
+                "lower",
+                "mean time of a step in which its gradients were under way",
+            ),
+            MetricInfo(
+                "communication_exposed",
+                "s",
+                "lower",
+                "the part of it in which nothing was left but to wait for them",
+            ),
         ),
     ),
     MetricCard(

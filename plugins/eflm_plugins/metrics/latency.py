@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 
-from eflm.measure.record import StageRecord
+from eflm.measure.record import StageRecord, Window
 from eflm_plugins.metrics.figures import mean_of, timed
 from eflm_schemas import Metric
 
@@ -34,7 +35,40 @@ def _parts(record: StageRecord) -> dict[str, Metric]:
         seconds = [part.seconds for part in timed(record, window)]
         if seconds:
             found[name] = mean_of(seconds, "s", "clock", note)
-    return found
+    return found | _communication(record)
+
+
+def _communication(record: StageRecord) -> dict[str, Metric]:
+    """The time in which gradients were under way between processes, and the part of it that nothing else hid."""
+    exposed = timed(record, "communication")
+    if not exposed:
+        return {}
+    reduced = sorted(timed(record, "all_reduce"), key=lambda window: window.begin)
+    begins = [window.begin for window in reduced]
+    under_way = [
+        _covered(reduced[bisect_left(begins, step.begin) : bisect_left(begins, step.end)])
+        for step in timed(record)
+    ]
+    return {
+        "communication_time": mean_of(
+            under_way, "s", "clock", "a step's gradients under way, most of it while others are made"
+        ),
+        "communication_exposed": mean_of(
+            [part.seconds for part in exposed],
+            "s",
+            "clock",
+            "from the last gradient to its mean; in backward_time",
+        ),
+    }
+
+
+def _covered(windows: Sequence[Window]) -> float:
+    """Seconds in which at least one of the windows, which come in the order of their begins, was open."""
+    covered, until = 0, 0
+    for window in windows:
+        covered += max(0, window.end - max(window.begin, until))
+        until = max(until, window.end)
+    return covered / 1e9
 
 
 def _phases(record: StageRecord) -> dict[str, Metric]:

@@ -86,7 +86,7 @@ def _attributed(record: StageRecord, peak: Metric) -> dict[str, Metric]:
     """What the peak is made of: tensors by kind as they were counted, and the rest."""
     if record.model is None or peak.value is None:
         return {}
-    kinds = {"memory_weights": (record.model.bytes, "parameters and buffers as stored")}
+    kinds = {"memory_weights": (record.model.bytes * record.processes, "parameters and buffers as stored")}
     for fact, name, note in (
         ("gradient_bytes", "memory_gradients", "after a backward pass"),
         ("optimizer_bytes", "memory_optimizer", "the optimizer's states"),
@@ -112,7 +112,10 @@ def _attributed(record: StageRecord, peak: Metric) -> dict[str, Metric]:
 
 def _series(record: StageRecord) -> tuple[list[tuple[int, float]], str]:
     if not record.hardware.device.startswith("cuda"):
-        return record.series(lambda sample: sample.rss), "resident memory of the worker process"
+        whose = "the worker process"
+        if record.processes > 1:
+            whose = f"all {record.processes} processes, what they share counted in each"
+        return record.series(lambda sample: sample.rss), f"resident memory of {whose}"
     by_process = record.series(lambda sample: sample.device_process)
     if by_process:
         return by_process, "device memory of the worker process"

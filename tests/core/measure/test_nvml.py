@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from eflm.measure.nvml import NvmlDevice, NvmlUnavailable
+from eflm.measure.nvml import NvmlDevice, NvmlDevices, NvmlUnavailable
 
 
 class NVMLError(Exception):
@@ -56,9 +56,9 @@ class Driver(types.ModuleType):
         return ask
 
     def _handle(self, uuid):
-        if uuid != "GPU-1234":
+        if uuid not in ("GPU-1234", "GPU-5678"):
             raise NVMLError("not found")
-        return object()
+        return uuid
 
 
 @pytest.fixture
@@ -86,6 +86,27 @@ def test_a_device_is_read_in_our_units(driver):
     assert device.source == "NVML energy counter"
     assert device.driver() == "580.1"
     assert device.memory_bytes() == 80_000_000_000
+
+
+def test_several_devices_are_read_as_one(driver):
+    module = driver()
+    module.pids = {4242: 3_000_000_000, 4243: 1_000_000_000}
+    devices = NvmlDevices({"1234": 4242, "5678": 4243})
+    assert devices.read() == {
+        "device_used": 8_000_000_000,
+        "device_process": 4_000_000_000,
+        "power": 700.0,
+        "energy": 10.0,
+        "utilization": 0.75,
+        "clock": 1980,
+        "temperature": 61,
+    }
+    assert devices.source == "NVML energy counter of 2 GPUs"
+    assert devices.driver() == "580.1"
+    # A process that one of them does not know: its memory is not told, rather than told for the other one alone.
+    del module.pids[4243]
+    assert "device_process" not in devices.read()
+    devices.close()
 
 
 def test_without_a_counter_power_is_the_source(driver):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import psutil
 import pytest
 
 from eflm.measure.sampler import Sampler
@@ -78,6 +79,22 @@ def test_a_process_that_ends_ends_the_watch(process):
     time.sleep(0.2)
     assert len(sampler.between(0, time.monotonic_ns())) == count > 0
     sampler.stop()
+
+
+def test_peers_are_added_for_as_long_as_they_live(process):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as peer:
+        sampler = Sampler(process.pid, rate=50, peers=[peer.pid])
+        sampler.start()
+        time.sleep(0.3)
+        rss = [psutil.Process(pid).memory_info().rss for pid in (process.pid, peer.pid)]
+        assert sampler.last.rss == pytest.approx(sum(rss), rel=0.02)
+        worked = sampler.cpu_seconds
+        peer.kill()
+        peer.wait()
+    time.sleep(0.2)
+    sampler.stop()
+    assert sampler.last.rss == pytest.approx(rss[0], rel=0.02)
+    assert sampler.cpu_seconds >= worked  # what the peer had worked stays
 
 
 def test_a_reader_joins_in_and_one_that_fails_drops_out(process):

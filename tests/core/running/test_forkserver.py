@@ -15,13 +15,14 @@ from contextlib import suppress
 
 import psutil
 import pytest
+from attrs import evolve
 
 from eflm import load_plugins
 from eflm.compose import compose
 from eflm.running import process
-from eflm.running.process import WorkerProcess, fork_server
+from eflm.running.process import fork_server
+from eflm.running.team import Team
 from eflm_schemas import RunSpec
-from eflm_schemas.convert import to_json
 
 
 @pytest.fixture(scope="module")
@@ -39,19 +40,19 @@ def spec():
         "infer.new_tokens": 2,
     }  # fmt: skip
     plan = compose(RunSpec(stages=("infer",), device="cpu", settings=settings), load_plugins())
-    return to_json(plan.spec)
+    return evolve(plan.spec, isolation="forkserver")
 
 
-def events(worker):
-    return [json.loads(line) for line in worker.lines()]
+def events(team):
+    return [json.loads(line) for _, line in team.lines() if line is not None]
 
 
 def test_a_worker_is_ready_in_half_a_second(server, spec):
     waits = []
     for _ in range(3):
         begin = time.perf_counter()
-        with WorkerProcess(spec, None, isolation="forkserver") as worker:
-            for line in worker.lines():
+        with Team(spec) as team:
+            for _, line in team.lines():
                 if json.loads(line)["event"] == "device":
                     waits.append(time.perf_counter() - begin)
                     break
@@ -62,10 +63,10 @@ def test_a_worker_is_ready_in_half_a_second(server, spec):
 def test_it_does_the_same_work_as_a_spawned_one_and_inherits_none(server, spec):
     told = []
     for isolation in ("forkserver", "spawn", "forkserver"):
-        with WorkerProcess(spec, None, isolation=isolation) as worker:
-            told.append(events(worker))
-            assert worker.wait() == 0
-            pid = worker.pid
+        with Team(evolve(spec, isolation=isolation)) as team:
+            told.append(events(team))
+            assert team.workers[0].wait() == 0
+            (pid,) = team.pids
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     # A model from the same seed on the same text: what a worker drew, no later one sees.
     qualities = [[e["quality"] for e in run if e["event"] == "quality"] for run in told]
@@ -79,8 +80,8 @@ def test_threads_may_ask_at_one_time(server, spec):
     ended = []
 
     def work():
-        with WorkerProcess(spec, None, isolation="forkserver") as worker:
-            ended.append((events(worker)[-1]["event"], worker.wait()))
+        with Team(spec) as team:
+            ended.append((events(team)[-1]["event"], team.workers[0].wait()))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -91,11 +92,11 @@ def test_threads_may_ask_at_one_time(server, spec):
 
 
 def test_a_worker_that_dies_is_told_by_its_signal(server, spec):
-    with WorkerProcess(spec, None, isolation="forkserver") as worker:
-        next(worker.lines())
-        os.kill(worker.pid, signal.SIGSEGV)
-        list(worker.lines())
-        assert worker.wait() == -signal.SIGSEGV
+    with Team(spec) as team:
+        next(team.lines())
+        os.kill(team.pids[0], signal.SIGSEGV)
+        list(team.lines())
+        assert team.workers[0].wait() == -signal.SIGSEGV
     assert server.alive()
 
 
@@ -140,9 +141,9 @@ def test_another_environment_or_other_modules_have_another_server(server, monkey
 def test_a_server_whose_imports_touched_a_gpu_forks_nothing(spec, tmp_path, monkeypatch):
     (tmp_path / "touches.py").write_text("import torch\ntorch.cuda.is_initialized = lambda: True\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with WorkerProcess(spec, None, isolation="forkserver", preload=["touches"]) as worker:
-        assert "touched the GPU" in worker.fallback
-        assert events(worker)[-1]["event"] == "done"
+    with Team(spec, ["touches"]) as team:
+        assert "touched the GPU" in team.fallback
+        assert events(team)[-1]["event"] == "done"
 
 
 PARENT = """

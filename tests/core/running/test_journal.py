@@ -23,7 +23,7 @@ def heard():
 
 @pytest.fixture
 def journal(heard):
-    return Journal(on_device=heard.append, on_progress=lambda *step: heard.append(step))
+    return Journal(on_device=lambda: heard.append("device"), on_progress=lambda *step: heard.append(step))
 
 
 @pytest.fixture
@@ -67,9 +67,9 @@ def test_what_concerns_the_run_is_kept_apart(tell, journal, heard):
     tell("progress", stage="infer", done=1, total=2)
     tell("facts", facts={"data": "text"})
     tell("flag", flag=Flag(name="short", detail="few tokens"))
-    tell("failed", kind="ModelError", reason="it cannot be")
+    tell("failed", kind="ModelError", reason="it cannot be", time=1)
 
-    assert heard == [{"device": "cpu", "name": "CPU"}, ("infer", 1, 2)]
+    assert heard == ["device", ("infer", 1, 2)]
     assert journal.device["name"] == "CPU"
     assert journal.facts == {"data": "text"}
     assert journal.flags == [Flag(name="short", detail="few tokens")]

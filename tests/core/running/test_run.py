@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -10,67 +9,16 @@ import sys
 import textwrap
 import time
 from itertools import count
-from pathlib import Path
 
 import psutil
 import pytest
 from attrs import evolve
 
-from eflm import bench, load_plugins
-from eflm.compose import compose
+from eflm import bench
 from eflm.errors import EflmError
 from eflm.running.run import key, run
 from eflm.store import load, path_of
-from eflm_schemas import RunSpec
-
-PIECE = Path(__file__).parents[2] / "support" / "known_amounts.py"
-
-
-@pytest.fixture
-def known(site, monkeypatch, tmp_path):
-    """Compose a plan of the known-amounts modality; `log()` is what its worker wrote of itself."""
-    site.install("known-amounts", PIECE.read_text())
-    monkeypatch.syspath_prepend(str(site.root))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return Known(tmp_path / "log.jsonl")
-
-
-class Known:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def plan(self, *stages: str, timeout: float | None = None, seed: int = 0, **settings):
-        fixed = {
-            "known.log": str(self.path),
-            "pretrain.steps": 4,
-            "pretrain.warmup_steps": 1,
-            "infer.requests": 4,
-            "infer.seconds": 0,
-            "infer.warmup_requests": 1,
-        }
-        given = {name.replace("__", "."): value for name, value in settings.items()}
-        settings = {k: v for k, v in (fixed | given).items() if k.split(".")[0] in ("known", *stages)}
-        spec = RunSpec(
-            model="amounts", modality="known", stages=stages, settings=settings, seed=seed, timeout=timeout,
-            device="cpu", isolation="spawn",
-        )  # fmt: skip
-        return compose(spec, load_plugins())
-
-    def log(self) -> list[dict]:
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
-
-
-def gone(pid: int, within: float = 10.0) -> bool:
-    """Whether the process has ended, a zombie that nobody has collected included."""
-    deadline = time.monotonic() + within
-    while time.monotonic() < deadline:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-        time.sleep(0.05)
-    return False
+from support.known import gone
 
 
 @pytest.mark.parametrize("isolation", ["spawn", "forkserver"])
@@ -104,6 +52,7 @@ def test_known_amounts_come_back_right(known, tmp_path, isolation):
     parts = sum(metrics[f"{part}_time"].value for part in ("forward", "backward", "optimizer"))
     assert parts == pytest.approx(metrics["AL"].value, rel=0.03)
     assert 0 < metrics["AMU_fraction"].value < 1
+    assert "communication_time" not in metrics  # there was nobody to talk to
 
     infer = result.stages["infer"].metrics
     requests = known.log()[8:12]

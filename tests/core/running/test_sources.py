@@ -10,7 +10,7 @@ import types
 import pytest
 
 from eflm.measure.energy import NoEnergy
-from eflm.measure.nvml import NvmlDevice
+from eflm.measure.nvml import NvmlDevices
 from eflm.measure.power_model import PowerModel
 from eflm.measure.sampler import Sampler
 from eflm.running import sources as module
@@ -62,8 +62,8 @@ def sampler():
 def test_scripted_power_is_sampled_and_a_lost_device_is_flagged(monkeypatch, sampler):
     monkeypatch.setitem(sys.modules, "pynvml", Script([100, *[100] * 20, *[300] * 20, None]))
     sources = Sources()
-    sources.find({"uuid": "1"}, sampler, os.getpid())
-    assert isinstance(sources.energy, NvmlDevice)
+    sources.find([{"uuid": "1"}], sampler, [os.getpid()])
+    assert isinstance(sources.energy, NvmlDevices)
     assert sources.driver == "999.1"
     assert sources.energy_facts(RunSpec(), "cuda")["energy_source"] == "sampled NVML power"
     sampler.start()
@@ -82,7 +82,7 @@ def test_scripted_power_is_sampled_and_a_lost_device_is_flagged(monkeypatch, sam
 def test_without_nvml_the_reason_is_told_and_flagged(monkeypatch, sampler):
     monkeypatch.setitem(sys.modules, "pynvml", None)
     sources = Sources()
-    sources.find({"uuid": "1"}, sampler, os.getpid())
+    sources.find([{"uuid": "1"}], sampler, [os.getpid()])
     assert isinstance(sources.energy, NoEnergy)
     assert [flag.name for flag in sources.flags] == ["device_unwatched"]
     facts = sources.energy_facts(RunSpec(), "cuda")
@@ -94,7 +94,7 @@ def test_an_estimate_stands_in_only_where_nothing_is_measured(monkeypatch, sampl
     monkeypatch.setattr(module, "find_rapl", lambda: NoEnergy("no RAPL here"))
     monkeypatch.setattr(module, "find_chip", lambda: NoEnergy("no chip here"))
     sources = Sources()
-    sources.find({}, sampler, os.getpid())
+    sources.find([{}], sampler, [os.getpid()])
     facts = sources.energy_facts(RunSpec(energy="estimate:5:50", region="FRA"), "cpu")
     assert facts["energy_source"] is None
     assert facts["power_model"] == PowerModel(idle=5.0, busy=50.0, per_gb=0.0, source="--energy")
@@ -112,5 +112,5 @@ def test_zeus_is_asked_where_rapl_is_not(monkeypatch, sampler):
     monkeypatch.setattr(module, "find_rapl", lambda: NoEnergy("no RAPL here"))
     monkeypatch.setattr(module, "find_chip", Chip)
     sources = Sources()
-    sources.find({}, sampler, os.getpid())
+    sources.find([{}], sampler, [os.getpid()])
     assert sources.energy_facts(RunSpec(), "cpu") == {"energy_source": "zeus, Chip", "carbon": None}
