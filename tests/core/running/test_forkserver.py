@@ -149,8 +149,12 @@ def test_a_server_whose_imports_touched_a_gpu_forks_nothing(spec, tmp_path, monk
 PARENT = """
     import sys
     from eflm import bench
-    bench(stages=("infer",), device="cpu", isolation=sys.argv[1], results=sys.argv[2],
-          settings={"infer.requests": 1000, "infer.prompt_tokens": 8, "infer.new_tokens": 64, "llm.eval_tokens": 256})
+    isolation, processes, results = sys.argv[1:]
+    settings = {"infer.requests": 1000, "infer.prompt_tokens": 8, "infer.new_tokens": 64, "llm.eval_tokens": 256}
+    if processes == "2":
+        settings = {"pretrain.steps": 1000, "pretrain.sequence_length": 64, "llm.eval_tokens": 256}
+    bench(stages=("infer" if processes == "1" else "pretrain",), processes=int(processes), device="cpu",
+          isolation=isolation, results=results, settings=settings)
 """
 
 
@@ -161,14 +165,14 @@ def descendants(pid):
         return []
 
 
-def storm(tmp_path, count, isolation):
+def storm(tmp_path, count, isolation, processes):
     """Kill `count` parents or workers at random moments; returns what was left behind."""
     script = tmp_path / "parent.py"
     script.write_text(textwrap.dedent(PARENT))
     generator, left = random.Random(0), []
     for turn in range(count):
         parent = subprocess.Popen(
-            [sys.executable, str(script), isolation, str(tmp_path / "results")],
+            [sys.executable, str(script), isolation, str(processes), str(tmp_path / "results")],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
@@ -192,6 +196,6 @@ def storm(tmp_path, count, isolation):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("isolation", ["forkserver", "spawn"])
-def test_a_storm_of_kills_leaves_nothing_behind(tmp_path, isolation):
-    assert storm(tmp_path, int(os.environ.get("EFLM_STORM", "2")), isolation) == []
+@pytest.mark.parametrize(("isolation", "processes"), [("forkserver", 1), ("spawn", 1), ("forkserver", 2)])
+def test_a_storm_of_kills_leaves_nothing_behind(tmp_path, isolation, processes):
+    assert storm(tmp_path, int(os.environ.get("EFLM_STORM", "2")), isolation, processes) == []
