@@ -6,10 +6,12 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from support.hub import Hub
 
 # Set before anything imports torch, and inherited by every worker: the suite's models are too small for two
 # threads to share, and threads that spin for work take the cores from the tests beside them.
@@ -114,3 +116,24 @@ def eflm(site: Site, tmp_path: Path) -> Callable[..., subprocess.CompletedProces
         )
 
     return run
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A Hub of this test's own, in this process and in those that it starts, with an empty cache and no token."""
+    from huggingface_hub import constants
+
+    with Hub() as served:
+        cache = tmp_path / "hf-home"
+        for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_CACHE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("HF_ENDPOINT", served.url)
+        monkeypatch.setenv("HF_HOME", str(cache))
+        # This process read its environment long ago.
+        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache / "hub"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache / "token"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        yield served

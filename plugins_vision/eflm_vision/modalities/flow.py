@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,12 +20,11 @@ from eflm_schemas import Flag, Metric
 from eflm_vision.data import named
 from eflm_vision.data.captioned import captioned
 from eflm_vision.hosts.diffusion import DiffusionHost, auxiliary_loss
-from eflm_vision.hosts.recipe import load_transformer
 from eflm_vision.modalities.denoise import denoise, guided, input_dtype, untimed
 from eflm_vision.modalities.domain import Domain
 from eflm_vision.modalities.families import FAMILIES, FRAMES, SIDE, Family
-from eflm_vision.modalities.hub import folder_of
 from eflm_vision.modalities.options import FlowOptions
+from eflm_vision.modalities.saved_pipeline import SavedPipeline, find
 from eflm_vision.quality.features import inception, told
 from eflm_vision.quality.scores import evaluated, mean_loss, picture_scores, rows_told, shown
 from eflm_vision.quality.show import clips, grid
@@ -48,8 +46,9 @@ class _Modality:
 
     def prepare(self, request: WorkloadRequest) -> FlowWorkload:
         """See `eflm.contracts.Modality`. Raises DataError or ModelError."""
-        saved = None if request.model == f"{self.family}-nano" else folder_of(request.model)
-        return FlowWorkload(request, self.options, FAMILIES[self.family], saved)
+        family = FAMILIES[self.family]
+        saved = None if request.model == f"{self.family}-nano" else find(request.model, family)
+        return FlowWorkload(request, self.options, family, saved)
 
 
 class Sd35Modality(_Modality):
@@ -70,12 +69,12 @@ class FlowWorkload:
     flags: tuple[Flag, ...] = ()
 
     def __init__(
-        self, request: WorkloadRequest, options: FlowOptions, family: Family, saved: Path | None
+        self, request: WorkloadRequest, options: FlowOptions, family: Family, saved: SavedPipeline | None
     ) -> None:
         self.host = DiffusionHost()
         self._request, self._options, self._family, self._saved = request, options, family, saved
-        pipe = None if saved is None else family.pipeline.from_pretrained(saved, transformer=None)
-        own = (SIDE, FRAMES) if pipe is None else family.sizes(pipe, self._config())
+        pipe = None if saved is None else saved.around()
+        own = (SIDE, FRAMES) if saved is None else family.sizes(pipe, saved.config)
         side, frames = options.resolution or own[0], options.frames or own[1]
         if family.clips and frames % 4 != 1:
             raise UsageError(
@@ -110,7 +109,7 @@ class FlowWorkload:
                     f"generated {'clips' if family.clips else 'pictures'}, {rows_told(self._data.captions)}"
                 )
             },
-            **({"preset": request.model} if saved is None else {"model": saved.name}),
+            **({"preset": request.model} if saved is None else saved.facts),
         }
 
     # --- the model ------------------------------------------------------------------------------------
@@ -121,15 +120,7 @@ class FlowWorkload:
             torch.manual_seed(self._request.seed)
             if self._saved is None:
                 return self._family.nano_transformer()
-            if not from_scratch:
-                return load_transformer(self._saved / "transformer", **load_kwargs)
-            plain = {key: value for key, value in self._config().items() if key != "eflm"}
-            return self._family.transformer.from_config(plain)
-
-    def _config(self) -> Mapping[str, Any]:
-        """The saved transformer's."""
-        assert self._saved is not None
-        return self._family.transformer.load_config(self._saved / "transformer")
+            return self._saved.build(from_scratch=from_scratch, load_kwargs=load_kwargs)
 
     # --- training -------------------------------------------------------------------------------------
 
@@ -300,7 +291,7 @@ class FlowWorkload:
         if self._saved is None:
             patch: Any = self._family.nano_transformer().config.patch_size
         else:
-            patch = self._config()["patch_size"]
+            patch = self._saved.config["patch_size"]
         sizes = self._learnt("infer").held_out_latents.shape[2:]
         patches: Sequence[int] = [patch] * len(sizes) if isinstance(patch, int) else patch
         tokens = 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,18 +11,20 @@ from diffusers import AutoencoderKL, DDPMScheduler, DiTTransformer2DModel
 from torch import Tensor, nn
 
 from eflm import ModelError
+from eflm_plugins.modalities.saved import Saved, locate, reading
 from eflm_vision.hosts.recipe import load_transformer
-from eflm_vision.modalities.hub import folder_of
 
 #: Channels of pictures: a transformer that sees another number of them sees latents.
 PIXELS = (1, 3)
+WHAT_WORKS = "give a preset, a folder saved by diffusers, or a Hub id"
 
 
 @frozen(kw_only=True)
 class SavedDit:
     """What there is to know of a saved model before its weights are read. `size`, `channels`: of pictures."""
 
-    folder: Path
+    saved: Saved
+    part: str  #: the subfolder of the transformer; "": the folder is its own
     config: Mapping[str, Any]
     scheduler: Mapping[str, Any]
     size: int
@@ -46,7 +47,8 @@ class SavedDit:
         if from_scratch:
             config = {key: value for key, value in self.config.items() if not key.startswith("_")}
             return DiTTransformer2DModel.from_config({k: v for k, v in config.items() if k != "eflm"})
-        return load_transformer(self.folder, **load_kwargs)
+        with reading(self.saved.model, WHAT_WORKS):
+            return load_transformer(self.saved.with_weights(self.part) / self.part, **load_kwargs)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
@@ -67,11 +69,14 @@ class SavedDit:
 
 def find(model: str) -> SavedDit:
     """The saved model of that name. Raises ModelError where there is none, or where its parts do not fit."""
-    folder = folder_of(model)
-    pipeline = (folder / "model_index.json").is_file()
-    transformer = folder / "transformer" if pipeline else folder
-    config = DiTTransformer2DModel.load_config(transformer)
-    decoder = AutoencoderKL.from_pretrained(folder / "vae").eval() if (folder / "vae").is_dir() else None
+    saved = locate(model, WHAT_WORKS)
+    folder = saved.folder
+    part = "transformer" if (folder / "model_index.json").is_file() else ""
+    with reading(model, WHAT_WORKS):
+        config = DiTTransformer2DModel.load_config(folder / part)
+        decoder = None
+        if (folder / "vae").is_dir():
+            decoder = AutoencoderKL.from_pretrained(saved.with_weights("vae") / "vae").eval()
     if decoder is None and config["in_channels"] not in PIXELS:
         raise ModelError(
             f"{model} sees {config['in_channels']} channels, which are an autoencoder's latents, and has no vae folder "
@@ -80,11 +85,12 @@ def find(model: str) -> SavedDit:
     factor = 1 if decoder is None else 2 ** (len(decoder.config.block_out_channels) - 1)
     scheduler = folder / "scheduler"
     return SavedDit(
-        folder=transformer,
+        saved=saved,
+        part=part,
         config=config,
         scheduler=DDPMScheduler.load_config(scheduler) if scheduler.is_dir() else {},
         size=int(config["sample_size"]) * factor,
         channels=int(config["in_channels"]) if decoder is None else 3,
         decoder=decoder,
-        facts={"model": Path(model).name},
+        facts={"model": saved.name, **saved.facts("", part, *(["vae"] if decoder else ()))},
     )

@@ -51,9 +51,7 @@ def find(model: str, max_pixels: int | None) -> SavedVl:
     _check_tokens(model, tokenizer, found.config)
     try:
         # The one on PIL and numpy: the other needs torchvision.
-        processor = AutoImageProcessor.from_pretrained(
-            found.source, backend="pil", local_files_only=found.offline
-        )
+        processor = AutoImageProcessor.from_pretrained(found.folder, backend="pil")
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{model} brings no image processor ({str(error).splitlines()[0]}); save the model's processor into the "

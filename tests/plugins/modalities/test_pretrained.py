@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 
-import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import constants
 from transformers import (
     BertConfig,
     BertForMaskedLM,
@@ -144,21 +142,30 @@ def test_a_checkpoints_own_code_is_never_run(tmp_path):
         find(str(tmp_path))
 
 
-class _NoNetwork:
-    def head(self, *_args, **_keywords):
-        raise OSError("no route to host")
+def test_a_hub_id_is_loaded_as_it_was_saved_and_keeps_its_name(hub, tmp_path):
+    saved = tiny("llama").to(torch.bfloat16)
+    saved.save_pretrained(tmp_path / "saved")
+    commit = hub.publish("org/tiny", tmp_path / "saved")
+    found = find("org/tiny")
+    assert found.facts() == {"model_revision": commit}
+    assert found.tokenizer() is None, "it brings none, and its config alone makes no vocabulary"
+    model = found.build(from_scratch=False, load_kwargs={})
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), saved.parameters(), strict=True))
+    # What peft writes of an adapter's base: a name that others can use, and no folder of this machine's.
+    assert model.name_or_path == model.config.name_or_path == "org/tiny"
 
 
-@pytest.fixture
-def offline(tmp_path, monkeypatch):
-    monkeypatch.setattr(huggingface_hub, "get_session", lambda: _NoNetwork())
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    return tmp_path / "hub"
+def test_random_weights_need_none_of_the_hubs(hub, tmp_path):
+    tiny().save_pretrained(tmp_path / "saved")
+    hub.publish("org/tiny", tmp_path / "saved")
+    assert find("org/tiny").build(from_scratch=True, load_kwargs={}).dtype == torch.float32
+    assert hub.fetched() == {"config.json", "generation_config.json"}
 
 
-@pytest.mark.timeout(20)
-def test_offline_and_not_in_the_cache_is_one_sentence(offline):
-    with pytest.raises(
-        ModelError, match=r"^--model some/model .*the Hugging Face Hub cannot be reached.*[^\n]*$"
-    ):
-        find("some/model")
+def test_a_model_of_the_hub_that_needs_plugins_is_loaded_with_them(hub, tmp_path):
+    saved = with_attention(tiny(), "mla").eval()
+    saved.save_pretrained(tmp_path / "saved")
+    hub.publish("org/tiny-mla", tmp_path / "saved")
+    model = find("org/tiny-mla").build(from_scratch=False, load_kwargs={}).eval()
+    with torch.no_grad():
+        assert torch.equal(model(IDS).logits, saved(IDS).logits)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 from PIL import Image
 
 import eflm
@@ -17,6 +17,8 @@ from eflm.stages.options import InferOptions, PretrainOptions
 from eflm_vision.modalities.dit import DitModality
 from eflm_vision.modalities.options import DitOptions
 from eflm_vision.modalities.presets import SHAPES, dit
+from support.diffusers import tiny_dit
+from support.saved import save_dit
 
 STAGES = {"pretrain": PretrainOptions(batch_size=32), "infer": InferOptions(batch_size=4)}
 
@@ -132,18 +134,7 @@ def test_presets_have_the_published_shapes(name, millions):
 @pytest.fixture
 def pipeline(tmp_path):
     """A DiT pipeline of diffusers with an autoencoder, saved."""
-    torch.manual_seed(0)
-    transformer = DiTTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, sample_size=8,
-        patch_size=2, num_embeds_ada_norm=10,
-    )  # fmt: skip
-    decoder = AutoencoderKL(
-        block_out_channels=(8, 8), down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2, latent_channels=4, norm_num_groups=4, sample_size=16,
-    )  # fmt: skip
-    pipeline = DiTPipeline(transformer, decoder, DDIMScheduler())
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.save_pretrained(tmp_path / "saved")
+    pipeline = save_dit(tmp_path / "saved")
     return pipeline, tmp_path / "saved"
 
 
@@ -180,8 +171,40 @@ def test_a_saved_pipeline_is_trained_in_its_latents(pipeline):
     assert torch.isfinite(workload.loss(model, batch))
 
 
+def test_a_hub_id_is_fetched_in_parts(pipeline, hub):
+    theirs, path = pipeline
+    commit = hub.publish("org/tiny-dit", path)
+    workload = workload_of("org/tiny-dit")
+    assert (workload.facts["model"], workload.facts["model_revision"]) == ("org/tiny-dit", commit)
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    assert weights not in hub.fetched()
+    model = workload.build_model(from_scratch=False, load_kwargs={})
+    assert weights in hub.fetched()
+    own = theirs.transformer
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), own.parameters(), strict=True))
+    # A transformer that sees pictures comes by itself, and is the repository's own folder.
+    tiny_dit().save_pretrained(path / "alone")
+    commit = hub.publish("org/alone", path / "alone")
+    alone = workload_of("org/alone")
+    assert alone.facts["model_revision"] == commit
+    assert alone.build_model(from_scratch=False, load_kwargs={}).config.in_channels == 1
+
+
+def test_a_folder_is_known_by_its_weights(pipeline):
+    _, path = pipeline
+    first = workload_of(str(path)).facts
+    assert first["model"] == "saved"
+    assert first["model_sha256"] == workload_of(str(path)).facts["model_sha256"]
+    tiny_dit().save_pretrained(path / "unused")
+    assert first["model_sha256"] == workload_of(str(path)).facts["model_sha256"]
+    decoder = AutoencoderKL.from_pretrained(path / "vae")
+    torch.nn.init.ones_(decoder.decoder.conv_out.bias)
+    decoder.save_pretrained(path / "vae")
+    assert first["model_sha256"] != workload_of(str(path)).facts["model_sha256"]
+
+
 def test_models_that_cannot_be_had_say_why(pipeline, tmp_path):
-    with pytest.raises(ModelError, match="no folder nowhere/at-all, and it could not be fetched"):
+    with pytest.raises(ModelError, match=r"nowhere/at-all.*folder here"):
         workload_of("nowhere/at-all")
     with pytest.raises(ModelError, match="an autoencoder's latents"):
         workload_of(str(pipeline[1] / "transformer"))

@@ -18,9 +18,11 @@ from eflm_plugins.adapters.lora import lora
 from eflm_plugins.adapters.options import LoraOptions
 from eflm_vision.data import digits
 from eflm_vision.data.captioned import MOVES, captioned, moving
+from eflm_vision.hosts.recipe import load_transformer
 from eflm_vision.modalities import autoencoders
 from eflm_vision.modalities.flow import Sd35Modality, Wan21Modality
 from eflm_vision.modalities.options import FlowOptions
+from support.saved import save_flow
 
 MODALITIES = {"sd3.5": Sd35Modality, "wan2.1": Wan21Modality}
 STAGES = {
@@ -221,10 +223,7 @@ def test_low_rank_adapters_fit(family):
 @pytest.fixture
 def saved(family, tmp_path):
     """The preset as a pipeline of diffusers, saved by diffusers."""
-    workload = workload_of(family)
-    pipe = workload._pipe
-    pipe.register_modules(transformer=model_of(workload))
-    pipe.save_pretrained(tmp_path / "saved")
+    save_flow(family, tmp_path / "saved")
     return tmp_path / "saved"
 
 
@@ -272,5 +271,54 @@ def test_a_saved_pipeline_tells_its_modality(family, saved):
 
 
 def test_a_model_that_is_not_there_is_said_to_be_none(family):
-    with pytest.raises(ModelError, match="no folder nowhere/at-all"):
+    with pytest.raises(ModelError, match=r"nowhere/at-all.*folder here"):
         workload_of(family, model="nowhere/at-all")
+
+
+def test_a_hub_id_is_fetched_in_parts(family, saved, hub):
+    for other in (
+        "sd3.5_medium.safetensors",
+        "text_encoder/model.fp16.safetensors",
+        "transformer/model.onnx",
+    ):
+        (saved / other).write_bytes(b"not to be fetched")
+    commit = hub.publish("org/tiny", saved)
+    workload = workload_of(family, "org/tiny", resolution=16, frames=5)
+    assert (workload.facts["model"], workload.facts["model_revision"]) == ("org/tiny", commit)
+    weights = "transformer/diffusion_pytorch_model.safetensors"
+    assert weights not in hub.fetched()
+    model_of(workload)
+    assert weights not in hub.fetched(), "random weights need none"
+    model = workload.build_model(from_scratch=False, load_kwargs={})
+    fetched = {name for name in hub.fetched() if not name.endswith(".json")}
+    assert fetched == {
+        path.relative_to(saved).as_posix()
+        for path in saved.rglob("*.safetensors")
+        if path.name in ("model.safetensors", "diffusion_pytorch_model.safetensors")
+    }
+    own = load_transformer(saved / "transformer")
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), own.parameters(), strict=True))
+
+
+def test_a_saved_pipeline_is_known_by_its_weights(family, saved):
+    def known():
+        return workload_of(family, str(saved), resolution=16, frames=5).facts["model_sha256"]
+
+    first = known()
+    assert first == known()
+    transformer = load_transformer(saved / "transformer")
+    torch.nn.init.ones_(transformer.proj_out.bias)
+    transformer.save_pretrained(saved / "transformer")
+    assert known() != first
+
+
+def test_a_folder_that_is_no_pipeline_is_one_sentence(family, saved):
+    with pytest.raises(
+        ModelError, match=r"transformer is no pipeline of diffusers: it holds no model_index.json"
+    ):
+        workload_of(family, str(saved / "transformer"))
+    (saved / "vae" / "config.json").unlink()
+    with pytest.raises(
+        ModelError, match=r"^--model .* cannot be loaded: [^\n]*; give a preset, the folder of a whole"
+    ):
+        workload_of(family, str(saved))

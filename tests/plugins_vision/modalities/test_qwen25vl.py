@@ -415,6 +415,16 @@ def test_a_saved_model_answers_as_before(saved, workload, model):
     assert torch.isfinite(workload.loss(bf16, next(loaded.batches("finetune"))))
 
 
+def test_a_hub_id_answers_as_the_folder_does(saved, model, hub):
+    commit = hub.publish("org/tiny-vl", saved)
+    loaded = workload_of("org/tiny-vl")
+    assert loaded.facts["model_revision"] == commit
+    assert "model.safetensors" not in hub.fetched()
+    again = loaded.build_model(from_scratch=False, load_kwargs={}).eval()
+    request = next(loaded.requests())
+    torch.testing.assert_close(again(**request.inputs).logits, model(**request.inputs).logits)
+
+
 def test_a_saved_model_is_read_into_4_bits(saved):
     """By transformers' own quantization config, as on a GPU; here the weights stay where the CPU is."""
     import bitsandbytes

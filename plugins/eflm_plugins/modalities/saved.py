@@ -1,0 +1,107 @@
+"""Where a saved model lies: in a folder of the user's, or on the Hub; and which weights it has, for the result to tell.
+
+Every modality finds its models here. What is on the Hub is a folder, too, once it was looked up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from attrs import frozen
+
+from eflm.errors import EflmError, ModelError
+from eflm_plugins.modalities import hub
+
+#: Weights up to this size are hashed whole; of larger ones the headers, names and sizes.
+_HASHED_WHOLE = 1 << 30
+_CONFIGS = ("model_index.json", "config.json", "scheduler_config.json")
+
+
+@frozen(kw_only=True)
+class Saved:
+    """A saved model's folder. `parts`, wherever they are asked for, are subfolders; "" is the folder itself."""
+
+    model: str  #: as the user wrote it
+    folder: Path
+    snapshot: hub.Snapshot | None = (
+        None  #: of a model of the Hub, whose weights are fetched when they are needed
+    )
+
+    @property
+    def name(self) -> str:
+        """The folder's, or the Hub's."""
+        return self.folder.resolve().name if self.snapshot is None else self.snapshot.name
+
+    def with_weights(self, *parts: str) -> Path:
+        """The folder, with the weights of these parts in it. ModelError where the Hub has none to give."""
+        if self.snapshot is not None:
+            self.snapshot.fetch_weights(parts)
+        return self.folder
+
+    def facts(self, *parts: str) -> dict[str, Any]:
+        """Which weights these are: the Hub's commit, or a hash of the configs and weights of these parts."""
+        if self.snapshot is not None:
+            return {"model_revision": self.snapshot.commit}
+        parts = tuple(dict.fromkeys(parts))
+        configs = [
+            file for part in parts for name in _CONFIGS if (file := self.folder / part / name).is_file()
+        ]
+        files = [
+            file
+            for part in parts
+            for pattern in ("*.safetensors", "*.bin")
+            for file in sorted((self.folder / part).glob(pattern))
+        ]
+        whole = sum(file.stat().st_size for file in files) <= _HASHED_WHOLE
+        digest = hashlib.sha256(b"".join(file.read_bytes() for file in configs))
+        for file in files:
+            digest.update(f"\0{file.relative_to(self.folder)} {file.stat().st_size}\0".encode())
+            _hash_into(digest, file, whole)
+        return {
+            "model_sha256": digest.hexdigest(),
+            "model_sha256_of": "all files" if whole else "headers and sizes",
+        }
+
+
+def locate(model: str, what_works: str) -> Saved:
+    """The saved model that `model` names. ModelError in one sentence where there is none.
+
+    `what_works`: what a user could give instead, as the end of a sentence.
+    """
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return Saved(model=model, folder=path)
+    if path.exists():
+        raise ModelError(f"--model {model} is a file; {what_works}")
+    if not hub.is_id(model):
+        raise ModelError(f"--model {model}: there is no such folder; {what_works}")
+    snapshot = hub.find(model, what_works)
+    return Saved(model=model, folder=snapshot.folder, snapshot=snapshot)
+
+
+@contextmanager
+def reading(model: str, what_works: str) -> Iterator[None]:
+    """Whatever transformers, diffusers and their file formats raise for what they cannot read, as one ModelError."""
+    try:
+        yield
+    except (EflmError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # configs, tokenizers and weights each have errors of their own
+        raise ModelError(
+            f"--model {model} cannot be loaded: {hub.first_line(error)}; {what_works}"
+        ) from error
+
+
+def _hash_into(digest: Any, file: Path, whole: bool) -> None:
+    with file.open("rb") as stream:
+        if whole:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+        elif file.suffix == ".safetensors":
+            # The format opens with the header's length: 8 bytes, little-endian.
+            digest.update(stream.read(int.from_bytes(stream.read(8), "little")))
