@@ -234,7 +234,10 @@ class Run:
         from eflm.measure.model import stored_bytes
         from eflm.measure.record import Compression
 
-        if assemble.quantizes_at_load(self.plan):
+        at_load = assemble.quantizes_at_load(self.plan)
+        how = "as its weights were read" if at_load else "in memory, from the whole model"
+        self.events.send("stage_facts", facts={"quantized": how})
+        if at_load:
             reason = "the model was quantized while it was loaded, so there was no original to evaluate"
             return assemble.quantize(self.plan, session.workload, model), Compression(reason=reason)
         if "infer" not in self.plan.stages or not self.peers.first:

@@ -98,7 +98,9 @@ class LlmWorkload:
             if self._pretrained is None:
                 model: nn.Module = Qwen2ForCausalLM(self._nano_config())
             else:
-                model = self._pretrained.build(from_scratch=from_scratch, load_kwargs=load_kwargs)
+                model = self._pretrained.build(
+                    from_scratch=from_scratch, load_kwargs=load_kwargs, host=self.host
+                )
             set_positions(model, positions)
         for config in (model.config, model.generation_config):
             if config is not None and config.pad_token_id is None:

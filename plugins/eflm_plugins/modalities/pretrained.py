@@ -17,9 +17,11 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
+from eflm.contracts import Host
 from eflm.errors import ModelError
 from eflm_plugins.hosts.recipe import base_config, build_anew, load_pretrained, needs_plugins
 from eflm_plugins.modalities.saved import Saved, locate, reading
+from eflm_plugins.quantizers.at_load import leave_out
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -54,10 +56,13 @@ class Pretrained:
         """Where its files are; the weights of one of the Hub only once it was built."""
         return self.saved.folder
 
-    def build(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any]) -> nn.Module:
+    def build(
+        self, *, from_scratch: bool, load_kwargs: Mapping[str, Any], host: Host | None = None
+    ) -> nn.Module:
         """The model on the CPU (or where `load_kwargs` puts it), in its checkpoint's dtype unless they say otherwise.
 
-        From scratch it has the architecture only, with weights from torch's random state, in float32.
+        From scratch it has the architecture only, with weights from torch's random state, in float32. `host` says which
+        layers are quantized where `load_kwargs` do so; without it transformers decides.
         """
         with reading(self.model, self.family.what_works):
             if from_scratch:
@@ -65,6 +70,10 @@ class Pretrained:
             folder = self.saved.with_weights("")
             if self.has_plugins:
                 return self._named(load_pretrained(folder, build=self.family.build, **load_kwargs))
+            if host is not None and "quantization_config" in load_kwargs:
+                with torch.device("meta"):
+                    outline = self._from_scratch()
+                load_kwargs = leave_out(load_kwargs, outline, host.targets(outline))
             model, report = self.family.auto.from_pretrained(
                 folder,
                 config=copy.deepcopy(self.config),

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import diffusers
+import torch
 from torch import nn
 
 from eflm import ModelError
 from eflm_plugins.hosts.recipe import put_back
+from eflm_plugins.quantizers.at_load import leave_out
 
 PREFIX = "Eflm"
 #: Under which the recipe stands in config.json.
@@ -55,7 +57,7 @@ def load_transformer(folder: str | Path, **load_kwargs: Any) -> nn.Module:
 
     Raises ModelError for a folder that holds none, and, naming it, when a plugin that it needs is not installed.
     """
-    folder, load_kwargs = Path(folder), _for_diffusers(load_kwargs)
+    folder = Path(folder)
     config = _config(folder)
     name = str(config.get("_class_name", ""))
     base = getattr(diffusers, name.removeprefix(PREFIX), None)
@@ -64,10 +66,20 @@ def load_transformer(folder: str | Path, **load_kwargs: Any) -> nn.Module:
             f"{folder} holds no transformer of diffusers: its config.json names the class {name!r}"
         )
     recipe = config.pop(KEY, None)
-    if recipe is None:
-        return base.from_pretrained(folder, **load_kwargs)
     from eflm_vision.hosts.diffusion import DiffusionHost
 
+    if recipe is None:
+        if "quantization_config" in load_kwargs:
+            with torch.device("meta"):
+                outline = base.from_config(config)
+            load_kwargs = leave_out(load_kwargs, outline, DiffusionHost().targets(outline))
+        elif "quantization_config" in config and not torch.accelerator.is_available():
+            raise ModelError(
+                f"{folder} was saved quantized, and diffusers reads that on GPUs only; give the model in full width, "
+                "which --quant int4 quantizes on a CPU, too"
+            )
+        return base.from_pretrained(folder, **_for_diffusers(load_kwargs))
+    load_kwargs = _for_diffusers(load_kwargs)
     model = base.from_config({key: value for key, value in config.items() if not key.startswith("_")})
     put_back(DiffusionHost(), model, recipe)
     from safetensors.torch import load_file
@@ -85,13 +97,18 @@ def load_transformer(folder: str | Path, **load_kwargs: Any) -> nn.Module:
 
 
 def _for_diffusers(load_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A quantizer's keywords for transformers as diffusers has them."""
+    """A quantizer's keywords for transformers as diffusers has them.
+
+    What is not quantized is in the dtype that products are computed in; diffusers would make it float16.
+    """
     words = dict(load_kwargs)
     if "dtype" in words:
         words["torch_dtype"] = words.pop("dtype")
     if (config := words.get("quantization_config")) is not None:
-        known = {key: value for key, value in vars(config).items() if key.startswith("bnb_4bit")}
+        kept = ("bnb_4bit", "llm_int8_skip_modules")
+        known = {key: value for key, value in vars(config).items() if key.startswith(kept)}
         words["quantization_config"] = diffusers.BitsAndBytesConfig(load_in_4bit=True, **known)
+        words.setdefault("torch_dtype", config.bnb_4bit_compute_dtype)
     return words
 
 

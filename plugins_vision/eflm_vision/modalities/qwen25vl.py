@@ -103,7 +103,7 @@ class QwenVlWorkload:
             torch.manual_seed(self._request.seed)
             if self._saved is None:
                 return AutoModelForImageTextToText.from_config(copy.deepcopy(self._config))
-            return self._saved.build(from_scratch=from_scratch, load_kwargs=load_kwargs)
+            return self._saved.build(from_scratch=from_scratch, load_kwargs=load_kwargs, host=self.host)
 
     # --- training -------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
 from eflm import ModelError
+from eflm.contracts import Host
 from eflm_plugins.modalities.pretrained import Family, Pretrained
 from eflm_plugins.modalities.pretrained import find as find_pretrained
 from eflm_vision.hosts.qwen_vl import build_anew
@@ -34,9 +35,9 @@ class SavedVl:
         """Which weights these are."""
         return self.pretrained.facts()
 
-    def build(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any]) -> nn.Module:
-        """The model, trained, or of random weights in the same shape."""
-        return self.pretrained.build(from_scratch=from_scratch, load_kwargs=load_kwargs)
+    def build(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any], host: Host) -> nn.Module:
+        """The model, trained, or of random weights in the same shape. See `Pretrained.build`."""
+        return self.pretrained.build(from_scratch=from_scratch, load_kwargs=load_kwargs, host=host)
 
 
 def find(model: str, max_pixels: int | None) -> SavedVl:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import bitsandbytes
 import pytest
 import torch
 from diffusers.models.attention import FeedForward
@@ -13,6 +16,8 @@ from eflm_plugins.quantizers.int4 import int4
 from eflm_plugins.quantizers.options import Int4Options
 from eflm_vision.hosts.diffusion import DiffusionHost, auxiliary_loss
 from eflm_vision.hosts.recipe import load_transformer, needs_plugins
+from eflm_vision.modalities.denoise import input_dtype
+from support.absent import gpu_for_diffusers
 from support.diffusers import MODELS, inputs_of, output_of, tiny_dit, tiny_sd3, with_attention, with_moe
 
 ATTENTION = ("mha", "gqa", "mqa", "mla", "nsa")
@@ -164,9 +169,57 @@ def test_gradient_checkpointing_changes_nothing(family):
         torch.testing.assert_close(gradient, plain[name])
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="with a GPU diffusers would go on and quantize")
-def test_a_bit_widths_config_reaches_diffusers_own_quantizer(family, tmp_path):
-    """It is transformers' config, translated; diffusers reads 4 bits on GPUs only, and says so before it reads."""
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="with a GPU diffusers would go on and quantize")
+def test_without_a_gpu_diffusers_own_quantizer_refuses(family, tmp_path):
+    """Which is why nothing is asked of it on a CPU: int4 waits there until the model is read."""
     alive(MODELS[family]()).save_pretrained(tmp_path)
+    assert int4(Int4Options()).load_kwargs("cpu") == {}
     with pytest.raises(RuntimeError, match="A GPU is needed for quantization"):
         load_transformer(tmp_path, **int4(Int4Options()).load_kwargs("cuda"))
+
+
+def read_into_4_bits(folder, **options):
+    """By diffusers' loader, with what int4 asks of it, onto the CPU."""
+    keywords = {**int4(Int4Options(**options)).load_kwargs("cuda"), "device_map": {"": torch.device("cpu")}}
+    with gpu_for_diffusers():
+        return load_transformer(folder, **keywords)
+
+
+@pytest.mark.parametrize("options", [{"quant_type": "nf4"}, {"quant_type": "fp4", "double_quant": False}])
+def test_diffusers_reads_the_linear_layers_of_the_blocks_into_4_bits_and_no_other(family, options, tmp_path):
+    alive(MODELS[family]()).save_pretrained(tmp_path)
+    loaded = read_into_4_bits(tmp_path, compute_dtype="fp32", **options)
+    dense = load_transformer(tmp_path)
+    packed = {name: m for name, m in loaded.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
+    assert set(packed) == set(DiffusionHost().targets(dense).linears)
+    for name, layer in packed.items():
+        weight = bitsandbytes.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+        state = layer.weight.quant_state
+        assert (state.quant_type, state.nested) == (options["quant_type"], options.get("double_quant", True))
+        again = bitsandbytes.functional.quantize_4bit(
+            dense.get_submodule(name).weight.data,
+            quant_type=state.quant_type,
+            compress_statistics=state.nested,
+        )
+        assert torch.equal(weight, bitsandbytes.functional.dequantize_4bit(*again))
+    kept = {name: p for name, p in dense.named_parameters() if name.removesuffix(".weight") not in packed}
+    for name, parameter in kept.items():
+        assert torch.equal(loaded.get_parameter(name), parameter), name
+
+
+def test_what_is_not_quantized_is_in_the_dtype_of_the_products(family, tmp_path):
+    """diffusers would make it float16, in which large models overflow."""
+    alive(MODELS[family]()).save_pretrained(tmp_path)
+    loaded = read_into_4_bits(tmp_path)
+    assert input_dtype(loaded) == torch.bfloat16
+    assert {p.dtype for p in loaded.parameters()} <= {torch.uint8, torch.bfloat16, torch.float32}
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="diffusers reads it there")
+def test_what_was_saved_in_4_bits_is_refused_on_a_cpu_in_words(tmp_path):
+    tiny_sd3().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match=r"was saved quantized.* on GPUs only; give the model in full width"):
+        load_transformer(tmp_path)

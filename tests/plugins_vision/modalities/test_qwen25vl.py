@@ -425,19 +425,25 @@ def test_a_hub_id_answers_as_the_folder_does(saved, model, hub):
     torch.testing.assert_close(again(**request.inputs).logits, model(**request.inputs).logits)
 
 
-def test_a_saved_model_is_read_into_4_bits(saved):
+@pytest.mark.parametrize("towers", ["both", "language", "vision"])
+def test_a_saved_model_is_read_into_4_bits(saved, towers):
     """By transformers' own quantization config, as on a GPU; here the weights stay where the CPU is."""
     import bitsandbytes
 
-    keywords = {**int4(Int4Options(compute_dtype="fp32")).load_kwargs("cuda"), "device_map": {"": "cpu"}}
-    loaded = workload_of(str(saved))
+    quantizer = int4(Int4Options(compute_dtype="fp32"))
+    loaded = workload_of(str(saved), towers=towers)
+    keywords = {**quantizer.load_kwargs("cuda"), "device_map": {"": "cpu"}}
     model = loaded.build_model(from_scratch=False, load_kwargs=keywords)
-    packed = [name for name, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    packed = {name for name, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
     assert model.is_loaded_in_4bit
-    assert any("visual" in name for name in packed)
-    assert any("language_model" in name for name in packed)
+    dense = loaded.build_model(from_scratch=False, load_kwargs={})
+    targets = loaded.host.targets(dense)
+    assert packed == set(targets.linears), "and neither the head nor what merges patches"
+    built = quantizer.apply(dense, targets, "cpu").eval()
+    model = quantizer.apply(model, loaded.host.targets(model), "cpu").eval()
+    inputs = next(loaded.requests()).inputs
     with torch.no_grad():
-        assert torch.isfinite(model(**next(loaded.requests()).inputs).logits).all()
+        torch.testing.assert_close(model(**inputs).logits, built(**inputs).logits)
 
 
 def test_a_folder_as_the_first_checkpoints_were_laid_out_loads(saved, model, workload):
