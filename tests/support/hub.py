@@ -2,7 +2,8 @@
 
 Point HF_ENDPOINT at `Hub.url`. As on the real one, every publication is a commit, strangers are told of a missing
 repository what they are told of a private one, and a gated one lists its files to everybody and hands them to those
-whose token it knows. Unlike there, large files come from the same place as small ones, and nothing is in Xet.
+whose token it knows. A token that does not begin with "hf_" is nobody's. Unlike there, large files come from the same
+place as small ones, and nothing is in Xet.
 """
 
 from __future__ import annotations
@@ -116,6 +117,8 @@ class _Handler(BaseHTTPRequestHandler):
         parts = path.strip("/").split("/")
         if self.hub.broken:
             self._refuse(503, "", "Service unavailable")
+        elif not (self.headers.get("Authorization") or "Bearer hf_").startswith("Bearer hf_"):
+            self._refuse(401, "", "Invalid credentials in Authorization header")
         elif parts == [""]:
             self._send(200, b"a hub")
         elif parts[:2] == ["api", "models"] and len(parts) in (4, 6):

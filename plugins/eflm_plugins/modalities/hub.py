@@ -90,13 +90,13 @@ def is_id(model: str) -> bool:
 
 def find(model: str, what_works: str) -> Snapshot:
     """The model of that id, without its weights. ModelError in one sentence where it cannot be had."""
-    id = _ID.fullmatch(model)
-    assert id is not None, "ask is_id first"
+    parts = _ID.fullmatch(model)
+    assert parts is not None, "ask is_id first"
     asked = Asked(
         model=model,
         what_works=what_works,
-        name=id["name"],
-        revision=id["revision"],
+        name=parts["name"],
+        revision=parts["revision"],
         offline=not _answers(),
     )
     with _sentences(asked):

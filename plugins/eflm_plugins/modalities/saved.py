@@ -28,14 +28,12 @@ class Saved:
 
     model: str  #: as the user wrote it
     folder: Path
-    snapshot: hub.Snapshot | None = (
-        None  #: of a model of the Hub, whose weights are fetched when they are needed
-    )
+    snapshot: hub.Snapshot | None = None  #: of a model of the Hub
 
     @property
     def name(self) -> str:
         """The folder's, or the Hub's."""
-        return self.folder.resolve().name if self.snapshot is None else self.snapshot.name
+        return self.folder.absolute().name if self.snapshot is None else self.snapshot.name
 
     def with_weights(self, *parts: str) -> Path:
         """The folder, with the weights of these parts in it. ModelError where the Hub has none to give."""

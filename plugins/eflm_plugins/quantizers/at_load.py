@@ -15,10 +15,10 @@ def leave_out(load_kwargs: Mapping[str, Any], outline: nn.Module, targets: Targe
     """A quantizer's keywords for `from_pretrained`, by which every linear layer that is no target keeps its width.
 
     By themselves transformers quantizes all but the head, and diffusers all. `outline` is the model without weights, as
-    on the meta device. Keywords without a `quantization_config` come back as they are.
+    on the meta device. Keywords without a config of bitsandbytes come back as they are.
     """
     words = dict(load_kwargs)
-    if words.get("quantization_config") is not None:
+    if hasattr(words.get("quantization_config"), "llm_int8_skip_modules"):
         config = words["quantization_config"] = copy.deepcopy(words["quantization_config"])
         linears = [name for name, module in outline.named_modules() if isinstance(module, nn.Linear)]
         config.llm_int8_skip_modules = [name for name in linears if name not in set(targets.linears)]

@@ -68,19 +68,20 @@ def load_transformer(folder: str | Path, **load_kwargs: Any) -> nn.Module:
     recipe = config.pop(KEY, None)
     from eflm_vision.hosts.diffusion import DiffusionHost
 
+    sizes = {key: value for key, value in config.items() if not key.startswith("_")}
     if recipe is None:
         if "quantization_config" in load_kwargs:
             with torch.device("meta"):
-                outline = base.from_config(config)
+                outline = base.from_config(sizes)
             load_kwargs = leave_out(load_kwargs, outline, DiffusionHost().targets(outline))
-        elif "quantization_config" in config and not torch.accelerator.is_available():
+        elif config.get("quantization_config") and not torch.accelerator.is_available():
             raise ModelError(
                 f"{folder} was saved quantized, and diffusers reads that on GPUs only; give the model in full width, "
                 "which --quant int4 quantizes on a CPU, too"
             )
         return base.from_pretrained(folder, **_for_diffusers(load_kwargs))
     load_kwargs = _for_diffusers(load_kwargs)
-    model = base.from_config({key: value for key, value in config.items() if not key.startswith("_")})
+    model = base.from_config(sizes)
     put_back(DiffusionHost(), model, recipe)
     from safetensors.torch import load_file
 

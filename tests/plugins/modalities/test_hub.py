@@ -138,6 +138,8 @@ def test_what_is_missing_is_told_in_one_sentence(hub, repository, monkeypatch):
     assert "the repository holds no weights" in sentence("org/tiny", ["vae"])
     monkeypatch.setenv("HF_TOKEN", "hf_somebodys")
     assert "no such model on the Hub for all to see" in sentence("org/missing")
+    monkeypatch.setenv("HF_TOKEN", "mistyped")
+    assert "the Hub does not know the token that is set" in sentence("org/tiny")
     hub.close()
     assert "the Hugging Face Hub cannot be reached, and its cache does not hold" in sentence("org/missing")
 
