@@ -114,7 +114,7 @@ def _series(record: StageRecord) -> tuple[list[tuple[int, float]], str]:
     if not record.hardware.device.startswith("cuda"):
         whose = "the worker process"
         if record.processes > 1:
-            whose = f"all {record.processes} processes, what they share counted in each"
+            whose = f"{record.processes} processes, what they share counted in each"
         return record.series(lambda sample: sample.rss), f"resident memory of {whose}"
     by_process = record.series(lambda sample: sample.device_process)
     if by_process:
