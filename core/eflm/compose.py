@@ -13,6 +13,7 @@ from contextlib import redirect_stdout
 from typing import Any, TypeVar
 
 import attrs
+import psutil
 from attrs import evolve, field, frozen
 
 from eflm import legality
@@ -133,6 +134,17 @@ def _check_processes(spec: RunSpec, stages: tuple[str, ...]) -> None:
         raise UsageError(
             f"--processes {spec.processes} is for training, and this run only serves requests, which one process does; "
             "add --stage finetune, or leave --processes out"
+        )
+    cores = psutil.cpu_count() or 1
+    if spec.device == "cpu" and spec.processes > cores:
+        raise UsageError(
+            f"--processes {spec.processes} takes a core for each, and there are {cores} here; "
+            f"--processes {cores} is the most"
+        )
+    if spec.device.startswith("cuda:"):
+        raise UsageError(
+            f"--processes {spec.processes} takes a GPU for each, and --device {spec.device} names one; "
+            f"--device cuda takes the first {spec.processes}"
         )
     if spec.isolation == "none":
         raise UsageError(

@@ -158,15 +158,17 @@ class NvmlDevices:
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._devices = [NvmlDevice(uuid, pid) for uuid, pid in pids.items()]
+        self._read = self._devices
 
     @property
     def source(self) -> str | None:
         """As of NvmlDevice."""
         sources = {device.source for device in self._devices}
-        source = sources.pop() if len(sources) == 1 else None
-        if source is None or len(self._devices) == 1:
-            return source
-        return f"{source} of {len(self._devices)} GPUs"
+        return sources.pop() if len(sources) == 1 else None
+
+    def leave_to_first(self) -> None:
+        """From now on read the first one alone: the others' processes have gone, and they idle."""
+        self._read = self._devices[:1]
 
     @property
     def no_energy(self) -> NoEnergy:
@@ -174,7 +176,7 @@ class NvmlDevices:
 
     def read(self) -> dict[str, float]:
         """As of NvmlDevice."""
-        readings = [device.read() for device in self._devices]
+        readings = [device.read() for device in self._read]
         told = set.intersection(*(set(reading) for reading in readings))
         return {name: _TOGETHER[name]([reading[name] for reading in readings]) for name in told}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Protocol
 
 import psutil
@@ -30,10 +31,13 @@ class Sampler:
 
     def __init__(self, pid: int, rate: float = RATE, *, peers: Iterable[int] = ()) -> None:
         self._process = psutil.Process(pid)
-        self._peers = [psutil.Process(peer) for peer in peers]
-        self._worked: dict[
-            int, float
-        ] = {}  # CPU seconds by process, those of the ones that have gone included
+        self._peers = []
+        for peer in peers:
+            with suppress(psutil.NoSuchProcess):  # its end will be told by its pipe
+                self._peers.append(psutil.Process(peer))
+        # By process, those that have gone included: CPU seconds, and resident bytes.
+        self._worked: dict[int, float] = {}
+        self._held: dict[int, int] = {}
         self._interval = 1 / rate
         self._readers: list[Reader] = []
         self._samples: list[Sample] = []
@@ -64,8 +68,12 @@ class Sampler:
 
     @property
     def last(self) -> Sample | None:
-        """The latest sample: what is known of a worker that has died."""
+        """The latest sample."""
         return self._samples[-1] if self._samples else None
+
+    def held(self, pid: int) -> int | None:
+        """Resident bytes of one of the processes when it was last seen: what is known of a worker that has died."""
+        return self._held.get(pid)
 
     @property
     def cpu_seconds(self) -> float:
@@ -112,5 +120,5 @@ class Sampler:
             cpu = process.cpu_times()
         if not rss:
             raise psutil.NoSuchProcess(process.pid)  # a dead process that nobody has waited for yet
-        self._worked[process.pid] = cpu.user + cpu.system
+        self._worked[process.pid], self._held[process.pid] = cpu.user + cpu.system, rss
         return rss

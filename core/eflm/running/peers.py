@@ -17,6 +17,8 @@ from attrs import frozen
 #: What tells a worker its rank, and where the peers of a run meet, as host:port. Not RANK and MASTER_ADDR, torchrun's
 #: names: libraries that find those set up process groups of their own.
 RANK, MEETING = "EFLM_RANK", "EFLM_MEETING"
+#: All of them are started at one time; one that is not there by then will never be.
+_MEETING_TAKES = timedelta(minutes=5)
 #: A peer that has died is noticed by the watching process, and one that evaluates may take as long as it likes.
 _PATIENCE = timedelta(days=7)
 
@@ -45,9 +47,10 @@ class Peers:
         if device.startswith("cuda"):
             torch.cuda.set_device(device)
         rank = own_rank(processes)
+        host, _, port = os.environ[MEETING].rpartition(":")
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
-            init_method=f"tcp://{os.environ[MEETING]}",
+            store=dist.TCPStore(host, int(port), processes, is_master=rank == 0, timeout=_MEETING_TAKES),
             rank=rank,
             world_size=processes,
             timeout=_PATIENCE,

@@ -184,8 +184,7 @@ class Watcher:
         if not silent:
             return which + complaints[rank].reason, worker.log_tail()
         assert self._sampler is not None
-        last = self._sampler.last
-        end = describe_end(worker.wait(), last.rss if last else None)
+        end = describe_end(worker.wait(), self._sampler.held(worker.pid))
         return which + end + _last_line(worker.log_tail()), worker.log_tail()
 
     def _follow(self, team: Team) -> list[int]:
@@ -199,6 +198,8 @@ class Watcher:
                 silent.append(rank)
             if journal.failure is not None or rank in silent:
                 team.settle()
+            if rank and all(peer.done for peer in self._journals[1:]):
+                self._sources.leave_to_first()
         return silent
 
     def _note_all(self, lines: Iterable[bytes]) -> None:
@@ -343,7 +344,9 @@ def _times(record: StageRecord) -> dict[str, tuple[float, ...]]:
 
 
 def _last_line(log: str) -> str:
-    return f"; its last output was: {log.splitlines()[-1]}" if log else ""
+    # Of replicas torch remarks that no parameter was unused, which is good news and not why anybody died.
+    lines = [line for line in log.splitlines() if "find_unused_parameters" not in line]
+    return f"; its last output was: {lines[-1]}" if lines else ""
 
 
 __all__ = ["Progress", "Watcher", "key", "options_in_force", "run"]

@@ -49,6 +49,11 @@ class Sources:
         self.energy = self._nvml if self._nvml.source is not None else self._nvml.no_energy
         sampler.attach(self._nvml)
 
+    def leave_to_first(self) -> None:
+        """The other processes have done their part: what their GPUs tell is no longer of this run."""
+        if self._nvml is not None:
+            self._nvml.leave_to_first()
+
     def _first_of(
         self, first: Rapl | NoEnergy, second: ZeusChip | ZeusGpu | NoEnergy, sampler: Sampler
     ) -> None:

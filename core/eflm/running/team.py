@@ -9,7 +9,7 @@ import selectors
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 from typing import Self
 
@@ -91,6 +91,8 @@ class Team:
                 for key in [] if heard else list(selector.get_map().values()):
                     if not self.workers[key.data].alive():
                         selector.unregister(key.fileobj)
+                        with suppress(BlockingIOError):  # it may have said something since
+                            yield from ((key.data, line) for line in self.workers[key.data].read() or [])
                         yield key.data, None
 
     def settle(self) -> None:

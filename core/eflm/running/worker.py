@@ -135,6 +135,7 @@ class Run:
             self.events.send("facts", facts=dict(workload.facts))
             session = self._open_session(workload)
             model = assemble.base_model(self.plan, workload)
+        self.peers.wait()  # nobody's first stage begins while others still build
         self.events.send("facts", facts=dict(workload.facts))  # some are known only once the model is there
         for flag in workload.flags:
             self.events.send("flag", flag=flag)
@@ -304,13 +305,14 @@ class Run:
                 )
 
     def _evaluate(self, session: Session, model: nn.Module, stage: str) -> None:
-        if not self.peers.first:
-            return  # they all have the same model
-        model.eval()
-        self.events.send("quality", quality=dict(session.workload.quality(model, stage)))
-        show = getattr(session.workload, "artifacts", None)
-        for name, content in (show(model, stage) if show is not None else {}).items():
-            self.events.send("artifact", name=name, content=base64.b64encode(content).decode())
+        with self.peers.first_only() as first:  # they all have the same model
+            if not first:
+                return
+            model.eval()
+            self.events.send("quality", quality=dict(session.workload.quality(model, stage)))
+            show = getattr(session.workload, "artifacts", None)
+            for name, content in (show(model, stage) if show is not None else {}).items():
+                self.events.send("artifact", name=name, content=base64.b64encode(content).decode())
 
 
 def seed_everything(seed: int) -> None:

@@ -101,11 +101,14 @@ def test_several_devices_are_read_as_one(driver):
         "clock": 1980,
         "temperature": 61,
     }
-    assert devices.source == "NVML energy counter of 2 GPUs"
+    assert devices.source == "NVML energy counter"
     assert devices.driver() == "580.1"
     # A process that one of them does not know: its memory is not told, rather than told for the other one alone.
     del module.pids[4243]
     assert "device_process" not in devices.read()
+    devices.leave_to_first()
+    assert devices.read()["power"] == 350.0
+    assert devices.read()["device_process"] == 3_000_000_000
     devices.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import psutil
 import pytest
 from attrs import evolve
 
@@ -92,5 +93,10 @@ def test_processes_are_for_training_and_need_to_be_processes(known):
     with pytest.raises(UsageError, match="is for training"):
         of_two(known.plan("infer"))
     plan = known.plan("pretrain")
+    cores = psutil.cpu_count()
+    with pytest.raises(UsageError, match=f"{cores + 1} takes a core for each"):
+        compose(evolve(plan.spec, processes=cores + 1), load_plugins())
+    with pytest.raises(UsageError, match="--device cuda takes the first 2"):
+        compose(evolve(plan.spec, processes=2, device="cuda:1"), load_plugins())
     with pytest.raises(UsageError, match="--isolation none"):
         compose(evolve(plan.spec, processes=2, isolation="none"), load_plugins())
