@@ -118,7 +118,7 @@ def test_both_ways_lead_to_one_model_that_generates_and_learns(family, saved, de
 @pytest.mark.parametrize(
     ("family", "device"),
     [
-        ("sd3.5", "cpu"),
+        pytest.param("sd3.5", "cpu", marks=pytest.mark.slow),
         pytest.param("dit", "cpu", marks=pytest.mark.slow),
         pytest.param("wan2.1", "cpu", marks=pytest.mark.slow),
         *(pytest.param(family, "cuda", marks=needs_gpu) for family in FAMILIES),

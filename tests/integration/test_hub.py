@@ -70,6 +70,7 @@ def test_a_hub_id_runs_names_its_commit_and_runs_again_without_the_hub(family, e
     assert again["facts"]["model_revision"] == commit
 
 
+@pytest.mark.slow
 @EACH
 def test_missing_and_gated_ids_are_refused_in_one_sentence(family, eflm, hub, tmp_path: Path):
     save, least = FAMILIES[family]
