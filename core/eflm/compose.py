@@ -13,7 +13,6 @@ from contextlib import redirect_stdout
 from typing import Any, TypeVar
 
 import attrs
-import psutil
 from attrs import evolve, field, frozen
 
 from eflm import legality
@@ -135,17 +134,10 @@ def _check_processes(spec: RunSpec, stages: tuple[str, ...]) -> None:
             f"--processes {spec.processes} is for training, and this run only serves requests, which one process does; "
             "add --stage finetune, or leave --processes out"
         )
-    cores = psutil.cpu_count() or 1
-    if spec.device == "cpu" and spec.processes > cores:
-        raise UsageError(
-            f"--processes {spec.processes} takes a core for each, and there are {cores} here; "
-            f"--processes {cores} is the most"
-        )
-    if spec.device.startswith("cuda:"):
-        raise UsageError(
-            f"--processes {spec.processes} takes a GPU for each, and --device {spec.device} names one; "
-            f"--device cuda takes the first {spec.processes}"
-        )
+    if spec.device not in ("auto", "cuda"):  # how many GPUs there are, only the workers can tell
+        from eflm.running.device import of_rank
+
+        of_rank(spec.device, 0, spec.processes)
     if spec.isolation == "none":
         raise UsageError(
             f"--processes {spec.processes} needs processes, and --isolation none allows only this one; "

@@ -166,13 +166,13 @@ class NvmlDevices:
         sources = {device.source for device in self._devices}
         return sources.pop() if len(sources) == 1 else None
 
-    def leave_to_first(self) -> None:
-        """From now on read the first one alone: the others' processes have gone, and they idle."""
-        self._read = self._devices[:1]
-
     @property
     def no_energy(self) -> NoEnergy:
         return self._devices[0].no_energy
+
+    def leave_to_first(self) -> None:
+        """From now on read the first one alone: the others' processes have gone, and they idle."""
+        self._read = self._devices[:1]
 
     def read(self) -> dict[str, float]:
         """As of NvmlDevice."""

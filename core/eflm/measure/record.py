@@ -108,9 +108,8 @@ class StageRecord:
     quality: Mapping[str, Metric] = field(factory=dict)  #: as the workload evaluated it after the stage
     compression: Compression | None = None  #: None: the run quantizes nothing
     facts: Mapping[str, Any] = field(factory=dict)
-    processes: int = (
-        1  #: that did this stage's work together; windows count all their work, and so do bytes in `facts`
-    )
+    #: How many did this stage's work together; windows count all their work, and so do bytes in `facts`.
+    processes: int = 1
 
     @property
     def unit_of_work(self) -> str:

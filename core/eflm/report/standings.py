@@ -199,8 +199,13 @@ def _questions(runs: Sequence[RunResult]) -> list[Question]:
 
 def _told(spec: RunSpec) -> dict[str, Any]:
     """What may tell a question from another of the same model and techniques."""
-    told = {"seed": spec.seed, "device": spec.device, "data": spec.data or "built in"}
-    return {**spec.settings, **told, "processes": spec.processes}
+    return {
+        **spec.settings,
+        "seed": spec.seed,
+        "device": spec.device,
+        "data": spec.data or "built in",
+        "processes": spec.processes,
+    }
 
 
 def _tells_apart(name: str, told: Sequence[Mapping[str, Any]], compositions: Sequence[str]) -> bool:

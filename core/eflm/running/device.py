@@ -46,10 +46,8 @@ def resolve(device: str) -> str:
 def of_rank(device: str, rank: int, processes: int) -> str:
     """The device of one of several processes: the CPU for all of them, or a GPU for each.
 
-    UsageError where there are too few cores or GPUs.
+    UsageError where there are too few cores or GPUs, which for GPUs without a number asks torch.
     """
-    import torch
-
     if processes == 1:
         return device
     if device.startswith("cuda"):
@@ -58,6 +56,8 @@ def of_rank(device: str, rank: int, processes: int) -> str:
                 f"--processes {processes} takes a GPU for each, and --device {device} names one; "
                 f"--device cuda takes the first {processes}"
             )
+        import torch
+
         count, what = torch.cuda.device_count(), "GPU"
     else:
         count, what = _cores(), "core"

@@ -121,10 +121,10 @@ class WorkerProcess:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def wait(self, seconds: float = GRACE_SECONDS) -> int:
+    def wait(self) -> int:
         """The exit status, negative for a signal. A worker that hangs after its last word is killed."""
         try:
-            return self._process.wait(seconds)
+            return self._process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             self.kill()
             return self._process.wait()

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -281,8 +282,9 @@ class Watcher:
             devices = devices[:1]
         return sum(device["memory_bytes"] for device in devices)
 
-    @property
+    @cached_property
     def _stages(self) -> dict[str, StageJournal]:
+        """Each stage's whole account; asked for once the work is over."""
         return {name: together(self._shares(name)) for name in self._journal.stages}
 
     def _shares(self, stage: str) -> list[StageJournal]:
