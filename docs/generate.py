@@ -15,13 +15,15 @@ from typing import Any
 import attrs
 import click
 
-from eflm import contracts, hookspecs, load_plugins
+from eflm import load_plugins
 from eflm.cli import COMMANDS, main
-from eflm.compose import config_class
-from eflm.coverage import Cell, cells
-from eflm.measure import record
-from eflm.registry import OWN_DISTRIBUTION, Entry, Registry
-from eflm.stages.options import OPTIONS
+from eflm.planning.compose import config_class
+from eflm.planning.stage_options import OPTIONS
+from eflm.planning.support_matrix import Cell, cells
+from eflm.protocol import record
+from eflm.registry import contracts, hookspecs
+from eflm.registry.entry import Entry
+from eflm.registry.registry import OWN_DISTRIBUTION, Registry
 from eflm_schemas import (
     KINDS,
     AttentionGeometry,

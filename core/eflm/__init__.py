@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from eflm.errors import DataError, EflmError, ModelError, PluginError, UsageError
-from eflm.hookspecs import hookimpl
+from eflm.registry.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from eflm.api import bench, build
-    from eflm.registry import load_plugins
+    from eflm.registry.discovery import load_plugins
 
 __version__ = "0.1.0"
 
@@ -29,7 +29,7 @@ __all__ = [
     "load_plugins",
 ]
 
-_LAZY = {"bench": "eflm.api", "build": "eflm.api", "load_plugins": "eflm.registry"}
+_LAZY = {"bench": "eflm.api", "build": "eflm.api", "load_plugins": "eflm.registry.discovery"}
 
 
 def __getattr__(name: str) -> Any:

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eflm.compose import compose
 from eflm.errors import UsageError
-from eflm.registry import Registry, load_plugins
+from eflm.planning.compose import compose
+from eflm.registry.discovery import load_plugins
+from eflm.registry.registry import Registry
 from eflm_schemas import RunResult, RunSpec, Techniques
 from eflm_schemas.spec import ISOLATION
 
@@ -49,7 +50,7 @@ def bench(
     folder, the result is saved there too. A run that fails is a result with status "failed" and its reason; a request
     that cannot be raises UsageError.
     """
-    from eflm.running.run import run
+    from eflm.controller.run import run
 
     spec = request(
         model=model,
@@ -92,7 +93,7 @@ def build(
     added. `registry` may hold plugins of this process (`Registry.register`) besides the installed ones.
     Raises UsageError, DataError or ModelError.
     """
-    from eflm import assemble
+    from eflm.worker import assemble
 
     spec = request(
         model=model,

@@ -1,6 +1,6 @@
 """The manifest of the built-in plugins: each hook returns the cards of one room. Imports no implementation."""
 
-from eflm.hookspecs import hookimpl
+from eflm.registry.hookspecs import hookimpl
 from eflm_plugins.adapters.cards import ADAPTERS
 from eflm_plugins.attention.cards import ATTENTION
 from eflm_plugins.metrics.cards import METRICS

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from eflm.measure.sampler import Sampler
-from eflm.measure.statistics import mean, percentile
+from eflm.controller.sampler import Sampler
+from eflm.statistics import mean, percentile
 
 #: Works without end and writes down when each step began and how long it took.
 CHILD = """

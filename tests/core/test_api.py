@@ -11,7 +11,7 @@ import pytest
 
 import eflm
 from eflm.errors import UsageError
-from eflm.registry import Registry
+from eflm.registry.registry import Registry
 from eflm_schemas import ModalityCard, Preset, Ref
 
 SMALL = {
@@ -32,7 +32,7 @@ def test_everything_promised_is_there():
 
 
 def test_importing_it_imports_nothing_heavy_nor_what_only_a_run_needs(heavy):
-    names = (*heavy, "eflm.running.run", "eflm.registry", "cattrs", "rich")
+    names = (*heavy, "eflm.controller.run", "eflm.registry.registry", "cattrs", "rich")
     code = f"import eflm, sys; print([n for n in {names!r} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eflm import hookspecs
+from eflm.registry import hookspecs
 from eflm_schemas.result import Provenance
 
 ROOT = Path(__file__).parents[2]

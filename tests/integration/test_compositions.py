@@ -9,7 +9,7 @@ import torch
 
 import eflm
 from eflm import UsageError
-from eflm.compose import compose
+from eflm.planning.compose import compose
 from eflm_plugins.adapters import cards
 from eflm_schemas import RunSpec, Techniques
 

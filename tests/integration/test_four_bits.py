@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import eflm
-from eflm.contracts import WorkloadRequest
-from eflm.stages.options import FinetuneOptions, InferOptions, PretrainOptions
+from eflm.planning.stage_options import FinetuneOptions, InferOptions, PretrainOptions
+from eflm.registry.contracts import WorkloadRequest
 from eflm_plugins.adapters.lora import lora
 from eflm_plugins.adapters.options import LoraOptions
 from eflm_plugins.quantizers.int4 import int4

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import eflm
-from eflm.measure import flops
+from eflm.worker import flops
 
 TOKENS, BATCH = 64, 2
 

@@ -13,9 +13,10 @@ import pytest
 import torch
 from attrs import evolve
 
-from eflm import UsageError, assemble, load_plugins
-from eflm.compose import compose
-from eflm.coverage import Cell, cells
+from eflm import UsageError, load_plugins
+from eflm.planning.compose import compose
+from eflm.planning.support_matrix import Cell, cells
+from eflm.worker import assemble
 from eflm_schemas import RunSpec
 
 #: Work small enough for a cell a moment.

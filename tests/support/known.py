@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 
 from eflm import load_plugins
-from eflm.compose import compose
+from eflm.planning.compose import compose
 from eflm_schemas import RunSpec
 
 PIECE = Path(__file__).with_name("known_amounts.py")

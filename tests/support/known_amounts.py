@@ -14,7 +14,7 @@ import time
 from attrs import frozen
 
 import eflm
-from eflm.contracts import Batch, Generated
+from eflm.registry.contracts import Batch, Generated
 from eflm_schemas import MetricCard, MetricInfo, ModalityCard, Preset, Ref, option
 
 

@@ -6,7 +6,7 @@ import torch
 from attrs import frozen
 from torch import nn
 
-from eflm.contracts import Routing
+from eflm.registry.contracts import Routing
 from eflm_schemas import Metric, option
 
 

@@ -16,14 +16,17 @@ from eflm.errors import EflmError, PluginError, UsageError, did_you_mean
 
 DEBUG = "eflm.debug"
 
-#: Command name -> its module here and its one line of help: `eflm --help` imports none of them.
+#: Command name -> its module and its one line of help: `eflm --help` imports none of them.
 COMMANDS = {
-    "bench": ("bench", "Run a composition of techniques and measure it."),
-    "compare": ("compare", "Compare two results, or two technique sets that are run for it."),
-    "doctor": ("doctor", "Say what this machine can measure, and check the ruler."),
-    "list-plugins": ("list_plugins", "List the plugins: name, summary, origin, status."),
-    "report": ("report", "Write results and their pictures as one HTML page."),
-    "show": ("show", "Show one plugin: options, source, where it may be used."),
+    "bench": ("eflm.cli.bench", "Run a composition of techniques and measure it."),
+    "compare": (
+        "eflm_analysis.compare.command",
+        "Compare two results, or two technique sets that are run for it.",
+    ),
+    "doctor": ("eflm_plugins.doctor.command", "Say what this machine can measure, and check the ruler."),
+    "list-plugins": ("eflm.cli.list_plugins", "List the plugins: name, summary, origin, status."),
+    "report": ("eflm_analysis.report.command", "Write results and their pictures as one HTML page."),
+    "show": ("eflm.cli.show", "Show one plugin: options, source, where it may be used."),
 }
 
 
@@ -36,7 +39,7 @@ class Main(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command = import_module(f"eflm.cli.{COMMANDS[cmd_name][0]}").command
+        command = import_module(COMMANDS[cmd_name][0]).command
         assert isinstance(command, click.Command)
         return command
 

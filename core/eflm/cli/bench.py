@@ -12,15 +12,15 @@ import click
 
 from eflm.api import request
 from eflm.cli.options import debug_option, json_option, run_options
-from eflm.compare.sweep import points, swept
-from eflm.compose import compose
 from eflm.errors import UsageError
-from eflm.registry import load_plugins
+from eflm.planning.compose import compose
+from eflm.planning.sweep import points, swept
+from eflm.registry.discovery import load_plugins
 from eflm_schemas import RunResult, Techniques
 from eflm_schemas.comparison import Repeats, Sweep
 
 if TYPE_CHECKING:
-    from eflm.running.run import Progress
+    from eflm.controller.run import Progress
 
 
 @click.command("bench")
@@ -69,7 +69,7 @@ def command(
     # All of them before the first one runs: a mistake in the last must not cost the others' time.
     plans = [compose(spec, registry) for spec in specs]
     # Only now, with a request that can be, the heavy part.
-    from eflm.running.run import run
+    from eflm.controller.run import run
 
     done: list[list[RunResult]] = [[] for _ in plans]
     with progress_bars(wanted=not as_json) as progress:
@@ -93,8 +93,8 @@ def settings_of(assignments: tuple[str, ...]) -> dict[str, str]:
 
 
 def _report(done: list[list[RunResult]], over: tuple[str, ...], results: Path, as_json: bool) -> None:
-    from eflm.compare.pooling import repeats, sweep
-    from eflm.store import path_of
+    from eflm.results.aggregation import repeats, sweep
+    from eflm.results.store import path_of
 
     document: RunResult | Repeats | Sweep = done[0][0]
     if over:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import click
 
 from eflm.cli.options import debug_option, json_option
-from eflm.registry import Entry, Registry, kind_of, load_plugins
+from eflm.registry.discovery import load_plugins
+from eflm.registry.entry import Entry
+from eflm.registry.registry import Registry, kind_of
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from eflm.cli.console import table_of
 from eflm.cli.numbers import decimals_of, number, scale
-from eflm.compare.pooling import flags_of
+from eflm.results.aggregation import flags_of
 from eflm_schemas import Flag, Metric, RunResult, StageResult, Techniques
 
 if TYPE_CHECKING:

@@ -9,9 +9,11 @@ import attrs
 import click
 
 from eflm.cli.options import debug_option, json_option
-from eflm.compose import config_class
 from eflm.errors import UsageError
-from eflm.registry import Entry, Registry, load_plugins
+from eflm.planning.compose import config_class
+from eflm.registry.discovery import load_plugins
+from eflm.registry.entry import Entry
+from eflm.registry.registry import Registry
 from eflm_schemas import KINDS, AttentionCard, Card, MetricCard, ModalityCard
 from eflm_schemas.options import OptionInfo, describe
 

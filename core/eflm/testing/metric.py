@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from eflm.measure.record import Hardware, ModelFacts, Sample, StageRecord, Window
+from eflm.protocol.record import Hardware, ModelFacts, Sample, StageRecord, Window
 from eflm_schemas import MetricCard, MetricInfo
 from eflm_schemas.convert import to_json
 

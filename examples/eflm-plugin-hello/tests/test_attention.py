@@ -3,7 +3,7 @@
 import attrs
 import pytest
 import torch
-from eflm.contracts import DenseAttention
+from eflm.registry.contracts import DenseAttention
 from eflm.testing.attention import AttentionConformance, Turning
 from transformers import DynamicCache
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import nn
 
-from eflm.contracts import Targets
 from eflm.errors import UsageError
+from eflm.registry.contracts import Targets
 from eflm_plugins.adapters.options import FreezeOptions
 from eflm_plugins.adapters.parameters import trained
 

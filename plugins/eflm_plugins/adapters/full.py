@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from eflm.contracts import Targets
+from eflm.registry.contracts import Targets
 from eflm_plugins.adapters.parameters import trained
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from peft import PeftConfig, PeftModel, get_peft_model
 from torch import nn
 
-from eflm.contracts import Targets
 from eflm.errors import ModelError
+from eflm.registry.contracts import Targets
 from eflm_plugins.adapters.options import PeftOptions
 from eflm_plugins.adapters.parameters import trained
 

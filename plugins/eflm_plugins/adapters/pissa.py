@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from torch import nn
 
-from eflm.contracts import Targets
+from eflm.registry.contracts import Targets
 from eflm_plugins.adapters.options import PissaOptions
 from eflm_plugins.adapters.peft_adapter import PeftAdapter, packed
 

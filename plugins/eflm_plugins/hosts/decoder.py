@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.cache_utils import Cache, StaticLayer
 
-from eflm.contracts import Targets
 from eflm.errors import ModelError
+from eflm.registry.contracts import Targets
 from eflm_plugins.hosts.answers import check_answer, check_module
 from eflm_plugins.hosts.experts import replace_gated_mlps
 from eflm_plugins.hosts.fidelity import check_plain_attention
@@ -61,7 +61,7 @@ class DecoderHost:
         recipe: Mapping[str, Any],
         plain: bool = False,
     ) -> None:
-        """Put `build(geometry)` into every block; see `eflm.contracts.Host`."""
+        """Put `build(geometry)` into every block; see `eflm.registry.contracts.Host`."""
         decoder = model.get_submodule(self._decoder)
         rotary, bias = named_rotary_module(decoder)[1], relative_bias(decoder)
         geometries = self.attention_geometries(model)
@@ -107,7 +107,7 @@ class DecoderHost:
         convert: bool,
         recipe: Mapping[str, Any],
     ) -> None:
-        """Put a mixture of experts into every block whose router `build` gives; see `eflm.contracts.Host`."""
+        """Put a mixture of experts into every block whose router `build` gives; see `eflm.registry.contracts.Host`."""
         decoder = model.get_submodule(self._decoder)
         replace_gated_mlps(
             model, blocks_of(decoder)[1], decoder.config, build, convert=convert, recipe=recipe

@@ -23,7 +23,7 @@ def replace_gated_mlps(
     convert: bool,
     recipe: Mapping[str, Any],
 ) -> None:
-    """Put experts into every block whose router `build` gives; see `eflm.contracts.Host.replace_mlps`.
+    """Put experts into every block whose router `build` gives; see `eflm.registry.contracts.Host.replace_mlps`.
 
     `config` is that of the part of `model` that the blocks belong to. The whole model adds the routers' losses to its
     own, and says that it needs their plugin.

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, PretrainedConfig
 
-from eflm.contracts import Host
 from eflm.errors import ModelError
+from eflm.registry.contracts import Host
 from eflm_schemas.options import parse
 
 MODEL_TYPE = "eflm"

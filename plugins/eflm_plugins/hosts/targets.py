@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from eflm.contracts import Targets
+from eflm.registry.contracts import Targets
 from eflm_plugins.moe.layer import MoeLayer
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from eflm.contracts import DenseAttention, MoeRouter
 from eflm.errors import ModelError
+from eflm.registry.contracts import DenseAttention, MoeRouter
 from eflm_plugins.moe.layer import MoeLayer
 from eflm_schemas import AttentionGeometry, MlpGeometry
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from eflm.measure.record import Compression, StageRecord
+from eflm.protocol.record import Compression, StageRecord
 from eflm_schemas import Metric
 
 #: Qualities that performance can be, and the power of theirs that is: 1 where more is better, -1 where less is.

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 
 from attrs import evolve
 
-from eflm.measure.record import StageRecord
-from eflm.measure.statistics import time_average
+from eflm.protocol.record import StageRecord
+from eflm.statistics import time_average
 from eflm_plugins.metrics.figures import rate_of, spans, timed, uncovered
 from eflm_schemas import Metric
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 
 from attrs import frozen
 
-from eflm.measure.record import StageRecord
-from eflm.measure.statistics import Series, integrate, interpolate
+from eflm.protocol.record import StageRecord
+from eflm.statistics import Series, integrate, interpolate
 from eflm_plugins.metrics.figures import spans, timed, uncovered
 from eflm_schemas import Metric
 from eflm_schemas.result import Provenance

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eflm.measure.record import StageRecord, Window
-from eflm.measure.statistics import (
+from eflm.protocol.record import StageRecord, Window
+from eflm.statistics import (
     coefficient_of_variation,
     confidence_interval,
     mean,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
-from eflm.measure.record import StageRecord, Window
+from eflm.protocol.record import StageRecord, Window
 from eflm_plugins.metrics.figures import mean_of, timed
 from eflm_schemas import Metric
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from eflm.measure.record import StageRecord
-from eflm.measure.statistics import Series, interpolate, standard_deviation, time_average
+from eflm.protocol.record import StageRecord
+from eflm.statistics import Series, interpolate, standard_deviation, time_average
 from eflm_plugins.metrics.figures import spans, uncovered
 from eflm_schemas import Metric
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from eflm.measure.record import StageRecord
-from eflm.measure.statistics import mean
+from eflm.protocol.record import StageRecord
+from eflm.statistics import mean
 from eflm_schemas import Metric
 from eflm_schemas.result import Provenance
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from eflm.measure.record import StageRecord
+from eflm.protocol.record import StageRecord
 from eflm_plugins.metrics.figures import rate_of, timed
 from eflm_schemas import Metric
 

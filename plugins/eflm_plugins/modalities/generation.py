@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from transformers import DynamicCache
 
-from eflm.contracts import Generated, Phase
+from eflm.registry.contracts import Generated, Phase
 
 
 @torch.inference_mode()

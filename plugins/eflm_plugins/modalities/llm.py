@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen2ForCausalLM
 
-from eflm.contracts import Batch, Generated, Phase, WorkloadRequest
 from eflm.errors import ModelError
+from eflm.registry.contracts import Batch, Generated, Phase, WorkloadRequest
 from eflm_plugins.data import stdlib_text, user_file
 from eflm_plugins.data.batches import (
     TokenPair,
@@ -49,7 +49,7 @@ class LlmModality:
         self.options = options or LlmOptions()
 
     def prepare(self, request: WorkloadRequest) -> LlmWorkload:
-        """See `eflm.contracts.Modality`. Raises DataError or ModelError."""
+        """See `eflm.registry.contracts.Modality`. Raises DataError or ModelError."""
         # The model first: a misspelt name should not wait for the data.
         pretrained = None if request.model == "nano" else find(request.model)
         corpus = stdlib_text.load() if request.data is None else user_file.load(request.data)
@@ -57,7 +57,7 @@ class LlmModality:
 
 
 class LlmWorkload:
-    """A decoder's work; see `eflm.contracts.Workload`."""
+    """A decoder's work; see `eflm.registry.contracts.Workload`."""
 
     def __init__(
         self, request: WorkloadRequest, options: LlmOptions, corpus: Corpus, pretrained: Pretrained | None

@@ -10,7 +10,7 @@ from attrs import frozen
 from torch import Tensor, nn
 
 from eflm.errors import DataError
-from eflm.measure.statistics import t_quantile
+from eflm.statistics import t_quantile
 from eflm_plugins.data.batches import IGNORED
 from eflm_plugins.data.unigram import unigram_perplexity
 from eflm_plugins.metrics.perplexity import UNIT

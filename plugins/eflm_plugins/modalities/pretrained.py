@@ -17,8 +17,8 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from eflm.contracts import Host
 from eflm.errors import ModelError
+from eflm.registry.contracts import Host
 from eflm_plugins.hosts.recipe import base_config, build_anew, load_pretrained, needs_plugins
 from eflm_plugins.modalities.saved import Saved, locate, reading
 from eflm_plugins.quantizers.at_load import leave_out

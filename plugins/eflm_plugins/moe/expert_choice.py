@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from eflm.contracts import Routing
+from eflm.registry.contracts import Routing
 from eflm_plugins.moe.options import ExpertChoiceOptions
 from eflm_schemas import MlpGeometry
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
-from eflm.contracts import MoeRouter, Routing
+from eflm.registry.contracts import MoeRouter, Routing
 from eflm_plugins.moe.tally import RoutingTally
 from eflm_schemas import MlpGeometry
 
@@ -82,7 +82,7 @@ class MoeLayer(nn.Module):
             mixed = mixed + self.shared_expert(tokens)
         return mixed.to(hidden_states.dtype).view_as(hidden_states)
 
-    # What a stage asks of any module that tallies; see `eflm.contracts.Tallying`.
+    # What a stage asks of any module that tallies; see `eflm.registry.contracts.Tallying`.
 
     def begin_tally(self) -> None:
         """Count from here on where tokens go."""

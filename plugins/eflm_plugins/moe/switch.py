@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from eflm.contracts import Routing
+from eflm.registry.contracts import Routing
 from eflm_plugins.moe.balancing import load_balancing_loss
 from eflm_plugins.moe.options import SwitchOptions
 from eflm_schemas import MlpGeometry

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eflm.contracts import Routing
+from eflm.registry.contracts import Routing
 
 
 class RoutingTally:

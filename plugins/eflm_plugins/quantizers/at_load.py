@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from eflm.contracts import Targets
+from eflm.registry.contracts import Targets
 
 
 def leave_out(load_kwargs: Mapping[str, Any], outline: nn.Module, targets: Targets) -> dict[str, Any]:

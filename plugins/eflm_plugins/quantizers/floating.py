@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from eflm.contracts import Targets
+from eflm.registry.contracts import Targets
 
 
 class FloatingPoint:

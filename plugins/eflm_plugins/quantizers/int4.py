@@ -11,8 +11,8 @@ from torch import nn
 from transformers import BitsAndBytesConfig
 from transformers.pytorch_utils import Conv1D
 
-from eflm.contracts import Targets
 from eflm.errors import ModelError
+from eflm.registry.contracts import Targets
 from eflm_plugins.quantizers.options import Int4Options
 
 #: Weights that share one scale: bitsandbytes' default.

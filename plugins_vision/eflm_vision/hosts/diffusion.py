@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from eflm import ModelError
-from eflm.contracts import DenseAttention, Targets
+from eflm.registry.contracts import DenseAttention, Targets
 from eflm_plugins.hosts.answers import check_answer, check_module
 from eflm_plugins.hosts.weights import experts_in_place_of, initialize
 from eflm_plugins.moe.layer import MoeLayer
@@ -54,7 +54,7 @@ class DiffusionHost:
         recipe: Mapping[str, Any],
         plain: bool = False,
     ) -> None:
-        """Put `build(geometry)` at every self-attention; see `eflm.contracts.Host`."""
+        """Put `build(geometry)` at every self-attention; see `eflm.registry.contracts.Host`."""
         rope = getattr(model, "rope", None)
         if rope is not None:
             rope.register_forward_pre_hook(_remember_latents)
@@ -108,7 +108,7 @@ class DiffusionHost:
         convert: bool,
         recipe: Mapping[str, Any],
     ) -> None:
-        """Put a mixture of experts at every feed-forward whose router `build` gives; see `eflm.contracts.Host`."""
+        """Put a mixture of experts at every feed-forward whose router `build` gives; see `Host`."""
         replaced = False
         for index, site in enumerate(mlp_sites(model)):
             geometry = mlp_geometry(site.module, index)

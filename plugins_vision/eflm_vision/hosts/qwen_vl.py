@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from transformers import AutoModelForImageTextToText
 
-from eflm.contracts import Targets
+from eflm.registry.contracts import Targets
 from eflm_plugins.hosts.decoder import DecoderHost
 from eflm_plugins.hosts.recipe import put_back, record
 from eflm_schemas import AttentionGeometry, MlpGeometry
@@ -47,7 +47,7 @@ class QwenVlHost:
         recipe: Mapping[str, Any],
         plain: bool = False,
     ) -> None:
-        """Put `build(geometry)` at every attention site; see `eflm.contracts.Host`."""
+        """Put `build(geometry)` at every attention site; see `eflm.registry.contracts.Host`."""
         for host in self._hosts:
             host.replace_attention(model, build, convert=convert, recipe=recipe, plain=plain)
         self._say_where(model)
@@ -60,7 +60,7 @@ class QwenVlHost:
         convert: bool,
         recipe: Mapping[str, Any],
     ) -> None:
-        """Put a mixture of experts at every feed-forward whose router `build` gives; see `eflm.contracts.Host`."""
+        """Put a mixture of experts at every feed-forward whose router `build` gives; see `Host`."""
         for host in self._hosts:
             host.replace_mlps(model, build, convert=convert, recipe=recipe)
         self._say_where(model)

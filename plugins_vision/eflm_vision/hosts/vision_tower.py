@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from eflm import ModelError
-from eflm.contracts import DenseAttention, Targets
+from eflm.registry.contracts import DenseAttention, Targets
 from eflm_plugins.hosts.answers import check_answer, check_module
 from eflm_plugins.hosts.experts import replace_gated_mlps
 from eflm_plugins.hosts.recipe import record
@@ -66,7 +66,7 @@ class VisionTowerHost:
         recipe: Mapping[str, Any],
         plain: bool = False,
     ) -> None:
-        """Put `build(geometry)` into every block; see `eflm.contracts.Host`."""
+        """Put `build(geometry)` into every block; see `eflm.registry.contracts.Host`."""
         tower = model.get_submodule(self._tower)
         rotary, loads_plainly = tower.rotary_pos_emb, plain
         for block, geometry in zip(tower.blocks, self.attention_geometries(model), strict=True):
@@ -104,7 +104,7 @@ class VisionTowerHost:
         convert: bool,
         recipe: Mapping[str, Any],
     ) -> None:
-        """Put a mixture of experts into every block whose router `build` gives; see `eflm.contracts.Host`."""
+        """Put a mixture of experts into every block whose router `build` gives; see `eflm.registry.contracts.Host`."""
         tower = model.get_submodule(self._tower)
         replace_gated_mlps(model, tower.blocks, tower.config, build, convert=convert, recipe=recipe)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eflm.measure.record import StageRecord
+from eflm.protocol.record import StageRecord
 from eflm_schemas import Metric, MetricCard
 
 

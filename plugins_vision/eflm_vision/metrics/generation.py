@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from eflm.measure.record import StageRecord
+from eflm.protocol.record import StageRecord
 from eflm_schemas import Metric
 from eflm_vision.metrics.cards import METRICS
 from eflm_vision.metrics.evaluated import evaluated

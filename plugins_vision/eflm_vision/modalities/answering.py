@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from eflm.contracts import Generated, Phase
+from eflm.registry.contracts import Generated, Phase
 from eflm_plugins.modalities.generation import generate_greedily
 from eflm_plugins.modalities.perplexity import rows_at_once
 from eflm_vision.data.scenes import Lesson

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eflm.contracts import Phase
+from eflm.registry.contracts import Phase
 
 #: (latents, timestep as the scheduler has it) -> what the scheduler takes: noise or velocity.
 Predict = Callable[[Tensor, Tensor], Tensor]

@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, DDPMScheduler
 from torch import Tensor, nn
 
 from eflm import ModelError
-from eflm.contracts import Batch, Generated, Phase, WorkloadRequest
+from eflm.registry.contracts import Batch, Generated, Phase, WorkloadRequest
 from eflm_schemas import Flag, Metric
 from eflm_vision.data import named
 from eflm_vision.hosts.diffusion import DiffusionHost, auxiliary_loss
@@ -38,13 +38,13 @@ class DitModality:
         self.options = options or DitOptions()
 
     def prepare(self, request: WorkloadRequest) -> DitWorkload:
-        """See `eflm.contracts.Modality`. Raises DataError or ModelError."""
+        """See `eflm.registry.contracts.Modality`. Raises DataError or ModelError."""
         saved = None if request.model in SHAPES else find(request.model)
         return DitWorkload(request, self.options, saved)
 
 
 class DitWorkload:
-    """A diffusion transformer's work; see `eflm.contracts.Workload`."""
+    """A diffusion transformer's work; see `eflm.registry.contracts.Workload`."""
 
     flags: tuple[Flag, ...] = ()
 

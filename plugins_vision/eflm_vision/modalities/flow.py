@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eflm import UsageError
-from eflm.contracts import Batch, Generated, Phase, WorkloadRequest
+from eflm.registry.contracts import Batch, Generated, Phase, WorkloadRequest
 from eflm_schemas import Flag, Metric
 from eflm_vision.data import named
 from eflm_vision.data.captioned import captioned
@@ -45,7 +45,7 @@ class _Modality:
         self.options = options or FlowOptions()
 
     def prepare(self, request: WorkloadRequest) -> FlowWorkload:
-        """See `eflm.contracts.Modality`. Raises DataError or ModelError."""
+        """See `eflm.registry.contracts.Modality`. Raises DataError or ModelError."""
         family = FAMILIES[self.family]
         saved = None if request.model == f"{self.family}-nano" else find(request.model, family)
         return FlowWorkload(request, self.options, family, saved)
@@ -64,7 +64,7 @@ class Wan21Modality(_Modality):
 
 
 class FlowWorkload:
-    """A pipeline's work; see `eflm.contracts.Workload`."""
+    """A pipeline's work; see `eflm.registry.contracts.Workload`."""
 
     flags: tuple[Flag, ...] = ()
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoModelForImageTextToText
 
-from eflm.contracts import Batch, Generated, Phase, WorkloadRequest
+from eflm.registry.contracts import Batch, Generated, Phase, WorkloadRequest
 from eflm_plugins.data.batches import shuffled
 from eflm_plugins.modalities.perplexity import evaluated, floor, perplexity
 from eflm_schemas import Flag, Metric
@@ -47,14 +47,14 @@ class QwenVlModality:
         self.options = options or QwenVlOptions()
 
     def prepare(self, request: WorkloadRequest) -> QwenVlWorkload:
-        """See `eflm.contracts.Modality`. Raises DataError or ModelError."""
+        """See `eflm.registry.contracts.Modality`. Raises DataError or ModelError."""
         saved = None if request.model == PRESET else find(request.model, self.options.max_pixels)
         scenes = named.questions(request.data)
         return QwenVlWorkload(request, self.options, scenes, saved)
 
 
 class QwenVlWorkload:
-    """A vision-language model's work; see `eflm.contracts.Workload`."""
+    """A vision-language model's work; see `eflm.registry.contracts.Workload`."""
 
     def __init__(
         self, request: WorkloadRequest, options: QwenVlOptions, scenes: Scenes, saved: SavedVl | None

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoImageProcessor, AutoModelForImageTextToText
 
 from eflm import ModelError
-from eflm.contracts import Host
+from eflm.registry.contracts import Host
 from eflm_plugins.modalities.pretrained import Family, Pretrained
 from eflm_plugins.modalities.pretrained import find as find_pretrained
 from eflm_vision.hosts.qwen_vl import build_anew

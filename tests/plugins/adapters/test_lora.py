@@ -9,9 +9,9 @@ import torch
 from peft.optimizers import create_loraplus_optimizer
 
 from eflm import ModelError
-from eflm.contracts import Targets
-from eflm.stages.options import FinetuneOptions
-from eflm.stages.training import make_optimizer
+from eflm.planning.stage_options import FinetuneOptions
+from eflm.registry.contracts import Targets
+from eflm.worker.stages.training import make_optimizer
 from eflm_plugins.adapters.lora import dora, lora, loraplus, rslora
 from eflm_plugins.adapters.options import LoraOptions, LoraPlusOptions
 from eflm_plugins.hosts.decoder import DecoderHost

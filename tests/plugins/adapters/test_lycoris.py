@@ -10,7 +10,7 @@ from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from eflm import ModelError
-from eflm.contracts import Targets
+from eflm.registry.contracts import Targets
 from eflm_plugins.adapters.lycoris import loha, lokr
 from eflm_plugins.adapters.options import LokrOptions, LycorisOptions
 from eflm_plugins.hosts.decoder import DecoderHost

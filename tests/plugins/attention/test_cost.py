@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from eflm.measure import flops
 from eflm.testing.attention import AttentionConformance, Turning
+from eflm.worker import flops
 from eflm_plugins.attention.counting import visible_pairs
 from support.decoders import card_of, options_of
 

@@ -7,11 +7,10 @@ from attrs import evolve
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eflm.measure.carbon import CarbonIntensity
-from eflm.measure.power_model import PowerModel
-from eflm.measure.record import Compression, Hardware, ModelFacts, Sample, StageRecord, Window
-from eflm.plan import Chosen
-from eflm.running.collect import collect
+from eflm.controller.collect import collect
+from eflm.planning.plan import Chosen
+from eflm.protocol.energy import CarbonIntensity, PowerModel
+from eflm.protocol.record import Compression, Hardware, ModelFacts, Sample, StageRecord, Window
 from eflm_plugins.metrics.cards import METRICS
 from eflm_schemas import Metric, PluginOrigin
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from eflm import DataError, ModelError
-from eflm.contracts import WorkloadRequest
-from eflm.stages.options import FinetuneOptions, InferOptions, PretrainOptions
+from eflm.planning.stage_options import FinetuneOptions, InferOptions, PretrainOptions
+from eflm.registry.contracts import WorkloadRequest
 from eflm_plugins.data.batches import IGNORED
 from eflm_plugins.modalities.llm import LlmModality
 from eflm_plugins.modalities.options import LlmOptions

@@ -11,7 +11,7 @@ from transformers.models.switch_transformers.modeling_switch_transformers import
 
 import eflm
 from eflm import UsageError
-from eflm.compose import compose
+from eflm.planning.compose import compose
 from eflm_plugins.moe.layer import MoeLayer
 from eflm_plugins.moe.options import DeepseekOptions, ExpertChoiceOptions
 from eflm_schemas import MlpGeometry, RunSpec, Techniques

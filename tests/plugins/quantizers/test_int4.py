@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, GPT2Config
 
 from eflm import ModelError
-from eflm.contracts import Targets
+from eflm.registry.contracts import Targets
 from eflm_plugins.hosts.decoder import DecoderHost
 from eflm_plugins.quantizers.int4 import int4
 from eflm_plugins.quantizers.options import Int4Options

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eflm.measure.record import Hardware, StageRecord, Window
+from eflm.protocol.record import Hardware, StageRecord, Window
 from eflm.testing.metric import MetricConformance
 from eflm_schemas import Metric
 from eflm_vision.metrics.answering import answering

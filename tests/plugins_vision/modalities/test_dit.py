@@ -12,8 +12,8 @@ from PIL import Image
 
 import eflm
 from eflm import ModelError
-from eflm.contracts import WorkloadRequest
-from eflm.stages.options import InferOptions, PretrainOptions
+from eflm.planning.stage_options import InferOptions, PretrainOptions
+from eflm.registry.contracts import WorkloadRequest
 from eflm_vision.modalities.dit import DitModality
 from eflm_vision.modalities.options import DitOptions
 from eflm_vision.modalities.presets import SHAPES, dit

@@ -12,8 +12,8 @@ from PIL import Image
 
 import eflm
 from eflm import ModelError, UsageError
-from eflm.contracts import WorkloadRequest
-from eflm.stages.options import FinetuneOptions, InferOptions, PretrainOptions
+from eflm.planning.stage_options import FinetuneOptions, InferOptions, PretrainOptions
+from eflm.registry.contracts import WorkloadRequest
 from eflm_plugins.adapters.lora import lora
 from eflm_plugins.adapters.options import LoraOptions
 from eflm_vision.data import digits
@@ -264,7 +264,7 @@ def test_a_saved_model_is_asked_for_what_it_was_made_for(family, saved):
 
 
 def test_a_saved_pipeline_tells_its_modality(family, saved):
-    from eflm.modality_of import settle
+    from eflm.planning.find_modality import settle
     from eflm_schemas import RunSpec
 
     assert settle(RunSpec(model=str(saved)), eflm.load_plugins()).modality == family

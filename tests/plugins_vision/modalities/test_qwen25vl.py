@@ -15,8 +15,8 @@ from PIL import Image, ImageDraw
 from transformers import AutoModelForImageTextToText, Qwen2_5_VLProcessor
 
 from eflm import DataError, ModelError
-from eflm.contracts import WorkloadRequest
-from eflm.stages.options import FinetuneOptions, InferOptions, PretrainOptions
+from eflm.planning.stage_options import FinetuneOptions, InferOptions, PretrainOptions
+from eflm.registry.contracts import WorkloadRequest
 from eflm_plugins.data.batches import IGNORED
 from eflm_plugins.quantizers.int4 import int4
 from eflm_plugins.quantizers.options import Int4Options

@@ -30,7 +30,7 @@ class SinkAttention(nn.Module):
         self.o_proj = nn.Linear(heads * size, width, bias=geometry.output_bias)
 
     def forward(self, hidden_states, *, rotary=None, padding_mask=None, cache=None, context=None):
-        """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.contracts.AttentionVariant`."""
+        """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.registry.contracts.AttentionVariant`."""
         batch, tokens, _ = hidden_states.shape
         query, key, value = (
             projection(hidden_states).unflatten(-1, (-1, self.geometry.head_dim)).transpose(1, 2)
@@ -70,7 +70,7 @@ class SinkAttention(nn.Module):
 
     @torch.no_grad()
     def load_dense(self, dense):
-        """Start from a trained dense attention (`eflm.contracts.DenseAttention`) of the same geometry."""
+        """Start from a trained dense attention (`eflm.registry.contracts.DenseAttention`) of the same geometry."""
         for name in "qkvo":
             projection = getattr(self, f"{name}_proj")
             projection.weight.copy_(getattr(dense, f"{name}_weight"))

@@ -12,7 +12,7 @@ class Steadiness:
         pass  # the card names no config class, so `options` is None
 
     def collect(self, record):
-        """AL_cv of one stage, from its `eflm.measure.record.StageRecord`."""
+        """AL_cv of one stage, from its `eflm.protocol.record.StageRecord`."""
         seconds = [window.seconds for window in record.measured()]
         if len(seconds) < 2:
             reason = f"a spread takes two {record.unit_of_work}s at least, and {len(seconds)} were measured"

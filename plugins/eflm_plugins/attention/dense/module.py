@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from eflm.contracts import DenseAttention, Rotary
 from eflm.errors import UsageError
+from eflm.registry.contracts import DenseAttention, Rotary
 from eflm_plugins.attention.dense import heads
 from eflm_plugins.attention.norms import normed_heads, query_key_norm
 from eflm_plugins.attention.options import GqaOptions
@@ -50,7 +50,7 @@ class GroupedQueryAttention(nn.Module):
         context: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> Tensor:
-        """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.contracts.AttentionVariant`."""
+        """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.registry.contracts.AttentionVariant`."""
         source = hidden_states if context is None else context
         query = normed_heads(self.q_proj(hidden_states), self.q_norm, self.geometry)
         key = normed_heads(self.k_proj(source), self.k_norm, self.geometry)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from eflm.contracts import Rotary
+from eflm.registry.contracts import Rotary
 from eflm_schemas import AttentionGeometry
 
 

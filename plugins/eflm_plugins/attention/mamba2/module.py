@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from transformers import Cache, DynamicCache, Mamba2Config
 from transformers.models.mamba2.modeling_mamba2 import Mamba2Mixer
 
-from eflm.contracts import Rotary
 from eflm.errors import UsageError
+from eflm.registry.contracts import Rotary
 from eflm_plugins.attention.cache import RecurrentCacheLayer, own_layer
 from eflm_plugins.attention.mamba2.sizes import Mamba2Sizes
 from eflm_plugins.attention.options import Mamba2Options
@@ -54,7 +54,7 @@ class Mamba2(Mamba2Mixer):
         cache: Cache | None = None,
         context: Tensor | None = None,
     ) -> Tensor:
-        """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.contracts.AttentionVariant`."""
+        """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.registry.contracts.AttentionVariant`."""
         tokens = hidden_states.shape[1]
         if cache is None and self.training and not self._is_plain():
             # Without a cache a fused kernel may take the projections' weights as they are, past an adapter's or a

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eflm.contracts import Rotary
+from eflm.registry.contracts import Rotary
 
 
 def naive(

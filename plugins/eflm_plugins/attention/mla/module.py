@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache
 
-from eflm.contracts import Rotary
 from eflm.errors import UsageError
+from eflm.registry.contracts import Rotary
 from eflm_plugins.attention.mla.sizes import MlaSizes
 from eflm_plugins.attention.options import MlaOptions
 from eflm_plugins.attention.sdpa import attend
@@ -69,7 +69,7 @@ class MultiHeadLatentAttention(nn.Module):
         context: Tensor | None = None,
         bias: Tensor | None = None,
     ) -> Tensor:
-        """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.contracts.AttentionVariant`."""
+        """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.registry.contracts.AttentionVariant`."""
         query_nope, query_rope = self._queries(hidden_states)
         latent, key_rope = self.kv_a_proj_with_mqa(hidden_states).split(
             [self.kv_lora_rank, self.qk_rope_head_dim], dim=-1

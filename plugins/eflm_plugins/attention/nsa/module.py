@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from transformers import Cache
 
-from eflm.contracts import Rotary
 from eflm.errors import UsageError
+from eflm.registry.contracts import Rotary
 from eflm_plugins.attention.cache import own_layer
 from eflm_plugins.attention.norms import normed_heads, query_key_norm
 from eflm_plugins.attention.nsa.attention import BRANCHES, Pair, mix
@@ -85,7 +85,7 @@ class NativeSparseAttention(nn.Module):
         cache: Cache | None = None,
         context: Tensor | None = None,
     ) -> Tensor:
-        """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.contracts.AttentionVariant`."""
+        """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.registry.contracts.AttentionVariant`."""
         query = normed_heads(self.q_proj(hidden_states), self.q_norm, self.geometry)
         states = {
             branch: (

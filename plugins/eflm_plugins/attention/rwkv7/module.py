@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import Cache
 
-from eflm.contracts import Rotary
 from eflm.errors import ModelError, UsageError
+from eflm.registry.contracts import Rotary
 from eflm_plugins.attention.cache import RecurrentCacheLayer, own_layer
 from eflm_plugins.attention.options import Rwkv7Options
 from eflm_plugins.attention.rwkv7.recurrence import evolve
@@ -106,7 +106,7 @@ class Rwkv7(nn.Module):
         context: Tensor | None = None,
         shared: MutableMapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.contracts.AttentionVariant`."""
+        """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.registry.contracts.AttentionVariant`."""
         index = self.geometry.layer_idx
         if padding_mask is not None:
             # Nothing enters an empty state from padding, so a sequence begins with its first real token.

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from eflm.contracts import Rotary
+from eflm.registry.contracts import Rotary
 
 
 def naive(

@@ -1,0 +1,1 @@
+"""The parent process: starts workers, samples them, and computes metrics. No torch."""

@@ -1,0 +1,138 @@
+"""The machine and software that a run happens on, and what on that machine could disturb its figures.
+
+Read by the watching process, so nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from eflm.machine import cpu_name, memory_limit
+from eflm_schemas import Environment, Flag
+
+#: What a figure can depend on. The plugins' own distributions are in the result's `plugins`.
+PACKAGES = (
+    "eflm",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "accelerate",
+    "bitsandbytes",
+    "safetensors",
+    "numpy",
+    "triton",
+)
+
+#: Other work that takes less than this share of the cores is the ordinary noise of a machine.
+BUSY_SHARE = 0.1
+
+
+def environment(device: Mapping[str, Any], driver: str | None) -> Environment:
+    """The environment of a run on the device that the worker described; of an unknown one if it never did."""
+    return Environment(
+        device=device.get("device", "unknown"),
+        device_name=device.get("name", "unknown"),
+        cpu=cpu_name(),
+        cpu_count=psutil.cpu_count() or 1,
+        threads=device.get("threads", 0),
+        memory_bytes=memory_limit(),
+        platform=platform.platform(),
+        python=platform.python_version(),
+        packages=packages(),
+        git_commit=git_commit(),
+        driver=driver,
+    )
+
+
+def packages() -> dict[str, str]:
+    """Versions of the packages that figures can depend on, where they are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """The commit that eflm itself runs from, with "+changes" when its tree differs; None outside a checkout."""
+    root = Path(__file__).resolve().parents[3]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(root), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+class Watch:
+    """What disturbs a machine between two moments: load before the run, other work and swapping during it."""
+
+    def __init__(self) -> None:
+        self._load = os.getloadavg()[0]
+        self._swapped = _swapped_pages()
+        self._throttled = _throttle_events()
+        self._begin = time.monotonic()
+        self._busy = _busy_seconds()
+
+    def flags(self, worker_seconds: float) -> list[Flag]:
+        """What a reader must know of the machine, so far; `worker_seconds` of CPU time are the run's own."""
+        flags = []
+        cores = psutil.cpu_count() or 1
+        others = (_busy_seconds() - self._busy - worker_seconds) / (time.monotonic() - self._begin)
+        if others > BUSY_SHARE * cores:
+            detail = f"other work took {others:.1f} of {cores} cores while the run went on"
+            flags.append(Flag(name="busy_cores", detail=detail))
+        if self._load > cores:
+            detail = f"the load average was {self._load:.1f} on {cores} cores when the run began"
+            flags.append(Flag(name="busy_machine", detail=detail))
+        swapped = _swapped_pages() - self._swapped
+        if swapped > 0:
+            detail = f"the machine swapped {swapped} pages while the run went on"
+            flags.append(Flag(name="swapping", detail=detail))
+        throttled = _throttle_events() - self._throttled
+        if throttled > 0:
+            detail = f"heat held the CPU's clocks back {throttled} times while the run went on"
+            flags.append(Flag(name="throttled", detail=detail))
+        return flags
+
+
+def _throttle_events(root: Path = Path("/sys/devices/system/cpu")) -> int:
+    """How often a core or its package has been throttled for heat since the machine was started (Intel, Linux)."""
+    events = 0
+    for path in root.glob("cpu*/thermal_throttle/*_throttle_count"):
+        try:
+            events += int(path.read_text())
+        except (OSError, ValueError):
+            continue
+    return events
+
+
+def _busy_seconds() -> float:
+    """CPU seconds that all cores have worked, since the machine was started."""
+    times = psutil.cpu_times()
+    return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
+
+
+def _swapped_pages(path: Path = Path("/proc/vmstat")) -> int:
+    try:
+        lines = path.read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("pswpin ", "pswpout ")))

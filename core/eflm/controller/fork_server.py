@@ -1,0 +1,163 @@
+"""This process's end of a fork server: a process with the heavy imports done that forks a fresh worker on request.
+
+`eflm.worker.fork_server` is that process. `eflm.controller.fork_server_pool` keeps the servers of this process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from eflm.protocol.fork_server import header
+
+#: What every run imports. Whoever starts the server adds what its runs need besides.
+PRELOAD = (
+    "numpy",
+    "torch",
+    "torch.utils.flop_counter",
+    "transformers",
+    "transformers.models.auto.modeling_auto",
+    "eflm.worker.assemble",
+    "eflm.planning.compose",
+    "eflm.worker.peak",
+    "eflm.worker.model",
+    "eflm.registry.discovery",
+    "eflm.worker.device",
+    "eflm.worker.stages.finetune",
+    "eflm.worker.stages.infer",
+    "eflm.worker.stages.pretrain",
+)
+
+
+class ForkServer:
+    """One server, a child of this process; it and all its workers die with it."""
+
+    def __init__(self, environment: dict[str, str], preload: Iterable[str]) -> None:
+        self._ours, theirs = socket.socketpair()
+        modules = ",".join(dict.fromkeys((*PRELOAD, *preload)))
+        command = [sys.executable, "-P", "-m", "eflm.worker.fork_server"]
+        command += [f"--socket={theirs.fileno()}", f"--parent={os.getpid()}", f"--preload={modules}"]
+        with theirs:
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                # Asked through the driver, "is there a GPU?" would leave a state that no fork can use.
+                env={**environment, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
+            )
+        self._received = b""
+        self._turn = threading.RLock()  # one question and its answer at a time, whichever thread asks
+        self.unforkable: str | None = None  #: why its forks would be of no use; known once it is ready
+        self._statuses: dict[int, int] = {}
+        self._at_work: set[int] = set()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def alive(self) -> bool:
+        """Whether it can still be asked."""
+        return self._process.poll() is None
+
+    @property
+    def idle(self) -> bool:
+        """Whether none of its workers is known to be at work."""
+        return not self._at_work
+
+    def wait_until_ready(self) -> None:
+        """Return once the imports are done. A worker may be asked for before; it comes when they are."""
+        with self._turn:
+            self._ours.sendall(header(b""))
+            self.unforkable = self._await("ready", None)["unforkable"]
+
+    def fork(
+        self, standard_input: int, output: int, events: int, environment: dict[str, str]
+    ) -> ForkedProcess:
+        """A new worker on these descriptors, which stay open here, in this process's folder and environment.
+
+        OSError when the server has died.
+        """
+        place = json.dumps({"folder": os.getcwd(), "environment": environment}).encode()
+        with self._turn:
+            socket.send_fds(self._ours, [header(place)], [standard_input, output, events])
+            self._ours.sendall(place)
+            pid = self._await("forked", None)["forked"]
+            self._at_work.add(pid)
+            return ForkedProcess(self, pid)
+
+    def status(self, pid: int, timeout: float | None) -> int | None:
+        """The exit status of a worker, negative for a signal; None when it is still at work after `timeout` seconds."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._turn:
+            while pid not in self._statuses:
+                remaining = None if deadline is None else max(deadline - time.monotonic(), 0.0)
+                try:
+                    if self._await("ended", remaining) is None:
+                        return None
+                except OSError:
+                    return -signal.SIGKILL  # workers die with their server
+            return self._statuses[pid]
+
+    def close(self) -> None:
+        """End the server and whatever it has forked."""
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        self._process.wait()
+        self._ours.close()
+
+    def _await(self, word: str, timeout: float | None) -> Any:
+        """The next message that has `word`; others are noted. None after `timeout` seconds, OSError if it has died."""
+        while True:
+            message = self._next(timeout)
+            if message is None:
+                return None
+            if "ended" in message:
+                self._statuses[message["ended"]] = message["status"]
+                self._at_work.discard(message["ended"])
+            if word in message:
+                return message
+
+    def _next(self, timeout: float | None) -> dict[str, Any] | None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._ours, selectors.EVENT_READ)
+            while b"\n" not in self._received:
+                if not selector.select(timeout):
+                    return None
+                chunk = self._ours.recv(1 << 12)
+                if not chunk:
+                    raise OSError("the fork server has died")
+                self._received += chunk
+        line, _, self._received = self._received.partition(b"\n")
+        message: dict[str, Any] = json.loads(line)
+        return message
+
+
+class ForkedProcess:
+    """A worker that the server forked, with the part of `subprocess.Popen` that its owner uses."""
+
+    def __init__(self, server: ForkServer, pid: int) -> None:
+        self._server = server
+        self.pid = pid
+
+    def poll(self) -> int | None:
+        return self._server.status(self.pid, 0.0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        status = self._server.status(self.pid, timeout)
+        if status is None:
+            assert timeout is not None
+            raise subprocess.TimeoutExpired("worker", timeout)
+        return status

@@ -1,0 +1,1 @@
+"""What the parent process and its workers exchange: events and stage records. No torch."""

@@ -1,0 +1,1 @@
+"""Plugins: the hooks, the contracts that their objects fulfil, and discovery. No torch."""

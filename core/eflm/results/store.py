@@ -1,0 +1,183 @@
+"""Results on disk: one run a file, written whole or not at all. The files are the truth; there is no index.
+
+`eflm.controller.run` saves, the command line names the path, and whoever compares or shows results loads.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from attrs import evolve
+
+from eflm.errors import DataError, EflmError, UsageError
+from eflm.files import write_atomically
+from eflm_schemas import RunResult
+from eflm_schemas.comparison import (
+    COMPARISON_SCHEMA,
+    REPEATS_SCHEMA,
+    SWEEP_SCHEMA,
+    Comparison,
+    Repeats,
+    Sweep,
+)
+from eflm_schemas.convert import from_dict, to_json
+from eflm_schemas.result import SCHEMA
+
+T = TypeVar("T")
+
+#: What eflm writes of runs, by the schema that each document names.
+DOCUMENTS: dict[str, type[Any]] = {
+    SCHEMA: RunResult,
+    REPEATS_SCHEMA: Repeats,
+    SWEEP_SCHEMA: Sweep,
+    COMPARISON_SCHEMA: Comparison,
+}
+#: The first letters of a key, or all of it.
+KEY = re.compile(r"[0-9a-f]{4,64}")
+
+
+def path_of(results: Path, result: RunResult) -> Path:
+    """Where `result` is saved in the folder `results`: time, model, techniques, and the start of its key."""
+    techniques = result.spec.techniques
+    names = (techniques.attention, techniques.moe, techniques.peft, techniques.quant)
+    composition = "-".join(name for name in names if name is not None) or "baseline"
+    # To the microsecond and without punctuation, so that names sort by time and two runs never share one.
+    started = re.sub(r"[^0-9T]", "", result.started.partition("+")[0])
+    model = Path(result.spec.model).name or "model"
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{model}-{composition}")[:100]
+    return results / f"{started}-{stem}-{result.key[:8]}.json"
+
+
+def save(results: Path, result: RunResult) -> Path:
+    """Write `result` into the folder `results`, made if need be, and return its path.
+
+    Raises EflmError when the disk or the folder refuses; files that were there stay as they were.
+    """
+    path = path_of(results, result)
+    try:
+        write_atomically(path, (to_json(result, indent=2) + "\n").encode())
+    except OSError as error:
+        raise EflmError(
+            f"the result could not be saved as {path}: {error.strerror or error}; "
+            "earlier results are as they were; --results DIR chooses another folder"
+        ) from error
+    return path
+
+
+def save_artifacts(
+    results: Path, result: RunResult, artifacts: Mapping[str, Mapping[str, bytes]]
+) -> RunResult:
+    """Write what the stages gave to be looked at beside the result, and return the result that names the files.
+
+    `artifacts`: content by name, by stage. Raises EflmError as `save` does.
+    """
+    stem, stages = path_of(results, result).stem, dict(result.stages)
+    for stage, files in artifacts.items():
+        if stage not in stages:
+            continue  # it was not finished
+        names = {name: f"{stem}.{stage}.{name}" for name in files}
+        for name, file in names.items():
+            try:
+                write_atomically(results / file, files[name])
+            except OSError as error:
+                raise EflmError(
+                    f"{results / file} could not be saved: {error.strerror or error}; "
+                    "earlier results are as they were; --results DIR chooses another folder"
+                ) from error
+        stages[stage] = evolve(stages[stage], artifacts=tuple(names.values()))
+    return evolve(result, stages=stages)
+
+
+def check_writable(results: Path) -> None:
+    """EflmError, before a run spends its time, when `results` cannot take a file."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results):
+            pass
+    except OSError as error:
+        raise EflmError(
+            f"results cannot be saved in {results}: {error.strerror or error}; --results DIR chooses another folder"
+        ) from error
+
+
+def files_of(word: str, folder: Path) -> list[Path]:
+    """The files that a word stands for: its own, or those of all results in `folder` whose key begins with it.
+
+    Raises UsageError where there is none, or where more than one key begins so.
+    """
+    if Path(word).is_file():
+        return [Path(word)]
+    if not KEY.fullmatch(word):
+        raise UsageError(
+            f"{word!r} is no file and no key of a result; give a result file, or the first letters of a key"
+        )
+    # A file's name ends in the first eight letters of its key.
+    candidates = sorted(folder.glob(f"*-{word[:8]}*.json"))
+    begun = [(path, run.key) for path in candidates for run in load_runs(path) if run.key.startswith(word)]
+    if not begun:
+        raise UsageError(f"no result in {folder} has a key that begins with {word}")
+    keys = sorted({key for _, key in begun})
+    if len(keys) > 1:
+        raise UsageError(
+            f"{word} is the beginning of more than one key: {', '.join(key[:12] for key in keys)}"
+        )
+    return list(dict.fromkeys(path for path, _ in begun))
+
+
+def load_document(path: Path) -> RunResult | Repeats | Sweep | Comparison:
+    """What a file holds, of all that eflm writes of runs. Raises DataError for anything else."""
+    document = _read(path)
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if not isinstance(schema, str) or schema not in DOCUMENTS:
+        raise DataError(
+            f"{path} is no document of runs that this version reads: its schema is {schema!r}, "
+            f"not one of {', '.join(DOCUMENTS)}"
+        )
+    found: RunResult | Repeats | Sweep | Comparison = _structured(document, DOCUMENTS[schema], path)
+    return found
+
+
+def load_runs(path: Path) -> tuple[RunResult, ...]:
+    """The runs in a file: the one of a result, or those of a document of repeats. DataError as for `load`."""
+    document = _read(path)
+    if isinstance(document, dict) and document.get("schema") == REPEATS_SCHEMA:
+        return _structured(document, Repeats, path).runs
+    return (_result(document, path),)
+
+
+def load(path: Path) -> RunResult:
+    """The result in a file. Raises DataError for one that cannot be read or is not a result."""
+    return _result(_read(path), path)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"the result {path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not a result: it is not JSON ({error})") from error
+
+
+def _result(document: Any, path: Path) -> RunResult:
+    schema = document.get("schema") if isinstance(document, dict) else None
+    if schema != SCHEMA:
+        raise DataError(
+            f"{path} is not a result that this version reads: its schema is {schema!r}, not {SCHEMA!r}"
+        )
+    return _structured(document, RunResult, path)
+
+
+def _structured(document: Any, cls: type[T], path: Path) -> T:
+    try:
+        return from_dict(document, cls)
+    except Exception as error:  # cattrs raises groups of whatever the fields raise
+        from cattrs import transform_error
+
+        faults = "; ".join(transform_error(error)[:3])
+        raise DataError(f"{path} calls itself a result and is damaged: {faults}") from error

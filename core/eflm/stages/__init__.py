@@ -1,1 +1,0 @@
-"""The three stages of a run, the paper's three axes: pretrain, finetune, infer."""

@@ -1,0 +1,1 @@
+"""The measured work of each stage."""

@@ -1,0 +1,20 @@
+"""Fine-tuning: the parameters that the adapter leaves trainable, on pairs. Called by the worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from eflm.planning.stage_options import FinetuneOptions
+from eflm.registry.contracts import Adapter
+from eflm.worker.stages.session import Session
+from eflm.worker.stages.training import train
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STAGE = "finetune"
+
+
+def run(session: Session, model: nn.Module, adapter: Adapter, options: FinetuneOptions) -> None:
+    """Train what `adapter` chose in `model`, at the rates that it asks for."""
+    train(session, STAGE, model, options, adapter.parameter_groups(model, options.learning_rate))

@@ -1,0 +1,85 @@
+"""Inference: requests of a fixed size, each a window with its phases inside. Called by the worker."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from eflm.errors import ModelError
+from eflm.planning.stage_options import InferOptions
+from eflm.registry.contracts import Batch, Generated
+from eflm.statistics import relative_half_width
+from eflm.worker.stages.session import Session
+
+if TYPE_CHECKING:
+    from torch import nn
+
+STAGE = "infer"
+
+
+def run(session: Session, model: nn.Module, options: InferOptions) -> None:
+    """Serve the workload's requests with `model`: as many as were asked for, then more until latency is known well.
+
+    Raises ModelError when a request did not do the work that was asked for, since its time would mean nothing.
+    """
+    import torch
+
+    requests = session.workload.requests()
+    model.eval()
+    with torch.no_grad():
+        first = next(requests)
+        # Counting and profiling slow every operation down, so they have a request of their own, before the warm-up.
+        with session.rehearsing():
+            _serve(session, model, first, warmup=True)
+        for number, request in enumerate(chain([first], requests)):
+            if number == options.warmup_requests:
+                break
+            _serve(session, model, request, warmup=True)
+        session.begin_measuring(model)
+        seconds: list[float] = []
+        while True:
+            seconds.append(_serve(session, model, request, warmup=False))
+            if _enough(seconds, options, session.precision):
+                break
+            session.progress(STAGE, len(seconds), max(options.requests, len(seconds) + 1))
+            request = next(requests)
+        session.progress(STAGE, len(seconds), len(seconds))
+        session.end_measuring(model)
+
+
+def _enough(seconds: list[float], options: InferOptions, precision: float) -> bool:
+    """Whether the requests that were asked for are served, and the mean of their times is known well or time is up."""
+    if len(seconds) < options.requests:
+        return False
+    if sum(seconds) >= options.seconds:
+        return True
+    if len(seconds) % max(1, len(seconds) // 50):
+        return False  # one more in a hundred changes little, and the interval of thousands takes milliseconds
+    half_width = relative_half_width(seconds)
+    return half_width is not None and half_width <= precision
+
+
+def _serve(session: Session, model: nn.Module, request: Batch, *, warmup: bool) -> float:
+    """Serve one request and return the seconds it took."""
+    with session.windows.unit(
+        "request", samples=request.samples, flops=request.flops, warmup=warmup
+    ) as tally:
+        generated = session.workload.generate(model, request, session.windows.phase)
+        tally.tokens, tally.samples = generated.tokens, generated.samples
+    _verify(generated, request)
+    if warmup and generated.cache_bytes is not None:
+        session.facts(cache_bytes=generated.cache_bytes())
+    return tally.seconds
+
+
+def _verify(generated: Generated, request: Batch) -> None:
+    if generated.samples != request.samples:
+        raise ModelError(
+            f"a request of {request.samples} samples was answered with {generated.samples}; "
+            "its latency would not be that of the work asked for"
+        )
+    if request.expected_tokens not in (None, generated.tokens):
+        raise ModelError(
+            f"a request for {request.expected_tokens} new tokens gave {generated.tokens}; "
+            "its latency would not be that of the work asked for"
+        )

@@ -1,0 +1,162 @@
+"""Windows: the worker's side of measuring. It times pieces of work and tells the watching parent; it never samples."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from attrs import evolve
+
+from eflm.protocol.record import Window
+from eflm.worker import flops
+
+if TYPE_CHECKING:
+    from torch.utils.flop_counter import FlopCounterMode
+
+
+def synchronizer(device: str) -> Callable[[], None]:
+    """What waits until `device` has done all that it was asked to; on a CPU work is done when the call returns."""
+    if device.startswith("cuda"):
+        import torch
+
+        return lambda: torch.cuda.synchronize(device)
+    return lambda: None
+
+
+class Windows:
+    """Opens timed windows and gives them to `emit` in batches, one batch for each outermost window.
+
+    Windows nest: the phases of a request are windows inside the request's. What is counted for one outermost
+    window (`counting`) is attributed to the following ones, phase by phase in their order.
+    """
+
+    def __init__(self, emit: Callable[[list[Window]], None], synchronize: Callable[[], None]) -> None:
+        self._emit = emit
+        self._synchronize = synchronize
+        self._depth = 0
+        self._warmup = False
+        self._closed: list[_Timed] = []
+        self._order: dict[str, int] = defaultdict(int)
+        self._counter: FlopCounterMode | None = None
+        self._counted: dict[tuple[str, int], tuple[float, int]] = {}
+        self._extent = 0
+
+    @contextmanager
+    def unit(
+        self,
+        name: str,
+        *,
+        tokens: int = 0,
+        samples: int = 0,
+        extent: int = 0,
+        flops: float | None = None,
+        warmup: bool = False,
+    ) -> Iterator[Tally]:
+        """One iteration of a stage: a step or a request. Its counts may be settled through the tally it yields.
+
+        `extent` says how much is computed on, padding included, where units differ in it; 0 where they do not. `flops`
+        states the unit's operations in place of those counted.
+        """
+        if self._depth:
+            raise RuntimeError(f"{name!r} is a unit of work and cannot open inside another window")
+        self._warmup = warmup
+        tally = Tally(tokens=tokens, samples=samples)
+        self._extent = extent
+        self._order.clear()
+        try:
+            with self._window(name, tally):
+                yield tally
+            *phases, whole = (self._finished(timed) for timed in self._closed)
+            self._emit([*phases, whole if flops is None else evolve(whole, flops=float(flops))])
+            tally.seconds = (self._closed[-1].end - self._closed[-1].begin) / 1e9
+        finally:
+            self._closed = []
+
+    @contextmanager
+    def phase(self, name: str, *, tokens: int = 0, samples: int = 0) -> Iterator[None]:
+        """A part of a unit of work, as `eflm.registry.contracts.Phase` describes it."""
+        with self._window(name, Tally(tokens=tokens, samples=samples)):
+            yield
+
+    def add(self, name: str, begin: int, end: int) -> None:
+        """A part of the unit of work that is open, timed by whoever saw it: CLOCK_MONOTONIC nanoseconds."""
+        self._closed.append(_Timed(name, self._order[name], begin, end, Tally(tokens=0, samples=0), 0))
+        self._order[name] += 1
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count floating-point operations of the units run inside, and expect the same of the later ones."""
+        with flops.counter() as self._counter:
+            try:
+                yield
+            finally:
+                self._counter = None
+
+    @contextmanager
+    def _window(self, name: str, tally: Tally) -> Iterator[None]:
+        order = self._order[name]
+        self._order[name] += 1
+        self._depth += 1
+        counted = self._flops()
+        self._synchronize()
+        begin = time.monotonic_ns()
+        try:
+            yield
+            self._synchronize()
+            end = time.monotonic_ns()
+        finally:
+            self._depth -= 1
+        # A window around this one is still open, so no more is done here than must be.
+        self._closed.append(_Timed(name, order, begin, end, tally, self._flops() - counted))
+
+    def _flops(self) -> int:
+        return self._counter.get_total_flops() if self._counter else 0
+
+    def _finished(self, timed: _Timed) -> Window:
+        if self._counter:
+            self._counted[timed.name, timed.order] = float(timed.flops), self._extent
+        return Window(
+            name=timed.name,
+            begin=timed.begin,
+            end=timed.end,
+            tokens=timed.tally.tokens,
+            samples=timed.tally.samples,
+            flops=self._expected(timed.name, timed.order),
+            warmup=self._warmup,
+        )
+
+    def _expected(self, name: str, order: int) -> float | None:
+        counted = self._counted.get((name, order))
+        if counted is None:
+            return None
+        flops, extent = counted
+        # Longer batches do more work in proportion, but for attention's quadratic part.
+        return flops * self._extent / extent if extent else flops
+
+
+class _Timed(NamedTuple):
+    """A window that has closed inside a unit of work that has not."""
+
+    name: str
+    order: int  #: how many of that name came before it in its unit
+    begin: int
+    end: int
+    tally: Tally
+    flops: int
+
+
+class Tally:
+    """The tokens and samples of a unit of work, which may be known only once it is done, and the time it took."""
+
+    def __init__(self, *, tokens: int, samples: int) -> None:
+        self.tokens = tokens
+        self.samples = samples
+        self.seconds = 0.0  #: known when the unit has closed
+
+
+def send_windows(send_many: Callable[[list[dict[str, Any]]], None]) -> Callable[[list[Window]], None]:
+    """An `emit` that sends each window as an event."""
+    return lambda windows: send_many([{"event": "window", "window": window} for window in windows])

@@ -1,0 +1,1 @@
+"""Commands that read results and explain them: compare and report. No torch."""

@@ -1,0 +1,1 @@
+"""`eflm report`: results with their pictures as one HTML file."""

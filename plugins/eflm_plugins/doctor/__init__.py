@@ -1,0 +1,1 @@
+"""`eflm doctor`: what this machine can measure."""

@@ -1,0 +1,1 @@
+"""Sources of power and energy readings: NVML, RAPL and zeus. Read by the parent process."""

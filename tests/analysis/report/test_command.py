@@ -1,0 +1,87 @@
+"""`eflm report`: from a real run to one page, and refusals in words."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+
+from eflm.results.store import save
+from support.pages import read, rows
+from support.results import result
+
+PIECE = Path(__file__).parents[2] / "support" / "known_amounts.py"
+
+
+def test_a_run_of_known_amounts_becomes_a_page(site, eflm, tmp_path):
+    site.install("known-amounts", PIECE.read_text())
+    bench = eflm(
+        "bench", "--model=amounts", "--modality=known", "--device=cpu", "--stage=pretrain", "--results=my runs",
+        "--set=pretrain.steps=4", "--set=pretrain.warmup_steps=1", "--set=known.seconds=0.02",
+        "--set=known.artifact=notes.txt",
+    )  # fmt: skip
+    assert bench.returncode == 0, bench.stderr
+    assert bench.stdout.splitlines()[-1] == "all on one page: eflm report --results 'my runs'"
+
+    done = eflm("report", "--results=my runs")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "look at: report.html\n", "")
+    (saved,) = (tmp_path / "my runs").glob("*.json")
+    document = json.loads(saved.read_text())
+    article = read((tmp_path / "report.html").read_text()).one("article")
+    figures = rows(article.one("table"))
+    metrics = document["stages"]["pretrain"]["metrics"]
+    assert list(figures) == list(metrics)
+    for name, metric in metrics.items():
+        raw = [float(data.attributes["value"]) for data in figures[name][0].all("data")]
+        assert raw == ([] if metric["value"] is None else [metric["value"]]), name
+        assert figures[name][3].text == metric["provenance"]
+    for flag in document["flags"]:
+        assert flag["detail"] in article.text
+    content = article.one("figure").one("a").attributes["href"].partition("base64,")[2]
+    assert base64.b64decode(content) == b"after pretrain"
+
+
+def test_the_table_and_the_page_have_the_same_figures(eflm, tmp_path):
+    saved = save(tmp_path / "results", result())
+    done = eflm("report", str(saved), "--out", "pages/one.html")
+    assert done.returncode == 0, done.stderr
+    page = read((tmp_path / "pages" / "one.html").read_text())
+    assert [cell.text for cell in rows(page.one("article").one("table"))["AL"]][:2] == ["500 ± 5", "ms"]
+
+
+def test_what_is_left_out_is_said_and_a_page_in_the_folder_is_no_stranger(eflm, tmp_path):
+    save(tmp_path / "results", result())
+    (tmp_path / "results" / "broken.json").write_text("{")
+    for _ in range(2):
+        done = eflm("report", "--out", "results/report.html")
+        assert done.returncode == 0, done.stderr
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("left out: broken.json: ")
+    assert "broken.json" in read((tmp_path / "results" / "report.html").read_text()).one("main").text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "there is no folder results to report on; eflm bench makes it"),
+        (("nowhere.json",), "'nowhere.json' is no file and no key of a result"),
+        (("abcdef",), "no result in results has a key that begins with abcdef"),
+        (("--results", "."), "holds no result"),
+    ],
+)
+def test_nothing_to_report_on_is_a_sentence(eflm, arguments, words):
+    done = eflm("report", *arguments)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_page_that_cannot_be_written_is_a_sentence(eflm, tmp_path):
+    save(tmp_path / "results", result())
+    (tmp_path / "file").write_text("")
+    done = eflm("report", "--out", "file/report.html")
+    assert done.returncode == 1
+    assert "the page could not be written as file/report.html: " in done.stderr
+    assert "--out FILE chooses another place" in done.stderr
