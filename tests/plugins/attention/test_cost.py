@@ -85,9 +85,8 @@ def test_operations_equal_those_of_the_naive_reference(name, geometry, changes, 
 def test_bidirectional_operations_equal_those_of_the_naive_reference(name):
     geometry = attrs.evolve(GEOMETRY, causal=False)
     variant, cost = built(name, geometry, {"num_selected_blocks": 4} if name == "nsa" else {})
-    states = torch.randn(
-        1, 48, GEOMETRY.hidden_size
-    )  # a multiple of the block size, because the cost of nsa counts every block as complete
+    # A multiple of the block size, because the cost of nsa counts every block as complete.
+    states = torch.randn(1, 48, GEOMETRY.hidden_size)
     with torch.no_grad(), flops.counter() as counted:
         card_of(name).naive.resolve()(variant, states, rotary=Turning(torch.arange(48)[None]))
     assert cost.flops(geometry, 48, 48) == counted.get_total_flops()
