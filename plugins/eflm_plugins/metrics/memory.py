@@ -90,7 +90,7 @@ def _attributed(record: StageRecord, peak: Metric) -> dict[str, Metric]:
     for fact, name, note in (
         ("gradient_bytes", "memory_gradients", "after a backward pass"),
         ("optimizer_bytes", "memory_optimizer", "the optimizer's states"),
-        ("activation_bytes", "memory_activations", "kept by a forward pass for its backward pass"),
+        ("activation_bytes", "memory_activations", "stored by a forward pass for its backward pass"),
         ("cache_bytes", "memory_cache", "keys, values or recurrent states at the end of a request"),
     ):
         if fact in record.facts:
