@@ -1,4 +1,4 @@
-"""The example package as a stranger would use it: built, installed into an environment of its own, listed and run."""
+"""The example package is built, installed in a separate environment, listed, and run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eflm_schemas.jsonschema import result_schema
 EXAMPLE = Path(__file__).parents[2] / "examples" / "eflm-plugin-hello"
 PROJECT = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
 
-#: Enough work to measure, and no more.
+#: The smallest run that still gives measurements.
 SMALL = {
     "llm.eval_tokens": 256,
     "llm.eval_sequence_length": 64,
@@ -37,7 +37,7 @@ SMALL = {
 
 
 class Home:
-    """A virtual environment that sees what this one has installed, and whatever is installed into it."""
+    """A virtual environment that also sees the packages of the current environment."""
 
     def __init__(self, root: Path) -> None:
         venv.create(root, symlinks=True)
@@ -45,15 +45,15 @@ class Home:
         self.python = str(root / "bin" / "python")
         paths = {"base": str(root), "platbase": str(root)}
         self.packages = Path(sysconfig.get_path("purelib", "venv", paths))
-        # addsitedir, unlike a plain line, also reads the .pth file by which an editable eflm is found.
-        ours = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-        lines = [f"import site; site.addsitedir({path!r})" for path in sorted(ours)]
+        # Unlike a plain path, addsitedir also reads the .pth file of an editable installation of eflm.
+        outer = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+        lines = [f"import site; site.addsitedir({path!r})" for path in sorted(outer)]
         (self.packages / "outer.pth").write_text("\n".join(lines) + "\n")
 
     def run(self, *arguments: str, cwd: Path | None = None, timeout: float = 150) -> str:
-        """Run its Python; the standard output of a run that ends well."""
+        """Run its Python and return the standard output; a failed command fails the test."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("EFLM_", "PYTHON"))}
-        # On matrices this small, threads wait for each other longer than they work.
+        # With matrices this small, several threads are slower than one.
         environment = kept | {"OMP_NUM_THREADS": "1"}
         outcome = subprocess.run(
             [self.python, "-B", *arguments],
@@ -68,18 +68,18 @@ class Home:
         return outcome.stdout
 
     def bench(self, stage: str, **more: str) -> dict:
-        """A short run with the example's attention; its result document."""
+        """Run a short benchmark and return its result document."""
         settings = [part for name, value in SMALL.items() if name.startswith((stage, "llm", "sink"))
                     for part in ("--set", f"{name}={value}")]  # fmt: skip
-        asked = [part for name, value in more.items() for part in (f"--{name}", value)]
+        flags = [part for name, value in more.items() for part in (f"--{name}", value)]
         return json.loads(
-            self.run("-m", "eflm", "bench", "--json", "--device", "cpu", "--stage", stage, *settings, *asked)
+            self.run("-m", "eflm", "bench", "--json", "--device", "cpu", "--stage", stage, *settings, *flags)
         )
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
-    """The example's wheel, built as its author would."""
+    """The wheel of the example package."""
     out = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(EXAMPLE)]
     outcome = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
@@ -90,7 +90,7 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def home(wheel, tmp_path_factory) -> Home:
-    """An environment with the example installed, and nothing downloaded."""
+    """An environment with the example package installed, without downloads."""
     home = Home(tmp_path_factory.mktemp("home") / "venv")
     pip = ["-m", "pip", "--python", home.python, "install", "--quiet", "--no-index", "--no-deps", str(wheel)]
     outcome = subprocess.run([sys.executable, *pip], capture_output=True, text=True, timeout=120, check=False)
@@ -99,21 +99,21 @@ def home(wheel, tmp_path_factory) -> Home:
     return home
 
 
-def test_its_plugins_are_listed_with_their_origin(home):
+def test_list_plugins_shows_its_plugins_and_their_distribution(home):
     document = json.loads(home.run("-m", "eflm", "list-plugins", "--json"))
-    offered = {
+    listed = {
         (plugin["kind"], plugin["name"]): plugin
         for plugin in document["plugins"]
         if plugin["distribution"] == PROJECT["name"]
     }
-    assert set(offered) == {("attention", "sink"), ("metric", "steadiness")}
-    for plugin in offered.values():
+    assert set(listed) == {("attention", "sink"), ("metric", "steadiness")}
+    for plugin in listed.values():
         assert plugin["version"] == PROJECT["version"]
         assert plugin["status"] == "ready", plugin["detail"]
         assert plugin["notes"] == []
 
 
-def test_its_card_is_shown_with_its_options(home):
+def test_show_prints_its_options(home):
     document = json.loads(home.run("-m", "eflm", "show", "attention/sink", "--json"))
     assert {option["name"]: option["default"] for option in document["options"]} == {
         "window": 1020,
@@ -132,11 +132,11 @@ def test_bench_runs_its_attention_and_its_metric(home, stage):
     assert result["options"]["attention/sink"] == {"window": 16, "sinks": 2}
     metrics = result["stages"][stage]["metrics"]
     assert metrics["AL_cv"]["n"] == SMALL["pretrain.steps" if stage == "pretrain" else "infer.requests"]
-    # The same windows as eflm's own latency: the two must agree.
+    # AL_cv uses the same windows as eflm's latency metric, so the two must agree.
     assert metrics["AL_cv"]["value"] == pytest.approx(metrics["AL"]["sd"] / metrics["AL"]["value"])
 
 
-def test_a_broken_neighbour_is_reported_and_harms_nobody(home):
+def test_a_broken_plugin_is_reported_and_others_still_work(home):
     (home.packages / "eflm_plugin_broken.py").write_text(
         "raise RuntimeError('this plugin is broken on purpose')\n"
     )

@@ -1,4 +1,4 @@
-"""The attention variant: eflm's conformance suite, and what sinks and window promise."""
+"""The attention variant: eflm's conformance suite, and tests of the sinks and the window."""
 
 import attrs
 import pytest
@@ -26,12 +26,12 @@ class TestSinkWithoutSinks(TestSink):
         return SinkAttention(geometry, SinkOptions(window=9, sinks=0))
 
 
-class TestSinkThatSeesEverything(TestSink):
+class TestSinkWithAWindowLongerThanTheText(TestSink):
     def build(self, geometry):
         return SinkAttention(geometry, SinkOptions())
 
 
-class TestSinkInAModelWithAWindow(TestSink):
+class TestSinkInAModelWithASlidingWindow(TestSink):
     geometry = attrs.evolve(GEOMETRY, sliding_window=4)
 
     def build(self, geometry):
@@ -47,7 +47,7 @@ def sample(length, batch=1):
     return torch.randn(batch, length, GEOMETRY.hidden_size, generator=torch.Generator().manual_seed(1))
 
 
-def test_a_query_sees_sinks_and_window_and_nothing_between():
+def test_a_query_sees_only_sinks_and_window():
     torch.manual_seed(0)
     variant, tokens = SinkAttention(GEOMETRY, SinkOptions(window=5, sinks=2)).eval(), sample(20)
     before = run(variant, tokens)[0, -1]
@@ -61,7 +61,7 @@ def test_a_query_sees_sinks_and_window_and_nothing_between():
 
 
 @pytest.mark.parametrize(("window", "sinks"), [(1, 0), (1, 4), (8, 4), (8, 0), (3, 10)])
-def test_the_cache_stops_growing(window, sinks):
+def test_cache_size_is_limited(window, sinks):
     variant = SinkAttention(GEOMETRY, SinkOptions(window=window, sinks=sinks)).eval()
     cache, tokens = DynamicCache(), sample(60, batch=2)
     whole = run(variant, tokens)
@@ -74,7 +74,7 @@ def test_the_cache_stops_growing(window, sinks):
     assert cache.get_seq_length() == 60
 
 
-def test_a_dense_attention_is_taken_over():
+def test_weights_of_a_dense_attention_are_copied():
     geometry = attrs.evolve(GEOMETRY, query_bias=True)
     torch.manual_seed(0)
     source, variant = (SinkAttention(geometry, SinkOptions()).eval() for _ in range(2))

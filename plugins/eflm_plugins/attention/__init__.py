@@ -1,5 +1,5 @@
-"""Attention variants, one folder each: built from a geometry, knowing no model.
+"""Attention variants, one folder each. A variant is built from a geometry and does not depend on a model.
 
-`dense` holds the family that keeps softmax over every visible key (mha, gqa, mqa), `mla` and `nsa` the other two.
-`visibility` and `sdpa` are what they share.
+`dense` contains mha, gqa and mqa, which apply a softmax over every visible key. `mla`, `nsa`, `mamba2` and `rwkv7`
+contain one variant each. `visibility` (masks) and `sdpa` (fused kernels) are used by several variants.
 """

@@ -1,4 +1,4 @@
-"""A variant's own entry in transformers' Cache, and the one that layers with a recurrent state share."""
+"""Custom entries in transformers' Cache, and the entry that all variants with a recurrent state use."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ L = TypeVar("L", bound=DynamicLayer)
 
 
 def own_layer(cache: Cache, layer_idx: int, kind: type[L], technique: str) -> L:
-    """This layer's entry, put into the cache in place of the empty default one at first use."""
+    """Return this layer's cache entry, and create it at first use in place of the empty default entry.
+
+    Raises ModelError if the cache is not a DynamicCache or already holds tokens of this layer in another kind of entry.
+    """
     while len(cache.layers) <= layer_idx:
         cache.layers.append(DynamicLayer())
     layer = cache.layers[layer_idx]
@@ -22,7 +25,7 @@ def own_layer(cache: Cache, layer_idx: int, kind: type[L], technique: str) -> L:
         return layer
     if isinstance(layer, StaticLayer) or not isinstance(cache, DynamicCache) or layer.is_initialized:
         raise ModelError(
-            f"{technique} keeps its own states in transformers' DynamicCache and cannot use {type(layer).__name__} of "
+            f"{technique} stores its own states in transformers' DynamicCache and cannot use {type(layer).__name__} of "
             f"{type(cache).__name__}; generate with the default cache"
         )
     cache.layers[layer_idx] = kind()
@@ -30,10 +33,10 @@ def own_layer(cache: Cache, layer_idx: int, kind: type[L], technique: str) -> L:
 
 
 class RecurrentCacheLayer(LinearAttentionAndFullAttentionLayer):
-    """The last inputs of a convolution and a recurrent state, as transformers keeps them, of a size that never grows.
+    """A cache entry of constant size: the last inputs of a convolution and a recurrent state, in transformers' format.
 
-    It counts the tokens that went through it, which transformers' masks and positions are made from. What a state has
-    taken in cannot be taken out, so it cannot be cropped.
+    It counts the processed tokens, because transformers derives masks and positions from that number. It cannot be
+    cropped, because a token cannot be removed from a recurrent state.
     """
 
     is_croppable = False
@@ -43,16 +46,16 @@ class RecurrentCacheLayer(LinearAttentionAndFullAttentionLayer):
         self.seen = 0
 
     def get_seq_length(self) -> int:
-        """Tokens that have gone through the layer."""
+        """Return the number of tokens that the layer has processed."""
         return self.seen
 
     def advance(self, tokens: int) -> None:
-        """Count tokens that went through."""
+        """Add `tokens` to the number of processed tokens."""
         self.seen += tokens
         self.is_initialized = True
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear the states and the token count."""
         self.__init__()
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -60,11 +63,11 @@ class RecurrentCacheLayer(LinearAttentionAndFullAttentionLayer):
         self._map(lambda states: states.repeat_interleave(repeats, dim=0))
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep only these sequences."""
+        """Keep only the sequences at `indices`."""
         self._map(lambda states: states[indices])
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Let beam i continue from beam `beam_idx[i]`."""
+        """Reorder the beams: beam i continues from beam `beam_idx[i]`."""
         self._map(lambda states: states.index_select(0, beam_idx.to(states.device)))
 
     def _map(self, change) -> None:
@@ -73,7 +76,7 @@ class RecurrentCacheLayer(LinearAttentionAndFullAttentionLayer):
                 states[0] = change(states[0])
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Refused: a state that has taken tokens in cannot give them back."""
+        """Raise ModelError unless `tokens_to_remove` is 0: tokens cannot be removed from a recurrent state."""
         if tokens_to_remove:
             raise ModelError(
                 "a recurrent state cannot be cropped; generate without assisted decoding, or choose gqa or mla"

@@ -1,4 +1,4 @@
-"""The cards of the attention variants. Imports no implementation."""
+"""The cards of the attention variants. This module imports no implementation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _NSA = "eflm_plugins.attention.nsa"
 _MAMBA2 = "eflm_plugins.attention.mamba2"
 _RWKV7 = "eflm_plugins.attention.rwkv7"
 
-#: Of variants that keep a recurrent state instead of keys and values.
+#: Limits of the variants that keep a recurrent state instead of keys and values.
 _RECURRENT_LIMITS = (
-    "rotary positions: the recurrence itself tells the order, and they are left unused",
-    "assisted decoding: what a state has taken in cannot be taken out",
-    "attention dropout and sliding windows: there are no scores to drop, and no window to slide",
+    "rotary positions: the recurrence already encodes the token order, so they are not applied",
+    "assisted decoding: tokens cannot be removed from a recurrent state",
+    "attention dropout and sliding windows: there are no attention scores to drop or to mask",
 )
 
 
@@ -23,7 +23,7 @@ def _no_relative_positions(reason: str) -> Conflict:
     return Conflict(
         plugin="modality/llm",
         options={"positions": "relative"},
-        reason=f"relative positions are a bias on the score of every pair of tokens, and {reason}",
+        reason=f"relative positions add a bias to the score of every pair of tokens, but {reason}",
         instead="set llm.positions to rope, learned, sinusoidal or none, or choose mha, gqa, mqa or mla",
     )
 
@@ -31,7 +31,7 @@ def _no_relative_positions(reason: str) -> Conflict:
 ATTENTION = (
     AttentionCard(
         name="mha",
-        summary="multi-head attention: every query head has its own keys and values",
+        summary="multi-head attention: each query head has its own key and value head",
         source="arXiv 1706.03762, section 3.2.2",
         factory=Ref(f"{_DENSE}.module:multi_head"),
         naive=Ref(f"{_DENSE}.naive:naive"),
@@ -42,7 +42,7 @@ ATTENTION = (
     ),
     AttentionCard(
         name="gqa",
-        summary="grouped-query attention: groups of query heads share keys and values",
+        summary="grouped-query attention: each group of query heads shares one key and value head",
         source="arXiv 2305.13245",
         factory=Ref(f"{_DENSE}.module:grouped_query"),
         naive=Ref(f"{_DENSE}.naive:naive"),
@@ -65,7 +65,7 @@ ATTENTION = (
     ),
     AttentionCard(
         name="mla",
-        summary="multi-head latent attention: keys and values from one cached low-rank latent, decoupled RoPE",
+        summary="multi-head latent attention: one cached low-rank latent for keys and values; decoupled RoPE",
         source="arXiv 2405.04434, section 2.1",
         factory=Ref(f"{_MLA}.module:MultiHeadLatentAttention"),
         naive=Ref(f"{_MLA}.naive:naive"),
@@ -75,60 +75,60 @@ ATTENTION = (
     ),
     AttentionCard(
         name="nsa",
-        summary="native sparse attention: compressed, selected and windowed keys, gated and summed",
+        summary="native sparse attention: gated sum of attention to compressed, selected and recent keys",
         source="arXiv 2502.11089, section 3",
         factory=Ref(f"{_NSA}.module:NativeSparseAttention"),
         naive=Ref(f"{_NSA}.naive:naive"),
         cost=Ref(f"{_NSA}.cost:NsaCost"),
         config=Ref(f"{_OPTIONS}:NsaOptions"),
         bidirectional=True,
-        limits=("dropout of attention weights in hosts that attend both ways",),
-        conflicts=(_no_relative_positions("its compressed blocks have scores of their own"),),
+        limits=("dropout of attention weights in models with bidirectional attention",),
+        conflicts=(_no_relative_positions("nsa also scores compressed blocks"),),
         backends=(
             Backend(
                 name="fla",
-                summary="flash-linear-attention's Triton kernel for the selection; 16, 32 ... query heads a group",
+                summary="selects with flash-linear-attention's Triton kernel; 16, 32, 64 ... query heads per group",
                 devices=("cuda",),
                 requires=("fla",),
                 extra="cuda",
             ),
             Backend(
                 name="masked",
-                summary="every score, what was not selected masked out; whole sequences of up to 256 tokens",
+                summary="computes all scores and masks unselected blocks; whole sequences of up to 256 tokens",
             ),
             Backend(
                 name="dispatch",
-                summary="each block meets the queries that chose it; whole sequences and chunks of 64 tokens or more",
+                summary="groups queries by selected block; whole sequences, and cached chunks from 64 tokens",
             ),
             Backend(
                 name="gather",
-                summary="each query gathers its blocks; decoding, dropout, cached sequences with padding",
+                summary="gathers the blocks of each query; decoding, dropout, cached sequences with padding",
             ),
         ),
     ),
     AttentionCard(
         name="mamba2",
-        summary="a selective state space in place of attention: a state that never grows",
+        summary="a selective state space model instead of attention; its state has a constant size",
         source="arXiv 2405.21060, section 7",
         factory=Ref(f"{_MAMBA2}.module:Mamba2"),
         naive=Ref(f"{_MAMBA2}.naive:naive"),
         cost=Ref(f"{_MAMBA2}.cost:Mamba2Cost"),
         config=Ref(f"{_OPTIONS}:Mamba2Options"),
-        conflicts=(_no_relative_positions("a state space computes none"),),
+        conflicts=(_no_relative_positions("a state space model computes no such scores"),),
         limits=_RECURRENT_LIMITS,
     ),
     AttentionCard(
         name="rwkv7",
-        summary="a matrix state a head, decayed and corrected by each token, in place of attention",
+        summary="a recurrence instead of attention: each token decays and corrects one matrix state per head",
         source="arXiv 2503.14456, section 4",
         factory=Ref(f"{_RWKV7}.module:Rwkv7"),
         naive=Ref(f"{_RWKV7}.naive:naive"),
         cost=Ref(f"{_RWKV7}.cost:Rwkv7Cost"),
         config=Ref(f"{_OPTIONS}:Rwkv7Options"),
-        conflicts=(_no_relative_positions("a recurrence computes none"),),
+        conflicts=(_no_relative_positions("a recurrence computes no such scores"),),
         limits=(
             *_RECURRENT_LIMITS,
-            "reentrant gradient checkpointing, which would lose the gradient of layer 0's values",
+            "reentrant gradient checkpointing: it would lose the gradient of layer 0's values",
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""RMS norms of queries and keys, where the model that a variant serves has them (see `AttentionGeometry`)."""
+"""RMS norms of queries and keys, for models that have them (see `AttentionGeometry.query_key_norm`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from eflm_schemas import AttentionGeometry
 
 
 def query_key_norm(geometry: AttentionGeometry, heads: int) -> nn.RMSNorm | None:
-    """The norm that the geometry asks for, of `heads` heads; None where it asks for none."""
+    """Build the norm for `heads` heads, or return None if the geometry has no query-key norm."""
     if geometry.query_key_norm is None:
         return None
     size = geometry.head_dim * (heads if geometry.query_key_norm == "heads" else 1)
@@ -16,7 +16,7 @@ def query_key_norm(geometry: AttentionGeometry, heads: int) -> nn.RMSNorm | None
 
 
 def normed_heads(states: Tensor, norm: nn.Module | None, geometry: AttentionGeometry) -> Tensor:
-    """(B, T, H · D) -> (B, H, T, D), normed over all heads or each by itself."""
+    """(B, T, H · D) -> (B, H, T, D), normalized over all heads together or over each head."""
     if norm is not None and geometry.query_key_norm == "heads":
         states = norm(states)
     states = states.unflatten(-1, (-1, geometry.head_dim)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Scaled dot-product attention over every visible key, on torch's fused kernels wherever they apply."""
+"""Scaled dot-product attention over every visible key, with torch's fused kernels where they apply."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def attend(
     dropout: float = 0.0,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """softmax(Q Kᵀ · scale) V (arXiv 1706.03762, eq. 1), by groups of heads.
+    """softmax(Q Kᵀ · scale) V (arXiv 1706.03762, eq. 1) with grouped heads.
 
     (B, H, T, D), (B, G, S, D), (B, G, S, V) -> (B, H, T, V).
 
-    H is a multiple of G; query head h reads key-value head h // (H / G), which is never repeated in memory.
-    The queries are the last T of the S positions. `bias`: (1, H, T, S), added to the scaled scores.
+    H is a multiple of G. Query head h reads key-value head h // (H / G); keys and values are not repeated in memory.
+    The queries are the last T of the S positions. `padding_mask`: (B, S), True for a real token. `bias`: (1, H, T, S),
+    added to the scaled scores.
     """
     batch, heads, query_length, head_dim = query.shape
     groups, key_length = key.shape[1], key.shape[2]
@@ -52,7 +53,7 @@ def attend(
     if bias is not None:
         mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
     if query_length == 1 and heads != groups:
-        # One token: the heads of a group stand in as its queries, so each key and value is read once.
+        # One token: treat the heads of a group as queries, so each key and value is read once.
         folded = query.view(batch, groups, heads // groups, head_dim)
         if bias is not None:
             mask = mask.view(-1, groups, heads // groups, key_length)

@@ -1,4 +1,4 @@
-"""Who sees whom: the one place where causality, a sliding window and padding become a mask."""
+"""Attention masks from causality, a sliding window and padding."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def visible_keys(
     padding_mask: Tensor | None,
     device: torch.device,
 ) -> Tensor | None:
-    """Which keys each query may attend to: bool, (1 or batch, 1, queries, keys), True for visible; None for all.
+    """Return a bool mask (1 or batch, 1, queries, keys), True for visible keys, or None if all keys are visible.
 
-    The queries are the last `query_length` of the `key_length` positions. `window` counts the query itself.
-    A query always sees itself, even at padding, so that no softmax runs over nothing.
+    The queries are the last `query_length` of the `key_length` positions. `window` includes the query itself.
+    A query always sees itself, even at padding, so that no softmax is computed over an empty set.
     """
     if padding_mask is None and not _limits(query_length, key_length, causal, window):
         return None
@@ -42,9 +42,9 @@ def _limits(query_length: int, key_length: int, causal: bool, window: int | None
 
 
 def left_padding(padding_mask: Tensor | None) -> Tensor | None:
-    """How many padding tokens stand before the first real one: (batch,), or None when there are none.
+    """Count the padding tokens before the first real token: (batch,), or None if no sequence has any.
 
-    Padding on the right needs no care where attention is causal: no real token sees it.
+    With causal attention, padding on the right can be ignored, because no real token sees it.
     """
     if padding_mask is None:
         return None

@@ -1,1 +1,1 @@
-"""The paper's six metrics and what belongs beside them: one collector a file, read by the watching process."""
+"""The paper's six metrics and related metrics, one collector per file. Collectors run in the parent process."""

@@ -1,4 +1,4 @@
-"""The cards of the metrics, in the order in which results show them. Read by the registry; imports no collector."""
+"""The cards of the metrics, in the order in which results show them. This module imports no collector."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ PAPER = "EfficientLLM, arXiv:2505.13840, section 3 (evaluation metrics)"
 METRICS = (
     MetricCard(
         name="memory",
-        summary="AMU: memory in use, averaged over the time of the measured work, and its peak",
+        summary="AMU: average memory usage during the measured work, and its peak",
         source=PAPER,
         factory=Ref("eflm_plugins.metrics.memory:memory"),
         metrics=(
@@ -19,26 +19,26 @@ METRICS = (
                 "peak_memory",
                 "GB",
                 "lower",
-                "the most during the measured work: the kernel's mark, or a sample",
+                "maximum during the measured work: the kernel's peak counter, or the largest sample",
             ),
-            MetricInfo("unique_memory", "GB", "lower", "resident memory that no other process shares"),
             MetricInfo(
-                "peak_allocated", "GB", "lower", "most bytes that torch's CUDA allocator had given out"
+                "unique_memory", "GB", "lower", "resident memory that is not shared with another process"
             ),
-            MetricInfo("peak_reserved", "GB", "lower", "most bytes that torch's CUDA allocator had taken"),
+            MetricInfo("peak_allocated", "GB", "lower", "maximum bytes allocated by torch's CUDA allocator"),
+            MetricInfo("peak_reserved", "GB", "lower", "maximum bytes reserved by torch's CUDA allocator"),
             MetricInfo("memory_weights", "GB", "lower", "bytes of parameters and buffers as stored"),
             MetricInfo("memory_gradients", "GB", "lower", "bytes of the gradients after a backward pass"),
-            MetricInfo("memory_optimizer", "GB", "lower", "bytes of the optimizer's states"),
+            MetricInfo("memory_optimizer", "GB", "lower", "bytes of the optimizer states"),
             MetricInfo(
-                "memory_activations", "GB", "lower", "bytes that a forward pass keeps for its backward"
+                "memory_activations", "GB", "lower", "bytes that a forward pass stores for its backward pass"
             ),
             MetricInfo("memory_cache", "GB", "lower", "bytes of the cache at the end of a request"),
-            MetricInfo("memory_other", "GB", "neither", "peak_memory less the bytes of these kinds"),
+            MetricInfo("memory_other", "GB", "neither", "peak_memory minus the bytes of the kinds above"),
         ),
     ),
     MetricCard(
         name="compute",
-        summary="PCU: achieved floating-point operations per second, over the hardware's peak",
+        summary="PCU: achieved floating-point operations per second divided by the hardware's peak (MFU)",
         source=PAPER,
         factory=Ref("eflm_plugins.metrics.compute:compute"),
         metrics=(
@@ -50,43 +50,41 @@ METRICS = (
                 "utilization",
                 "ratio",
                 "neither",
-                "share of time in which a kernel ran on the GPU (NVML), or of the cores in use on a CPU run",
+                "share of the time with a running kernel (NVML) on a GPU, share of all cores in use on a CPU",
             ),
         ),
     ),
     MetricCard(
         name="latency",
-        summary="AL: seconds per training step or inference request, and those of its parts",
+        summary="AL: time per training step or inference request, and the time of its parts",
         source=PAPER,
         factory=Ref("eflm_plugins.metrics.latency:latency"),
         metrics=(
             MetricInfo("AL", "s", "lower", "mean time of a step or request"),
             MetricInfo("TTFT", "s", "lower", "time to first token: mean time of the prefill"),
-            MetricInfo(
-                "TPOT", "s", "lower", "time per output token after the first: decode time over its tokens"
-            ),
-            MetricInfo("ITL", "s", "lower", "inter-token latency: the time of each token after the first"),
+            MetricInfo("TPOT", "s", "lower", "time per output token after the first: decode time / tokens"),
+            MetricInfo("ITL", "s", "lower", "inter-token latency: mean time between consecutive tokens"),
             MetricInfo("forward_time", "s", "lower", "mean time of a step's forward pass"),
             MetricInfo("backward_time", "s", "lower", "mean time of a step's backward pass"),
-            MetricInfo("optimizer_time", "s", "lower", "mean time of a step's clipping and update"),
-            MetricInfo("data_wait", "s", "lower", "mean time for which a step waited for its batch"),
+            MetricInfo("optimizer_time", "s", "lower", "mean time of a step's gradient clipping and update"),
+            MetricInfo("data_wait", "s", "lower", "mean time that a step waits for its batch"),
             MetricInfo(
                 "communication_time",
                 "s",
                 "lower",
-                "mean time of a step in which its gradients were under way",
+                "mean time per step during which gradients are exchanged between processes",
             ),
             MetricInfo(
                 "communication_exposed",
                 "s",
                 "lower",
-                "the part of it in which nothing was left but to wait for them",
+                "part of communication_time that does not overlap with computation",
             ),
         ),
     ),
     MetricCard(
         name="throughput",
-        summary="AT: TT of pretraining, ST of fine-tuning, IT of inference, and the plain rates",
+        summary="AT: TT for pretraining, ST for fine-tuning, IT for inference, and tokens and samples per second",
         source=PAPER,
         factory=Ref("eflm_plugins.metrics.throughput:throughput"),
         metrics=(
@@ -94,7 +92,10 @@ METRICS = (
             MetricInfo("ST", "samples/param/s", "higher", "Σ (samples / parameters) / Σ time"),
             MetricInfo("IT", "tokens/s", "higher", "Σ generated tokens / Σ time"),
             MetricInfo(
-                "tokens_per_second", "tokens/s", "higher", "Σ tokens / Σ time; for inference those generated"
+                "tokens_per_second",
+                "tokens/s",
+                "higher",
+                "Σ tokens / Σ time; in inference only generated tokens",
             ),
             MetricInfo("samples_per_second", "samples/s", "higher", "Σ samples / Σ time"),
             MetricInfo("prefill_tokens_per_second", "tokens/s", "higher", "Σ prompt tokens / Σ prefill time"),
@@ -105,36 +106,37 @@ METRICS = (
     ),
     MetricCard(
         name="energy",
-        summary="AEC: mean power of the measured work, and its energy",
+        summary="AEC: average power during the measured work, and its energy",
         source=PAPER,
         factory=Ref("eflm_plugins.metrics.energy:energy"),
         metrics=(
             MetricInfo("AEC", "W", "lower", "(1/T) ∫ P(t) dt over the measured windows"),
             MetricInfo("energy", "J", "lower", "∫ P(t) dt over the measured windows"),
-            MetricInfo(
-                "energy_per_token", "J/token", "lower", "energy over the tokens of the measured windows"
-            ),
-            MetricInfo("energy_per_sample", "J/sample", "lower", "energy over the samples of the windows"),
+            MetricInfo("energy_per_token", "J/token", "lower", "energy / tokens of the measured windows"),
+            MetricInfo("energy_per_sample", "J/sample", "lower", "energy / samples of the measured windows"),
             MetricInfo(
                 "prefill_energy_per_token",
                 "J/token",
                 "lower",
-                "energy of the prefill over the prompts' tokens",
+                "energy of the prefill / prompt tokens",
             ),
             MetricInfo(
                 "decode_energy_per_token",
                 "J/token",
                 "lower",
-                "energy of the decode over the tokens after the first",
+                "energy of the decode / tokens after the first",
             ),
             MetricInfo(
-                "carbon", "gCO2e", "lower", "energy times the yearly mean intensity of a region's electricity"
+                "carbon",
+                "gCO2e",
+                "lower",
+                "energy × mean carbon intensity of a region's electricity in a year",
             ),
         ),
     ),
     MetricCard(
         name="compression",
-        summary="MCR: how much smaller quantization made the model, times the quality that it kept",
+        summary="MCR: size reduction by quantization, multiplied by the fraction of quality that remains",
         source=PAPER,
         factory=Ref("eflm_plugins.metrics.compression:compression"),
         stages=("infer",),
@@ -145,49 +147,49 @@ METRICS = (
                 "higher",
                 "(size_orig / size_comp) × (perf_comp / perf_orig), perf = 1 / PPL or 1 / FD",
             ),
-            MetricInfo("compression", "ratio", "higher", "bytes before quantization over bytes after"),
+            MetricInfo("compression", "ratio", "higher", "bytes before quantization / bytes after"),
         ),
     ),
     MetricCard(
         name="perplexity",
-        summary="PPL on held-out text after the stage, and a unigram model's on the same text",
+        summary="PPL on held-out text after the stage, and the PPL of a unigram model on the same text",
         source="Jelinek et al. 1977, Perplexity: a measure of the difficulty of speech recognition tasks",
         factory=Ref("eflm_plugins.metrics.perplexity:perplexity"),
         modalities=("llm", "qwen2.5-vl"),
         metrics=(
             MetricInfo(
-                "PPL", "perplexity per token", "lower", "exp of the mean negative log-likelihood of a token"
+                "PPL", "perplexity per token", "lower", "exp of the mean negative log-likelihood per token"
             ),
             MetricInfo(
                 "PPL_floor",
                 "perplexity per token",
                 "neither",
-                "the same of a unigram model: knowing no order",
+                "PPL of a unigram model, which knows token frequencies only",
             ),
         ),
     ),
     MetricCard(
         name="routing",
-        summary="how evenly and how decidedly a mixture of experts used its experts",
+        summary="load balance, entropy and dropped tokens of a mixture of experts",
         source="arXiv 2101.03961, section 2.2 (load); arXiv 2202.09368, section 1 (dropped tokens)",
         factory=Ref("eflm_plugins.metrics.routing:routing"),
         metrics=(
             MetricInfo(
-                "expert_load_max", "ratio", "lower", "tokens of the busiest expert over the experts' mean"
+                "expert_load_max", "ratio", "lower", "tokens of the most used expert / mean tokens per expert"
             ),
             MetricInfo(
                 "expert_load_cv",
                 "ratio",
                 "lower",
-                "standard deviation of the experts' tokens over their mean",
+                "standard deviation / mean of the tokens per expert",
             ),
             MetricInfo(
                 "routing_entropy",
                 "ratio",
                 "neither",
-                "mean over tokens of -Σ p ln p of the router's probabilities, over ln E",
+                "mean over tokens of -Σ p ln p / ln E, with the router's probabilities p",
             ),
-            MetricInfo("dropped_tokens", "ratio", "lower", "share of tokens that no routed expert took"),
+            MetricInfo("dropped_tokens", "ratio", "lower", "share of tokens that no routed expert processed"),
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""AEC, average energy consumption: (1/T) ∫ P(t) dt (EfficientLLM, arXiv 2505.13840), a mean power; joules beside it."""
+"""AEC, average energy consumption: (1/T) ∫ P(t) dt (EfficientLLM, arXiv 2505.13840), a mean power; and energy."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Spans = Sequence[tuple[int, int]]
 
 
 class Energy:
-    """Power and energy of the measured work: a counter's where there is one, else sampled power, else none.
+    """Power and energy of the measured work, from an energy counter if there is one, else from sampled power.
 
-    Where neither is to be had and a user asked for it, power is worked out from utilization, and labelled so.
+    If neither exists and the user enabled a power model, power is estimated from utilization and labelled as such.
     """
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
-        """AEC in W, energy in J, J per token and sample, J per token of inference's phases, and gCO2e where asked."""
+        """Return AEC (W), energy (J), energy per token, sample and inference phase, and carbon (gCO2e) if requested."""
         work = spans(record)
         source = _source(record, work)
         if isinstance(source, str):
@@ -50,7 +50,7 @@ class Energy:
 
 @frozen
 class _Source:
-    """Where joules come from: a series of readings, and how they become energy."""
+    """A series of energy or power readings with its provenance."""
 
     series: Series
     provenance: Provenance
@@ -66,15 +66,15 @@ class _Source:
 
 
 def _source(record: StageRecord, work: Spans) -> _Source | str:
-    """The best source that covers the work, or why there is none."""
+    """Return the best source that covers the work, or the reason that there is none."""
     if not work:
         return "no work was measured"
     hardware = record.hardware
     counted, power = record.series(lambda s: s.energy), record.series(lambda s: s.power)
-    name, how = hardware.energy_source, ""
+    name, suffix = hardware.energy_source, ""
     provenance: Provenance
     if len(counted) > 1 and all(early <= late for (_, early), (_, late) in pairwise(counted)):
-        series, provenance, how = counted, "counter", ", interpolated at its ends"
+        series, provenance, suffix = counted, "counter", ", interpolated at both ends"
     elif power:
         series, provenance = power, "sampled"
     elif hardware.power_model is not None:
@@ -86,20 +86,20 @@ def _source(record: StageRecord, work: Spans) -> _Source | str:
         ]
         name, provenance = f"estimated: {model.words}", "estimated"
     elif len(counted) > 1:
-        return "the energy counter went backwards, and power is not told"
+        return "the energy counter decreased, and there are no power readings"
     else:
-        return "energy was not read while work was measured"
+        return "there are no energy readings from the measured work"
     if not series:
-        return "utilization was not read while work was measured"
+        return "there are no utilization readings from the measured work"
     gap = uncovered(series, work)
     if gap is not None:
         return f"the readings do not cover the work: {gap}"
     readings = sum(work[0][0] <= time <= work[-1][1] for time, _ in series)
-    return _Source(series, provenance, f"{name}, {readings} readings during the work{how}")
+    return _Source(series, provenance, f"{name}, {readings} readings during the work{suffix}")
 
 
 def _phases(record: StageRecord, source: _Source) -> dict[str, Metric]:
-    """Prefill and decode apart: J for each prompt token, and for each token generated after the first."""
+    """Energy per prompt token in the prefill, and per token after the first in the decode."""
     found = {}
     for phase in ("prefill", "decode"):
         windows = [window for window in timed(record, phase) if window.tokens]

@@ -1,4 +1,4 @@
-"""What several collectors share: a mean with its spread, a rate with its spread, spans of measured work."""
+"""Functions that several collectors share: means and rates with their spread, and the measured windows."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from eflm.statistics import (
 from eflm_schemas import Metric
 from eflm_schemas.result import Provenance
 
-#: Nanoseconds by which a sampler on a busy machine may miss either end of the work.
+#: Nanoseconds at either end of the work without a reading that are tolerated; a busy machine delays the sampler.
 SLACK = 500_000_000
 
 
 def mean_of(values: Sequence[float], unit: str, provenance: Provenance, note: str | None = None) -> Metric:
-    """The mean of independent observations with standard deviation, 95% interval and percentiles."""
+    """Return the mean of independent observations with standard deviation, 95% confidence interval and percentiles."""
     return Metric(
         value=mean(values),
         unit=unit,
@@ -35,12 +35,12 @@ def mean_of(values: Sequence[float], unit: str, provenance: Provenance, note: st
 
 
 def rate_of(amounts: Sequence[float], seconds: Sequence[float], unit: str, note: str | None = None) -> Metric:
-    """Sum of amounts over sum of seconds, one pair per window; the spread is that of the windows' own rates."""
+    """Return Σ amounts / Σ seconds, with one pair per window; the spread is that of the windows' rates."""
     rates = [amount / duration for amount, duration in zip(amounts, seconds, strict=True)]
     value = sum(amounts) / sum(seconds)
     interval = confidence_interval(rates)
     if interval is not None:
-        # The mean of rates is not the rate of sums; only the interval's width is taken over.
+        # The mean of the rates differs from the rate of the sums, so use only the width of the interval.
         half = (interval[1] - interval[0]) / 2
         interval = (value - half, value + half)
     return Metric(
@@ -56,7 +56,7 @@ def rate_of(amounts: Sequence[float], seconds: Sequence[float], unit: str, note:
 
 
 def timed(record: StageRecord, name: str | None = None) -> list[Window]:
-    """The measured windows that took time; of the stage's unit of work unless named."""
+    """The measured windows `name` with a duration above 0; default: the windows of the stage's unit of work."""
     return [window for window in record.measured(name) if window.end > window.begin]
 
 
@@ -66,14 +66,14 @@ def spans(record: StageRecord) -> list[tuple[int, int]]:
 
 
 def uncovered(series: Sequence[tuple[int, float]], work: Sequence[tuple[int, int]]) -> str | None:
-    """Why readings do not span the work, or None when they do, give or take SLACK at either end.
+    """Return why the readings do not cover the work, or None if they do, with a tolerance of SLACK at both ends.
 
-    Beyond its readings a series knows nothing: carrying the last value on would look like a measurement.
+    Extending the last value beyond the readings would look like a measurement.
     """
     late = series[0][0] - work[0][0]
     early = work[-1][1] - series[-1][0]
     if late > SLACK:
-        return f"they began {late / 1e9:.2f} s after it"
+        return f"they begin {late / 1e9:.2f} s after it begins"
     if early > SLACK:
-        return f"they ended {early / 1e9:.2f} s before it"
+        return f"they end {early / 1e9:.2f} s before it ends"
     return None

@@ -14,7 +14,7 @@ class Latency:
     """Seconds per iteration (training) or per request (inference), as a distribution."""
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
-        """AL; TTFT, TPOT and ITL of inference, where the workload opened their windows; the parts of a step."""
+        """Return AL; for inference also TTFT, TPOT and ITL if their windows exist; for training the parts of a step."""
         work = timed(record)
         if not work:
             return {"AL": Metric.unavailable("s", "no work was measured")}
@@ -24,13 +24,13 @@ class Latency:
 
 
 def _parts(record: StageRecord) -> dict[str, Metric]:
-    """The parts of a training step, and the wait for data before it."""
+    """Times of the parts of a training step, and of the wait for data before it."""
     found = {}
     for window, name, note in (
-        ("forward", "forward_time", "the loss of a step's batch"),
-        ("backward", "backward_time", "its gradients"),
-        ("optimizer", "optimizer_time", "clipping, AdamW's update, and the gradients' release"),
-        ("data", "data_wait", "before each step, not part of it"),
+        ("forward", "forward_time", "forward pass and loss of a step"),
+        ("backward", "backward_time", "backward pass of a step"),
+        ("optimizer", "optimizer_time", "gradient clipping, AdamW update, and release of the gradients"),
+        ("data", "data_wait", "wait before each step; not part of AL"),
     ):
         seconds = [part.seconds for part in timed(record, window)]
         if seconds:
@@ -39,31 +39,31 @@ def _parts(record: StageRecord) -> dict[str, Metric]:
 
 
 def _communication(record: StageRecord) -> dict[str, Metric]:
-    """The time in which gradients were under way between processes, and the part of it that nothing else hid."""
+    """Time of the gradient exchange between processes, and the part of it that does not overlap with computation."""
     exposed = timed(record, "communication")
     if not exposed:
         return {}
-    reduced = sorted(timed(record, "all_reduce"), key=lambda window: window.begin)
-    begins = [window.begin for window in reduced]
-    under_way = [
-        _covered(reduced[bisect_left(begins, step.begin) : bisect_left(begins, step.end)])
+    reductions = sorted(timed(record, "all_reduce"), key=lambda window: window.begin)
+    begins = [window.begin for window in reductions]
+    seconds = [
+        _covered(reductions[bisect_left(begins, step.begin) : bisect_left(begins, step.end)])
         for step in timed(record)
     ]
     return {
         "communication_time": mean_of(
-            under_way, "s", "clock", "a step's gradients under way, most of it while others are made"
+            seconds, "s", "clock", "gradient exchange of a step; most of it overlaps with the backward pass"
         ),
         "communication_exposed": mean_of(
             [part.seconds for part in exposed],
             "s",
             "clock",
-            "from the last gradient to its mean; in backward_time",
+            "wait after the last gradient is computed; part of backward_time",
         ),
     }
 
 
 def _covered(windows: Sequence[Window]) -> float:
-    """Seconds in which at least one of the windows, which come in the order of their begins, was open."""
+    """Seconds during which at least one window is open. The windows must be sorted by their begin."""
     covered, until = 0, 0
     for window in windows:
         covered += max(0, window.end - max(window.begin, until))
@@ -79,12 +79,12 @@ def _phases(record: StageRecord) -> dict[str, Metric]:
         found["TTFT"] = mean_of([window.seconds for window in prefill], "s", "clock", note)
     decode = [window for window in timed(record, "decode") if window.tokens]
     if decode:
-        note = "per token after the first, each request's mean"
+        note = "per token after the first; mean of each request"
         steps = [window.seconds * max(window.samples, 1) / window.tokens for window in decode]
         found["TPOT"] = mean_of(steps, "s", "clock", note)
     tokens = timed(record, "token")
     if tokens:
-        note = "between tokens of one sequence, all requests"
+        note = "between consecutive tokens of a sequence, all requests"
         found["ITL"] = mean_of([window.seconds for window in tokens], "s", "clock", note)
     return found
 

@@ -13,15 +13,15 @@ GB = 1e9
 
 
 class Memory:
-    """Memory of the worker: the device's on a GPU run, resident memory otherwise."""
+    """Memory of the worker: device memory on a GPU, otherwise resident memory."""
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
-        """AMU in GB and as a fraction of the device's memory, and the peak, over the measured windows."""
+        """Return AMU (GB and fraction), the peak, and the bytes by kind, over the measured windows."""
         series, what = _series(record)
         work = spans(record)
         gap = uncovered(series, work) if work and series else None
         if not work or not series or gap is not None:
-            reason = "no memory was sampled" if work else "no work was measured"
+            reason = "there are no memory samples" if work else "no work was measured"
             if gap is not None:
                 reason = f"the samples do not cover the work: {gap}"
             return {
@@ -49,7 +49,7 @@ class Memory:
             ),
             "peak_memory": _peak(record, series, work, inside, what),
         }
-        return metrics | _told(record) | _attributed(record, metrics["peak_memory"])
+        return metrics | _worker_readings(record) | _attributed(record, metrics["peak_memory"])
 
 
 def _peak(
@@ -59,22 +59,22 @@ def _peak(
     inside: Sequence[float],
     what: str,
 ) -> Metric:
-    """The kernel's own high-water mark where it keeps one of this memory, which no sampling can miss; else a sample."""
-    marked = record.facts.get("peak_resident_bytes")
-    if marked is not None and not record.hardware.device.startswith("cuda"):
-        note = f"{what}, the kernel's high-water mark from the first measured window to the last"
-        return Metric(value=marked / GB, unit="GB", provenance="counter", note=note)
-    # Of the very curve that is averaged, its ends between samples included: no mean is above its maximum.
+    """Return the kernel's peak counter if it covers this memory, because samples can miss a peak; else a sample."""
+    peak = record.facts.get("peak_resident_bytes")
+    if peak is not None and not record.hardware.device.startswith("cuda"):
+        note = f"{what}, the kernel's peak counter from the first to the last measured window"
+        return Metric(value=peak / GB, unit="GB", provenance="counter", note=note)
+    # Include the interpolated values at the ends of the windows, so that the maximum is never below the average.
     largest = max((*inside, *(interpolate(series, end) for span in work for end in span)))
     return Metric(value=largest / GB, unit="GB", provenance="sampled", n=len(inside), note=what)
 
 
-def _told(record: StageRecord) -> dict[str, Metric]:
-    """Unique memory, and peaks as torch's allocator keeps them."""
+def _worker_readings(record: StageRecord) -> dict[str, Metric]:
+    """Unique memory and the peaks of torch's CUDA allocator, as the worker reports them."""
     return {
         name: Metric(value=record.facts[fact] / GB, unit="GB", provenance="counter", note=note)
         for fact, name, note in (
-            ("unique_bytes", "unique_memory", "shared with no other process, at the end of the work"),
+            ("unique_bytes", "unique_memory", "not shared with another process, at the end of the work"),
             ("peak_allocated_bytes", "peak_allocated", "torch's CUDA allocator, during the work"),
             ("peak_reserved_bytes", "peak_reserved", "torch's CUDA allocator, during the work"),
         )
@@ -83,15 +83,15 @@ def _told(record: StageRecord) -> dict[str, Metric]:
 
 
 def _attributed(record: StageRecord, peak: Metric) -> dict[str, Metric]:
-    """What the peak is made of: tensors by kind as they were counted, and the rest."""
+    """Split the peak into the counted bytes of each kind of tensor and the remainder."""
     if record.model is None or peak.value is None:
         return {}
     kinds = {"memory_weights": (record.model.bytes * record.processes, "parameters and buffers as stored")}
     for fact, name, note in (
         ("gradient_bytes", "memory_gradients", "after a backward pass"),
         ("optimizer_bytes", "memory_optimizer", "the optimizer's states"),
-        ("activation_bytes", "memory_activations", "kept by a forward pass for its backward pass"),
-        ("cache_bytes", "memory_cache", "keys, values or states at the end of a request"),
+        ("activation_bytes", "memory_activations", "stored by a forward pass for its backward pass"),
+        ("cache_bytes", "memory_cache", "keys, values or recurrent states at the end of a request"),
     ):
         if fact in record.facts:
             kinds[name] = record.facts[fact], note
@@ -104,23 +104,23 @@ def _attributed(record: StageRecord, peak: Metric) -> dict[str, Metric]:
             value=rest,
             unit="GB",
             provenance="computed",
-            note="peak_memory less the above: libraries, workspaces, what allocators hold; "
-            "below 0 where not all kinds stand at one time",
+            note="peak_memory minus the other kinds: libraries, workspaces, memory held by allocators; "
+            "below 0 if not all kinds are in memory at the same time",
         )
     }
 
 
 def _series(record: StageRecord) -> tuple[list[tuple[int, float]], str]:
     if not record.hardware.device.startswith("cuda"):
-        whose = "the worker process"
+        owner = "the worker process"
         if record.processes > 1:
-            whose = f"{record.processes} processes, what they share counted in each"
-        return record.series(lambda sample: sample.rss), f"resident memory of {whose}"
+            owner = f"{record.processes} processes, shared memory counted in each"
+        return record.series(lambda sample: sample.rss), f"resident memory of {owner}"
     by_process = record.series(lambda sample: sample.device_process)
     if by_process:
         return by_process, "device memory of the worker process"
     return record.series(lambda sample: sample.device_used), (
-        "device memory of all processes: NVML does not tell the worker's own here"
+        "device memory of all processes, because NVML does not report it per process here"
     )
 
 

@@ -1,4 +1,4 @@
-"""PPL: exp of the mean negative log-likelihood of held-out text, as the workload evaluated it after the stage."""
+"""PPL: exp of the mean negative log-likelihood of held-out text, evaluated by the workload after the stage."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ NAMES = ("PPL", "PPL_floor")
 
 
 class Perplexity:
-    """The perplexity of a language model, beside that of a model that knows nothing but how often tokens occur."""
+    """The perplexity of the model, and that of a unigram model, which knows token frequencies only."""
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
-        """PPL and PPL_floor, where the workload evaluated them per token."""
+        """Return PPL and PPL_floor if the workload evaluated them per token."""
         return {name: record.quality[name] for name in NAMES if _per_token(record.quality.get(name))}
 
 

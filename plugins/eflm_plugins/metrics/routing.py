@@ -1,4 +1,4 @@
-"""How a mixture of experts used its experts: load, entropy and dropped tokens, from what the layers counted."""
+"""Load, entropy and dropped tokens of a mixture of experts, from the counts of its layers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from eflm_schemas.result import Provenance
 
 
 class RoutingFigures:
-    """Means over the layers of what each counted in the measured work; nothing for a dense model."""
+    """Means over the layers of their counts during the measured work."""
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
-        """expert_load_max, expert_load_cv, routing_entropy and dropped_tokens."""
+        """Return expert_load_max, expert_load_cv, routing_entropy and dropped_tokens; nothing for a dense model."""
         layers = record.facts.get("routing", [])
         if not layers:
             return {}
@@ -34,9 +34,9 @@ def _over_layers(values: Sequence[float], provenance: Provenance, worst: object)
 
 
 def _variation(load: Sequence[int]) -> float:
-    """Standard deviation over the mean: 0 when all experts had equally many tokens."""
-    middle = mean(load)
-    return mean([(tokens - middle) ** 2 for tokens in load]) ** 0.5 / middle
+    """Standard deviation / mean: 0 if all experts process the same number of tokens."""
+    average = mean(load)
+    return mean([(tokens - average) ** 2 for tokens in load]) ** 0.5 / average
 
 
 def routing(_options: None) -> RoutingFigures:

@@ -1,7 +1,7 @@
-"""AT, average throughput, in the paper's three forms (EfficientLLM, arXiv 2505.13840), and the plain rates beside them.
+"""AT, average throughput, in the paper's three forms (EfficientLLM, arXiv 2505.13840), and plain rates.
 
-TT (pretraining) is Σ (tokens / parameters) / Σ time, ST (fine-tuning) Σ (samples / parameters) / Σ time, IT
-(inference) generated tokens / Σ time, not per parameter.
+TT (pretraining) is Σ (tokens / parameters) / Σ time, ST (fine-tuning) is Σ (samples / parameters) / Σ time, and IT
+(inference) is Σ generated tokens / Σ time, not per parameter.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from eflm_schemas import Metric
 
 
 class Throughput:
-    """Work done per second of measured time."""
+    """Work per second of measured time."""
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
-        """The stage's own AT, tokens per second and samples per second."""
+        """Return the AT of the stage (TT, ST or IT), tokens per second and samples per second."""
         work = timed(record)
         if not work:
             return {}
@@ -26,20 +26,20 @@ class Throughput:
         samples = [window.samples for window in work]
         parameters = record.model.parameters if record.model else 0
         metrics = {"samples_per_second": rate_of(samples, seconds, "samples/s")}
-        if any(tokens):  # a request for pictures generates none
+        if any(tokens):  # a request for images generates no tokens
             metrics = {"tokens_per_second": rate_of(tokens, seconds, "tokens/s"), **metrics}
         if record.stage == "pretrain":
             metrics["TT"] = _per_parameter(tokens, seconds, parameters, "tokens/param/s")
         elif record.stage == "finetune":
             metrics["ST"] = _per_parameter(samples, seconds, parameters, "samples/param/s")
         elif any(tokens):
-            metrics["IT"] = rate_of(tokens, seconds, "tokens/s", "generated tokens, over whole requests")
+            metrics["IT"] = rate_of(tokens, seconds, "tokens/s", "generated tokens / time of whole requests")
             metrics |= _phases(record)
         return metrics
 
 
 def _phases(record: StageRecord) -> dict[str, Metric]:
-    """Tokens per second of each phase: those of the prompts in the prefill, those generated in the decode."""
+    """Tokens per second of each phase: prompt tokens in the prefill, tokens after the first in the decode."""
     found = {}
     for phase in ("prefill", "decode"):
         work = [window for window in timed(record, phase) if window.tokens]

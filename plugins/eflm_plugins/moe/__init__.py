@@ -1,1 +1,1 @@
-"""Mixture of experts: routers, and the one expert layer that dispatches for all of them."""
+"""Mixture of experts: the routers, and the expert layer that dispatches tokens for all routers."""

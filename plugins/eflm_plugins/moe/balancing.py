@@ -1,4 +1,4 @@
-"""The load-balancing loss of Switch Transformers, which other routers of tokens took over."""
+"""The load-balancing loss of Switch Transformers, used by the token-choice routers."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 
 
 def load_balancing_loss(probabilities: Tensor, experts: Tensor) -> Tensor:
-    """N · Σ_i f_i P_i (arXiv 2101.03961, eq. 4-6): (tokens, N), (tokens, k) -> a scalar, k when all is spread evenly.
+    """N · Σ_i f_i P_i (arXiv 2101.03961, eq. 4-6): (tokens, N), (tokens, k) -> a scalar, which is k for an even load.
 
-    f_i is the share of tokens that go to expert i, P_i the mean of its probability.
+    f_i is the share of tokens that are routed to expert i. P_i is the mean probability of expert i.
     """
     num_experts = probabilities.shape[-1]
     fraction = F.one_hot(experts, num_experts).sum(dim=1).to(probabilities).mean(dim=0)

@@ -1,4 +1,4 @@
-"""The cards of the routers. Imports no implementation."""
+"""The cards of the routers. This module imports no implementation."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from eflm_schemas import MoeRouterCard, Ref
 ROUTERS = (
     MoeRouterCard(
         name="none",
-        summary="no mixture: feed-forwards stay dense",
+        summary="no mixture of experts: feed-forward layers stay dense",
         source="arXiv 1706.03762, section 3.3",
         factory=Ref("eflm_plugins.moe.none:dense"),
         dense=True,
     ),
     MoeRouterCard(
         name="topk",
-        summary="each token goes to its k most probable experts; a loss keeps their load balanced",
+        summary="each token goes to its k most probable experts; a loss balances their load",
         source="arXiv 2401.04088, section 2.1; loss of arXiv 2101.03961, section 2.2",
         factory=Ref("eflm_plugins.moe.topk:TopKRouter"),
         config=Ref("eflm_plugins.moe.options:TopKOptions"),
@@ -22,7 +22,7 @@ ROUTERS = (
     ),
     MoeRouterCard(
         name="switch",
-        summary="each token goes to its one most probable expert, scaled by that probability; none is dropped",
+        summary="each token goes to its most probable expert, scaled by that probability; no token is dropped",
         source="arXiv 2101.03961, section 2",
         factory=Ref("eflm_plugins.moe.switch:SwitchRouter"),
         config=Ref("eflm_plugins.moe.options:SwitchOptions"),
@@ -30,7 +30,7 @@ ROUTERS = (
     ),
     MoeRouterCard(
         name="deepseek",
-        summary="sigmoid scores, load balanced by a bias instead of a loss, and a shared expert",
+        summary="sigmoid scores, a shared expert, and load balancing by a bias instead of a loss",
         source="arXiv 2412.19437, section 2.1.2",
         factory=Ref("eflm_plugins.moe.deepseek:DeepseekRouter"),
         config=Ref("eflm_plugins.moe.options:DeepseekOptions"),
@@ -38,7 +38,7 @@ ROUTERS = (
     ),
     MoeRouterCard(
         name="expert-choice",
-        summary="experts choose tokens, all equally many; not causal, so not for models that generate",
+        summary="each expert chooses the same number of tokens; not causal, so not for autoregressive models",
         source="arXiv 2202.09368, section 3.2",
         factory=Ref("eflm_plugins.moe.expert_choice:ExpertChoiceRouter"),
         config=Ref("eflm_plugins.moe.options:ExpertChoiceOptions"),

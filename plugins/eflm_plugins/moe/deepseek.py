@@ -1,4 +1,4 @@
-"""The router of DeepSeek-V3 (arXiv 2412.19437, section 2.1.2): sigmoid scores, and load balanced without a loss."""
+"""The router of DeepSeek-V3 (arXiv 2412.19437, section 2.1.2): sigmoid scores and load balancing without a loss."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from eflm.registry.contracts import Routing
 from eflm_plugins.moe.options import DeepseekOptions
 from eflm_schemas import MlpGeometry
 
-#: As transformers' DeepseekV3 guards the sum of weights.
+#: Added to sums of weights to avoid division by zero, as in transformers' DeepseekV3.
 TINY = 1e-20
 
 
 class DeepseekRouter(nn.Module):
-    """The k best experts by score plus bias, weighted by score alone; the bias learns from the load (eq. 12-16).
+    """Chooses the k experts with the highest score plus bias, and weights them by score alone (eq. 12-16).
 
-    `e_score_correction_bias` is b of eq. 16. After each backward pass it falls for experts that had more than the mean
-    load and rises for the others; a frozen router leaves it as it is.
+    `e_score_correction_bias` is b of eq. 16. After each backward pass it decreases for experts above the mean load and
+    increases for experts below it. It does not change while the router is frozen.
     """
 
     def __init__(self, geometry: MlpGeometry, options: DeepseekOptions) -> None:
@@ -48,18 +48,18 @@ class DeepseekRouter(nn.Module):
         )
 
     def _choose(self, scores: Tensor) -> Tensor:
-        """Top-k of s + b (eq. 16), in the best groups only (section 2.1.2, node-limited routing): (tokens, k)."""
+        """Top-k of s + b (eq. 16) within the best groups (section 2.1.2, node-limited routing): indices (tokens, k)."""
         biased = scores + self.e_score_correction_bias.to(scores.dtype)
         if self.n_group > 1:
             grouped = biased.unflatten(1, (self.n_group, -1))
             best = grouped.topk(min(2, grouped.shape[-1]), dim=-1).values.sum(-1)
             kept = best.topk(self.topk_group, dim=-1).indices
-            left_out = torch.ones_like(best, dtype=torch.bool).scatter(1, kept, False)
-            biased = grouped.masked_fill(left_out[..., None], -torch.inf).flatten(1)
+            excluded = torch.ones_like(best, dtype=torch.bool).scatter(1, kept, False)
+            biased = grouped.masked_fill(excluded[..., None], -torch.inf).flatten(1)
         return biased.topk(self.top_k, dim=-1).indices
 
     @torch.no_grad()
     def _balance(self, load: Tensor) -> None:
-        """b_i falls by γ where the load was above the mean, and rises by γ where it was below."""
+        """Decrease b_i by γ if expert i is above the mean load, and increase it by γ if it is below."""
         load = load.to(self.e_score_correction_bias.dtype)
         self.e_score_correction_bias += self.bias_update_speed * torch.sign(load.mean() - load)

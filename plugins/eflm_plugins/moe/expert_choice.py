@@ -1,4 +1,4 @@
-"""Expert-choice routing (arXiv 2202.09368): experts pick tokens. Not causal: a token's rank depends on later ones."""
+"""Expert-choice routing (arXiv 2202.09368). It is not causal: whether a token is chosen depends on later tokens."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eflm_schemas import MlpGeometry
 
 
 class ExpertChoiceRouter(nn.Module):
-    """Each expert takes the tokens that score highest, all equally many; a token may have none (section 3.2)."""
+    """Each expert chooses its top tokens, the same number for each; a token may have no expert (section 3.2)."""
 
     def __init__(self, geometry: MlpGeometry, options: ExpertChoiceOptions) -> None:
         super().__init__()
@@ -28,5 +28,5 @@ class ExpertChoiceRouter(nn.Module):
         return Routing(weights=weights.to(tokens.dtype), experts=experts, tokens=chosen, probabilities=scores)
 
     def capacity(self, tokens: int) -> int:
-        """k = n · c / e (eq. 1), rounded down, at least one token and at most all."""
+        """Tokens per expert: k = n · c / e (eq. 1), rounded down, at least 1 and at most `tokens`."""
         return min(tokens, max(1, int(tokens * self.capacity_factor / self.num_experts)))

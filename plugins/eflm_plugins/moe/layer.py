@@ -1,4 +1,4 @@
-"""The one expert layer: it dispatches tokens for every router. Hosts put it where a dense feed-forward stood."""
+"""The expert layer that dispatches tokens for every router. Hosts use it to replace a dense feed-forward."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eflm_schemas import MlpGeometry
 
 
 class GatedMlp(nn.Module):
-    """One expert: down(act(gate(x)) · up(x)), as the decoders' own feed-forward (arXiv 2002.05202, eq. 6)."""
+    """One expert with a gate: down(act(gate(x)) · up(x)), like the decoders' feed-forward (arXiv 2002.05202, eq. 6)."""
 
     def __init__(self, geometry: MlpGeometry, intermediate_size: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class GatedMlp(nn.Module):
 
 
 class PlainMlp(nn.Module):
-    """One expert where feed-forwards have no gate: down(act(up(x))) (arXiv 1706.03762, section 3.3)."""
+    """One expert without a gate: down(act(up(x))) (arXiv 1706.03762, section 3.3)."""
 
     def __init__(self, geometry: MlpGeometry, intermediate_size: int) -> None:
         super().__init__()
@@ -44,10 +44,11 @@ class PlainMlp(nn.Module):
 
 
 class MoeLayer(nn.Module):
-    """A sparse mixture of experts: tokens are sorted by expert, each expert takes its run of them in one product.
+    """A sparse mixture of experts: tokens are sorted by expert, and each expert processes its tokens in one batch.
 
-    No loop over tokens and no padding to the busiest expert. After a forward in training, `aux_loss` holds the
-    router's loss for the host to add. A router that asks for a shared expert gets one, through which every token goes.
+    There is no loop over tokens and no padding to the size of the largest batch. After a forward pass in training,
+    `aux_loss` holds the router's loss, which the host adds to the model's loss. If the router sets
+    `num_shared_experts`, every token also passes through a shared expert.
     """
 
     def __init__(self, geometry: MlpGeometry, router: MoeRouter) -> None:
@@ -68,8 +69,10 @@ class MoeLayer(nn.Module):
         self.aux_loss = routing.aux_loss
         chosen = routing.experts.flatten()
         by_expert = chosen.argsort(stable=True)
-        given = routing.tokens
-        rows = by_expert // routing.experts.shape[1] if given is None else given.flatten()[by_expert]
+        token_index = routing.tokens
+        rows = (
+            by_expert // routing.experts.shape[1] if token_index is None else token_index.flatten()[by_expert]
+        )
         counts = chosen.bincount(minlength=len(self.experts)).tolist()
         if self._tally is not None:
             self._tally.add(routing, rows, counts, len(tokens))
@@ -82,13 +85,13 @@ class MoeLayer(nn.Module):
             mixed = mixed + self.shared_expert(tokens)
         return mixed.to(hidden_states.dtype).view_as(hidden_states)
 
-    # What a stage asks of any module that tallies; see `eflm.registry.contracts.Tallying`.
+    # The protocol `eflm.registry.contracts.Tallying`, which a stage calls.
 
     def begin_tally(self) -> None:
-        """Count from here on where tokens go."""
+        """Start to count where tokens go."""
         self._tally = RoutingTally(len(self.experts))
 
     def end_tally(self) -> Mapping[str, Any]:
-        """What was counted, as {"routing": ...}; nothing if no token came."""
+        """Stop counting and return {"routing": ...}, or {} if no token was processed."""
         tally, self._tally = self._tally, None
         return {} if tally is None or not tally.tokens else {"routing": tally.facts()}

@@ -1,6 +1,7 @@
-"""The expert layer under each router by loops over tokens and experts: what sorting and dispatching must equal.
+"""Naive references of the expert layer with each router, in loops over tokens and experts.
 
-Each takes a layer's weights and (..., hidden), and returns (..., hidden); no auxiliary loss, no jitter.
+Each function takes a layer and its input (..., hidden), and returns (..., hidden). There is no auxiliary loss and no
+jitter.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-#: Of one token: the experts it goes to, and the weights of their outputs.
+#: Maps a token to its experts and the weights of their outputs.
 Choice = Callable[[Tensor], list[tuple[int, Tensor]]]
 
 
@@ -21,26 +22,26 @@ def topk(layer: nn.Module, tokens: Tensor) -> Tensor:
     def choose(token: Tensor) -> list[tuple[int, Tensor]]:
         logits = router.gate(token)
         best = sorted(range(router.num_experts), key=lambda i: -float(logits[i].detach()))[: router.top_k]
-        # A softmax over the chosen ones alone is their share of the softmax over all.
+        # A softmax over the chosen logits equals their normalized share of the softmax over all experts.
         weights = torch.softmax(logits[best] if router.norm_topk_prob else logits, dim=0)
         return [(i, weights[n if router.norm_topk_prob else i]) for n, i in enumerate(best)]
 
-    return _tokens_choose(layer, tokens, choose)
+    return _combine(layer, tokens, choose)
 
 
 def switch(layer: nn.Module, tokens: Tensor) -> Tensor:
-    """y = p_i(x) · E_i(x) of the most probable expert (arXiv 2101.03961, eq. 1-2)."""
+    """y = p_i(x) · E_i(x) for the most probable expert i (arXiv 2101.03961, eq. 1-2)."""
 
     def choose(token: Tensor) -> list[tuple[int, Tensor]]:
         probabilities = torch.softmax(layer.router.gate(token), dim=0)
         best = max(range(layer.router.num_experts), key=lambda i: float(probabilities[i].detach()))
         return [(best, probabilities[best])]
 
-    return _tokens_choose(layer, tokens, choose)
+    return _combine(layer, tokens, choose)
 
 
 def deepseek(layer: nn.Module, tokens: Tensor) -> Tensor:
-    """Routed experts by score plus bias, weighted by score, and the shared one (arXiv 2412.19437, eq. 12-16)."""
+    """Experts chosen by score plus bias and weighted by score, plus the shared expert (arXiv 2412.19437, eq. 12-16)."""
     router = layer.router
 
     def choose(token: Tensor) -> list[tuple[int, Tensor]]:
@@ -54,12 +55,12 @@ def deepseek(layer: nn.Module, tokens: Tensor) -> Tensor:
         total = sum(scores[i] for i in best)  # eq. 13
         return [(i, scores[i] / total * router.routed_scaling_factor) for i in best]
 
-    routed = _tokens_choose(layer, tokens, choose)
+    routed = _combine(layer, tokens, choose)
     return routed if layer.shared_expert is None else routed + layer.shared_expert(tokens)  # eq. 12
 
 
 def expert_choice(layer: nn.Module, tokens: Tensor) -> Tensor:
-    """Every expert takes its k = n · c / e tokens of the highest score (arXiv 2202.09368, eq. 1-3)."""
+    """Each expert processes the k = n · c / e tokens with the highest scores (arXiv 2202.09368, eq. 1-3)."""
     flat = tokens.flatten(0, -2)
     scores = torch.softmax(layer.router.gate(flat), dim=-1)
     capacity = min(
@@ -73,7 +74,7 @@ def expert_choice(layer: nn.Module, tokens: Tensor) -> Tensor:
     return torch.stack(rows).view_as(tokens)
 
 
-def _tokens_choose(layer: nn.Module, tokens: Tensor, choose: Choice) -> Tensor:
+def _combine(layer: nn.Module, tokens: Tensor, choose: Choice) -> Tensor:
     rows = []
     for token in tokens.flatten(0, -2):
         rows.append(

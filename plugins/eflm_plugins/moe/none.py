@@ -1,4 +1,4 @@
-"""The router that routes nothing: feed-forwards stay as they are."""
+"""The default router: no mixture of experts, feed-forward layers stay dense."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from eflm_schemas import MlpGeometry
 
 
 def dense(_geometry: MlpGeometry, _options: None) -> None:
-    """None, which a host takes as "keep this feed-forward dense"."""
+    """Return None, which means that the host keeps the dense feed-forward."""

@@ -1,4 +1,4 @@
-"""The router of Switch Transformers (arXiv 2101.03961), without a capacity: no token is dropped."""
+"""The router of Switch Transformers (arXiv 2101.03961), without a capacity limit: no token is dropped."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class SwitchRouter(nn.Module):
 
     def forward(self, tokens: Tensor) -> Routing:
         """(tokens, hidden) -> Routing with weights and experts of (tokens, 1)."""
-        seen = tokens
+        inputs = tokens
         if self.training and self.jitter_noise:
-            seen = tokens * torch.empty_like(tokens).uniform_(1 - self.jitter_noise, 1 + self.jitter_noise)
-        logits = self.gate(seen)
+            inputs = tokens * torch.empty_like(tokens).uniform_(1 - self.jitter_noise, 1 + self.jitter_noise)
+        logits = self.gate(inputs)
         probabilities = logits.softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
         weights, experts = probabilities.max(dim=-1, keepdim=True)
         aux_loss = self.aux_loss_coef * load_balancing_loss(probabilities, experts) if self.training else None

@@ -1,4 +1,4 @@
-"""Where tokens went while a stage was measured: kept by each expert layer, told to the metrics at the stage's end."""
+"""Routing counts of an expert layer during a measured stage, for the routing metrics. Runs in the worker."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eflm.registry.contracts import Routing
 
 
 class RoutingTally:
-    """Tokens of each expert, tokens that no expert took, and how undecided the router was."""
+    """Counts tokens per expert and dropped tokens, and sums the entropy of the router's probabilities."""
 
     def __init__(self, num_experts: int) -> None:
         self.experts = [0] * num_experts
@@ -22,7 +22,11 @@ class RoutingTally:
 
     @torch.no_grad()
     def add(self, routing: Routing, rows: Tensor, counts: list[int], tokens: int) -> None:
-        """One forward: `rows` are the tokens of all pairs, `counts` the pairs of each expert."""
+        """Add one forward pass.
+
+        `rows`: the token index of each (token, expert) pair. `counts`: the number of pairs of each expert.
+        `tokens`: the number of tokens.
+        """
         self.tokens += tokens
         self.experts = [total + count for total, count in zip(self.experts, counts, strict=True)]
         if routing.tokens is not None:
@@ -31,7 +35,7 @@ class RoutingTally:
             self._entropy = self._entropy + torch.special.entr(routing.probabilities.float()).sum()
 
     def facts(self) -> dict[str, Any]:
-        """Plain numbers; `entropy` is the mean over tokens in units of its greatest value, ln E."""
+        """Return tokens per expert, the share of dropped tokens, and the mean entropy divided by its maximum, ln E."""
         bound = math.log(len(self.experts)) if len(self.experts) > 1 else 1.0
         return {
             "experts": self.experts,

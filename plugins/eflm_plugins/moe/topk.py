@@ -12,7 +12,7 @@ from eflm_schemas import MlpGeometry
 
 
 class TopKRouter(nn.Module):
-    """Softmax over the experts, the k best per token, their weights scaled to sum to one (section 2.1)."""
+    """Softmax over the experts, top k per token, with weights normalized to sum to 1 (section 2.1)."""
 
     def __init__(self, geometry: MlpGeometry, options: TopKOptions) -> None:
         super().__init__()

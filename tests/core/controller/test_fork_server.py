@@ -19,8 +19,8 @@ from attrs import evolve
 
 from eflm import load_plugins
 from eflm.controller import fork_server_pool as process
-from eflm.controller.worker_group import Team
 from eflm.controller.fork_server_pool import fork_server
+from eflm.controller.worker_group import Team
 from eflm.planning.compose import compose
 from eflm_schemas import RunSpec
 

@@ -1,4 +1,4 @@
-"""Every built-in variant keeps what `eflm.testing` asks of any variant."""
+"""Every built-in attention variant passes the conformance suite of `eflm.testing`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class TestGqa(Builtin):
 
 
 @pytest.mark.slow
-class TestGqaOfThreeHeads(Builtin):
+class TestGqaWithThreeKeyValueHeads(Builtin):
     name = "gqa"
     options = {"num_key_value_heads": 3}  # noqa: RUF012
 
@@ -55,11 +55,11 @@ class TestMlaWithLowRankQueries(Builtin):
 class TestNsa(Builtin):
     name = "nsa"
     options = {"backend": "dispatch"}  # noqa: RUF012
-    # Where two blocks are all but equally important, rounding may choose the other: bfloat16 would then differ.
+    # If two blocks are almost equally important, rounding in bfloat16 may select the other one.
     test_it_runs_in_bfloat16 = None
 
 
-class TestNsaAtThePapersBlockSizes(Builtin):
+class TestNsaWithThePapersBlockSizes(Builtin):
     name = "nsa"
     options = {  # noqa: RUF012
         "compress_block_size": 32,
@@ -77,23 +77,23 @@ class TestNsaMasked(Builtin):
 
 
 @pytest.mark.slow
-class TestNsaWhereForcedBlocksTie(Builtin):
+class TestNsaWithFewerBlocksThanForced(Builtin):
     name = "nsa"
     options = {"num_selected_blocks": 2, "backend": "dispatch"}  # noqa: RUF012
     test_it_runs_in_bfloat16 = None
 
 
 @pytest.mark.slow
-class TestNsaWhereNothingIsCompressedYet(Builtin):
+class TestNsaBeforeTheFirstCompressedBlock(Builtin):
     name = "nsa"
     options = {"compress_block_size": 128, "select_block_size": 4}  # noqa: RUF012
-    # Fifty tokens make no whole compression block: its weights have nothing to learn from.
+    # 50 tokens contain no complete compression block, so its weights get no gradient.
     test_every_parameter_learns = None
     test_it_runs_in_bfloat16 = None
 
 
 @pytest.mark.slow
-class TestNsaWithoutOverlap(Builtin):
+class TestNsaWithoutOverlappingBlocks(Builtin):
     name = "nsa"
     options = {"compress_block_size": 4, "num_selected_blocks": 3, "backend": "dispatch"}  # noqa: RUF012
     test_it_runs_in_bfloat16 = None
@@ -101,7 +101,7 @@ class TestNsaWithoutOverlap(Builtin):
 
 class TestMamba2(Builtin):
     name = "mamba2"
-    # The mixer computes its scan in float32, whatever it is given.
+    # The mixer computes its scan in float32 for every input dtype.
     rounding = {"float64": 2e-5, "float32": 2e-5}  # noqa: RUF012
 
 
@@ -109,59 +109,59 @@ class TestRwkv7(Builtin):
     name = "rwkv7"
 
 
-BOTH_WAYS = attrs.evolve(AttentionConformance.geometry, causal=False)
+BIDIRECTIONAL = attrs.evolve(AttentionConformance.geometry, causal=False)
 
 
-class TestMhaBothWays(Builtin):
+class TestMhaBidirectional(Builtin):
     name = "mha"
-    geometry = BOTH_WAYS
+    geometry = BIDIRECTIONAL
 
 
-class TestGqaBothWaysWithASlidingWindow(Builtin):
+class TestGqaBidirectionalWithASlidingWindow(Builtin):
     name = "gqa"
-    geometry = attrs.evolve(BOTH_WAYS, sliding_window=9)
+    geometry = attrs.evolve(BIDIRECTIONAL, sliding_window=9)
 
 
-class TestGqaWithNormedHeads(Builtin):
+class TestGqaWithANormPerHead(Builtin):
     name = "gqa"
     geometry = attrs.evolve(AttentionConformance.geometry, query_key_norm="head")
 
 
 @pytest.mark.slow
-class TestGqaWithHeadsNormedTogether(Builtin):
+class TestGqaWithANormOverAllHeads(Builtin):
     name = "gqa"
-    geometry = attrs.evolve(BOTH_WAYS, query_key_norm="heads")
+    geometry = attrs.evolve(BIDIRECTIONAL, query_key_norm="heads")
 
 
-class TestNsaWithNormedHeads(Builtin):
+class TestNsaWithANormPerHead(Builtin):
     name = "nsa"
-    geometry = attrs.evolve(BOTH_WAYS, query_key_norm="head")
+    geometry = attrs.evolve(BIDIRECTIONAL, query_key_norm="head")
     options = {"num_selected_blocks": 4}  # noqa: RUF012
     test_it_runs_in_bfloat16 = None
 
 
-class TestMlaBothWays(Builtin):
+class TestMlaBidirectional(Builtin):
     name = "mla"
-    geometry = BOTH_WAYS
+    geometry = BIDIRECTIONAL
 
 
-class TestNsaBothWays(Builtin):
+class TestNsaBidirectional(Builtin):
     name = "nsa"
-    geometry = BOTH_WAYS
+    geometry = BIDIRECTIONAL
     options = {"num_selected_blocks": 5, "backend": "dispatch"}  # noqa: RUF012
     test_it_runs_in_bfloat16 = None
 
 
 @pytest.mark.slow
-class TestNsaBothWaysOnGroups(Builtin):
+class TestNsaBidirectionalWithoutGroups(Builtin):
     name = "nsa"
-    geometry = attrs.evolve(BOTH_WAYS, num_attention_heads=4, num_key_value_heads=4, head_dim=12)
+    geometry = attrs.evolve(BIDIRECTIONAL, num_attention_heads=4, num_key_value_heads=4, head_dim=12)
     options = {"num_selected_blocks": 4, "window": 3}  # noqa: RUF012
     test_it_runs_in_bfloat16 = None
 
 
 @pytest.mark.parametrize("name", ["mha", "gqa", "mqa", "mla", "nsa", "mamba2", "rwkv7"])
-def test_a_card_with_defaults_builds(name):
+def test_a_card_builds_with_default_options(name):
     geometry = attrs.evolve(AttentionConformance.geometry, hidden_size=64, num_attention_heads=4, head_dim=16)
     card = card_of(name)
     options = card.config.resolve()() if card.config else None

@@ -1,4 +1,4 @@
-"""What each variant says that it keeps and computes is what its cache holds and what its twin multiplies."""
+"""Each variant's cost equals the size of its cache and the operations of its naive reference."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from support.decoders import card_of, options_of
 
 GEOMETRY = AttentionConformance.geometry
 SLIDING = attrs.evolve(GEOMETRY, sliding_window=9)
-#: The variants that a host's sliding window limits.
+#: Variants that apply the sliding window of the geometry.
 SLIDES = ("mha", "gqa", "mqa", "mla")
 CASES = [
     pytest.param(name, geometry, changes, id="-".join([name, *map(str, changes), label]))
@@ -53,7 +53,7 @@ def filled(variant, tokens, dtype=torch.float32):
 
 
 def bytes_of(cache):
-    """Every tensor that the layer's entry holds."""
+    """Bytes of all tensors in the cache entry of layer 0."""
     values = vars(cache.layers[0]).values()
     values = [part for value in values for part in (value.values() if isinstance(value, dict) else [value])]
     tensors = [value for value in values if isinstance(value, torch.Tensor)]
@@ -62,18 +62,18 @@ def bytes_of(cache):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("name", "geometry", "changes"), CASES)
-def test_the_cache_grows_as_stated(name, geometry, changes, dtype):
+def test_cache_size_equals_the_cost(name, geometry, changes, dtype):
     variant, cost = built(name, geometry, changes)
     early, late = (bytes_of(filled(variant, tokens, getattr(torch, dtype))) for tokens in (104, 136))
     assert (late - early) / 32 == cost.cache_bytes_per_token(geometry, dtype)
     fixed = cost.fixed_cache_bytes(geometry, dtype)
-    # Compressed blocks begin only when the first is whole, so the line does not start at zero.
+    # The first compressed block needs several tokens, so the size is not exactly proportional.
     assert early == pytest.approx(104 * cost.cache_bytes_per_token(geometry, dtype) + fixed, rel=0.02)
 
 
 @pytest.mark.parametrize("tokens", [1, 7, 40])
 @pytest.mark.parametrize(("name", "geometry", "changes"), CASES)
-def test_the_operations_are_those_of_the_naive_twin(name, geometry, changes, tokens):
+def test_operations_equal_those_of_the_naive_reference(name, geometry, changes, tokens):
     variant, cost = built(name, geometry, changes)
     states = torch.randn(1, tokens, GEOMETRY.hidden_size)
     with torch.no_grad(), flops.counter() as counted:
@@ -82,24 +82,25 @@ def test_the_operations_are_those_of_the_naive_twin(name, geometry, changes, tok
 
 
 @pytest.mark.parametrize("name", ["mha", "mqa", "mla", "nsa"])
-def test_the_operations_are_those_of_the_naive_twin_both_ways(name):
+def test_bidirectional_operations_equal_those_of_the_naive_reference(name):
     geometry = attrs.evolve(GEOMETRY, causal=False)
     variant, cost = built(name, geometry, {"num_selected_blocks": 4} if name == "nsa" else {})
-    states = torch.randn(1, 48, GEOMETRY.hidden_size)  # a whole number of blocks: nsa counts blocks as whole
+    # A multiple of the block size, because the cost of nsa counts every block as complete.
+    states = torch.randn(1, 48, GEOMETRY.hidden_size)
     with torch.no_grad(), flops.counter() as counted:
         card_of(name).naive.resolve()(variant, states, rotary=Turning(torch.arange(48)[None]))
     assert cost.flops(geometry, 48, 48) == counted.get_total_flops()
 
 
 @pytest.mark.parametrize(("name", "geometry", "changes"), [case for case in CASES if case.values[0] != "mla"])
-def test_the_steps_of_decoding_add_up_to_the_whole_sequence(name, geometry, changes):
+def test_operations_of_decoding_steps_sum_to_the_whole_sequence(name, geometry, changes):
     _, cost = built(name, geometry, changes)
     steps = sum(cost.flops(geometry, 1, context) for context in range(1, 41))
     assert steps == cost.flops(geometry, 40, 40)
 
 
 @pytest.mark.parametrize("changes", [{}, {"q_lora_rank": 12}], ids=str)
-def test_mla_decodes_on_its_latents(changes):
+def test_operations_of_mla_decoding_use_the_absorbed_form(changes):
     variant, cost = built("mla", GEOMETRY, changes)
     cache = filled(variant, 39)
     with torch.no_grad(), flops.counter() as counted:
@@ -108,7 +109,7 @@ def test_mla_decodes_on_its_latents(changes):
 
 
 @given(st.integers(1, 30), st.integers(0, 30), st.none() | st.integers(1, 40), st.booleans())
-def test_visible_pairs_are_counted_one_by_one(tokens, cached, window, causal):
+def test_visible_pairs_equal_a_count_over_all_pairs(tokens, cached, window, causal):
     context = tokens + cached
     expected = sum(
         (not causal or key <= query) and (window is None or abs(query - key) < window)

@@ -1,4 +1,4 @@
-"""mha, gqa and mqa against transformers' own attention, and what they take over from a trained one."""
+"""mha, gqa and mqa compared with transformers' attention, and their conversion from trained weights."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def test_equals_transformers_sliding_window():
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_more_key_value_heads_change_no_output(family):
+def test_conversion_to_more_key_value_heads_keeps_the_output(family):
     before = tiny(family)
     after = with_attention(tiny(family), "mha", convert=True)
     torch.testing.assert_close(after(IDS).logits, before(IDS).logits, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_fewer_key_value_heads_are_means_of_the_old(family):
+def test_conversion_to_fewer_key_value_heads_averages_them(family):
     before = tiny(family)
     after = with_attention(tiny(family), "mqa", convert=True)
     old, new = (model.model.layers[1].self_attn for model in (before, after))
@@ -49,6 +49,6 @@ def test_fewer_key_value_heads_are_means_of_the_old(family):
     torch.testing.assert_close(new.q_proj.weight, old.q_proj.weight)
 
 
-def test_heads_that_do_not_divide_are_refused():
-    with pytest.raises(UsageError, match=r"4 key-value heads cannot share 6 query heads.*1, 2, 3, 6"):
+def test_key_value_heads_must_divide_query_heads():
+    with pytest.raises(UsageError, match=r"6 query heads.*4 key-value heads.*1, 2, 3, 6"):
         with_attention(tiny(), "gqa", num_key_value_heads=4)

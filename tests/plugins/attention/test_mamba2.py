@@ -1,4 +1,4 @@
-"""Mamba-2's mixer behind the contract: its sizes, its state, and what an adapter may count on."""
+"""mamba2: equality with transformers' mixer, its sizes, its cache entry, and replaced projection layers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def built():
     return Mamba2(GEOMETRY, options_of("mamba2")).eval()
 
 
-def test_it_is_transformers_mixer():
+def test_equals_transformers_mixer():
     ours = built()
     config = Mamba2Config(
         hidden_size=48, num_hidden_layers=1, num_heads=6, head_dim=16, state_size=8, n_groups=2, chunk_size=16
@@ -34,7 +34,7 @@ def test_it_is_transformers_mixer():
     torch.testing.assert_close(ours(TOKENS), theirs(TOKENS))
 
 
-def test_what_is_special_in_its_start_survives_the_hosts_own():
+def test_initialization_by_the_host_keeps_special_parameters():
     layer = built()
     before = {name: p.detach().clone() for name, p in layer.named_parameters() if "proj" not in name}
     initialize(layer, 0.02)
@@ -42,7 +42,7 @@ def test_what_is_special_in_its_start_survives_the_hosts_own():
     assert torch.equal(layer.A_log.exp().round(), torch.arange(1.0, 7.0))
 
 
-def test_a_state_cannot_give_tokens_back():
+def test_cache_cannot_be_cropped_but_can_be_reset():
     cache = DynamicCache()
     built()(TOKENS, cache=cache)
     assert cache.get_seq_length() == 30
@@ -53,7 +53,7 @@ def test_a_state_cannot_give_tokens_back():
     torch.testing.assert_close(built()(TOKENS, cache=cache), built()(TOKENS))
 
 
-def test_sequences_are_repeated_and_chosen_with_their_state():
+def test_sequences_are_repeated_and_selected_with_their_state():
     layer, cache = built(), DynamicCache()
     layer(TOKENS[:, :29], cache=cache)
     cache.batch_repeat_interleave(2)
@@ -62,8 +62,8 @@ def test_sequences_are_repeated_and_chosen_with_their_state():
     torch.testing.assert_close(step, layer(TOKENS)[[1, 0], 29:], rtol=1e-4, atol=1e-5)
 
 
-def test_a_layer_put_in_a_projections_place_is_called():
-    """Training calls it too, where a fused kernel would take the old weight."""
+def test_a_replaced_projection_layer_is_called_in_training():
+    """A fused kernel would read the weight directly and bypass the layer."""
     calls = []
 
     class Counting(torch.nn.Linear):
@@ -77,10 +77,10 @@ def test_a_layer_put_in_a_projections_place_is_called():
     assert calls == [(2, 30, 96)]
 
 
-def test_sizes_that_do_not_fit_are_refused():
-    with pytest.raises(UsageError, match=r"heads of 64.*96.*1, 2, 3"):
+def test_invalid_sizes_raise():
+    with pytest.raises(UsageError, match=r"64.*96.*1, 2, 3"):
         Mamba2(GEOMETRY, Mamba2Options())
     with pytest.raises(UsageError, match=r"6 heads.*4 groups.*1, 2, 3, 6"):
         Mamba2(GEOMETRY, Mamba2Options(head_dim=16, num_groups=4))
-    with pytest.raises(UsageError, match="past"):
+    with pytest.raises(UsageError, match="mamba2"):
         Mamba2(attrs.evolve(GEOMETRY, causal=False), Mamba2Options(head_dim=16))

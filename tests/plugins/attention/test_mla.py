@@ -1,4 +1,4 @@
-"""Multi-head latent attention against transformers' DeepseekV3Attention, and what its cache holds."""
+"""mla: equality with transformers' DeepseekV3Attention, and the content of its cache."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_sizes_default_to_the_papers_ratios():
     assert (variant.kv_lora_rank, variant.qk_rope_head_dim) == (64, 8)
 
 
-def test_decoding_sees_what_an_adapter_adds_to_the_up_projection():
+def test_decoding_applies_an_adapter_on_the_up_projection():
     from peft import LoraConfig, get_peft_model
 
     model = with_attention(tiny(), "mla")

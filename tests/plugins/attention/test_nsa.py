@@ -1,4 +1,4 @@
-"""Native sparse attention: its parts against the equations of arXiv 2502.11089, section 3, however the work is cut."""
+"""nsa compared with the equations of arXiv 2502.11089 (section 3), for all backends and tile sizes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from eflm_plugins.attention.options import NsaOptions
 from support.decoders import VOCABULARY, options_of, tiny, with_attention
 
 GEOMETRY = AttentionConformance.geometry
-BOTH_WAYS = attrs.evolve(GEOMETRY, causal=False)
+BIDIRECTIONAL = attrs.evolve(GEOMETRY, causal=False)
 
 
 SIZES = {
@@ -33,17 +33,19 @@ SIZES = {
 
 @given(count=st.integers(1, 6), backend=st.sampled_from(["masked", "dispatch", "gather"]), **SIZES)
 @settings(deadline=None, max_examples=40)
-def test_equals_the_papers_equations(**sizes):
-    assert_equals_the_naive_twin(GEOMETRY, **sizes)
+def test_equals_the_naive_reference(**sizes):
+    assert_equals_the_naive_reference(GEOMETRY, **sizes)
 
 
 @given(count=st.integers(4, 7), backend=st.sampled_from(["masked", "dispatch"]), **SIZES)
 @settings(deadline=None, max_examples=30)
-def test_equals_them_both_ways(**sizes):
-    assert_equals_the_naive_twin(BOTH_WAYS, **sizes)
+def test_bidirectional_equals_the_naive_reference(**sizes):
+    assert_equals_the_naive_reference(BIDIRECTIONAL, **sizes)
 
 
-def assert_equals_the_naive_twin(geometry, *, length, stride, compress, select, count, window, backend, seed):
+def assert_equals_the_naive_reference(
+    geometry, *, length, stride, compress, select, count, window, backend, seed
+):
     options = NsaOptions(
         compress_block_size=compress * stride,
         compress_stride=stride,
@@ -63,15 +65,15 @@ def assert_equals_the_naive_twin(geometry, *, length, stride, compress, select, 
         )
 
 
-def test_both_ways_it_says_what_it_cannot_do():
-    with pytest.raises(UsageError, match=r"num_selected_blocks to 4 or more, not 3"):
-        NativeSparseAttention(BOTH_WAYS, NsaOptions(num_selected_blocks=3))
-    with pytest.raises(UsageError, match="cannot drop attention weights"):
-        NativeSparseAttention(attrs.evolve(BOTH_WAYS, dropout=0.1), NsaOptions())
+def test_unsupported_bidirectional_options_raise():
+    with pytest.raises(UsageError, match=r"num_selected_blocks.*4.*3"):
+        NativeSparseAttention(BIDIRECTIONAL, NsaOptions(num_selected_blocks=3))
+    with pytest.raises(UsageError, match=r"nsa.*dropout.*0\.1"):
+        NativeSparseAttention(attrs.evolve(BIDIRECTIONAL, dropout=0.1), NsaOptions())
 
 
-@pytest.mark.parametrize("geometry", [GEOMETRY, BOTH_WAYS], ids=["causal", "both-ways"])
-def test_how_the_work_is_cut_changes_nothing(monkeypatch, geometry):
+@pytest.mark.parametrize("geometry", [GEOMETRY, BIDIRECTIONAL], ids=["causal", "bidirectional"])
+def test_tile_sizes_do_not_change_the_result(monkeypatch, geometry):
     torch.manual_seed(0)
     module = (
         NativeSparseAttention(geometry, options_of("nsa", num_selected_blocks=5, backend="dispatch"))
@@ -80,20 +82,20 @@ def test_how_the_work_is_cut_changes_nothing(monkeypatch, geometry):
     )
     tokens, rotary = torch.randn(2, 150, 48, dtype=torch.float64), Turning(torch.arange(150)[None])
 
-    def both():
+    def output_and_gradient():
         leaf = tokens.clone().requires_grad_()
         out = module(leaf, rotary=rotary)
         (gradient,) = torch.autograd.grad(out.square().sum(), leaf)
         return out, gradient
 
-    whole = both()
+    expected_pair = output_and_gradient()
     monkeypatch.setattr("eflm_plugins.attention.nsa.tiles.SPAN", 20)
     monkeypatch.setattr("eflm_plugins.attention.nsa.tiles.TILE_ROWS", 6)
     monkeypatch.setattr("eflm_plugins.attention.nsa.tiles.TILES", 3)
     monkeypatch.setattr("eflm_plugins.attention.nsa.compressed.SCORES", 1 << 10)
     monkeypatch.setattr("eflm_plugins.attention.nsa.window.RUN", 7)
     monkeypatch.setattr("eflm_plugins.attention.nsa.gather.GATHERED", 1 << 12)
-    for got, expected in zip(both(), whole, strict=True):
+    for got, expected in zip(output_and_gradient(), expected_pair, strict=True):
         torch.testing.assert_close(got, expected)
 
 
@@ -105,7 +107,7 @@ def test_how_the_work_is_cut_changes_nothing(monkeypatch, geometry):
     seed=st.integers(0, 10**6),
 )
 @settings(deadline=None)
-def test_importance_is_the_double_sum_of_equation_9(stride, in_block, in_selection, length, seed):
+def test_importance_equals_the_double_sum_of_equation_9(stride, in_block, in_selection, length, seed):
     options = NsaOptions(
         compress_block_size=stride * in_block, compress_stride=stride, select_block_size=stride * in_selection
     )
@@ -125,10 +127,10 @@ def test_importance_is_the_double_sum_of_equation_9(stride, in_block, in_selecti
 
 @given(st.integers(1, 12), st.integers(1, 14), st.integers(0, 11), st.booleans(), st.integers(0, 10**6))
 @settings(deadline=None)
-def test_the_first_and_local_blocks_are_always_read(blocks, count, own, double, seed):
+def test_first_and_local_blocks_are_always_selected(blocks, count, own, double, seed):
     own = min(own, blocks - 1)
     dtype = torch.float64 if double else torch.float32
-    # Coarse numbers, so that some are equal.
+    # Round the importance, so that there are ties.
     importance = (torch.rand(blocks, generator=torch.Generator().manual_seed(seed)) * 4).round().to(dtype)
     chosen = choose_blocks(importance[None], torch.tensor([own]), count)[0].tolist()
     forced = list(dict.fromkeys([own, max(0, own - 1), 0]))
@@ -138,7 +140,7 @@ def test_the_first_and_local_blocks_are_always_read(blocks, count, own, double, 
     assert set(chosen[len(expected) :]) <= {-1}
 
 
-def test_the_cache_forgets_what_no_branch_needs():
+def test_cache_stores_only_what_the_branches_need():
     module = NativeSparseAttention(GEOMETRY, options_of("nsa")).eval()
     cache = DynamicCache()
     for t in range(50):
@@ -150,7 +152,7 @@ def test_the_cache_forgets_what_no_branch_needs():
     assert layer.compressed_keys.shape[2] == (50 - 8) // 4 + 1
 
 
-def test_dropout_acts_in_training_only():
+def test_dropout_is_applied_in_training_only():
     torch.manual_seed(0)
     module = NativeSparseAttention(attrs.evolve(GEOMETRY, dropout=0.5), options_of("nsa"))
     tokens, rotary = torch.randn(1, 30, 48), Turning(torch.arange(30)[None])
@@ -159,10 +161,10 @@ def test_dropout_acts_in_training_only():
     assert torch.equal(module(tokens, rotary=rotary), module(tokens, rotary=rotary))
 
 
-def test_what_it_cannot_serve_is_refused():
-    with pytest.raises(ValueError, match="multiple of compress_stride"):
+def test_unsupported_options_and_caches_raise():
+    with pytest.raises(ValueError, match=r"compress_block_size.*10.*compress_stride.*4"):
         NsaOptions(compress_block_size=10, compress_stride=4)
-    with pytest.raises(UsageError, match="self-attention only"):
+    with pytest.raises(UsageError, match=r"nsa.*cross-attention"):
         NativeSparseAttention(attrs.evolve(GEOMETRY, cross_attention_dim=8), NsaOptions())
     model = with_attention(tiny(), "nsa")
     ids = torch.randint(3, VOCABULARY, (1, 6))

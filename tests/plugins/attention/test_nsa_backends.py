@@ -1,4 +1,4 @@
-"""Which way of computing nsa is taken, and what is said when it is not the best one."""
+"""The choice of an nsa backend, and the reason that is reported if it is not the best or the requested one."""
 
 from __future__ import annotations
 
@@ -18,26 +18,31 @@ ON_GPU = attrs.evolve(PREFILL, device="cuda")
 
 
 @pytest.mark.parametrize(
-    ("asked", "call", "backend", "said"),
+    ("requested", "call", "backend", "expected_reason"),
     [
         ("auto", PREFILL, "dispatch", None),
         ("dispatch", PREFILL, "dispatch", None),
         ("gather", PREFILL, "gather", None),
         ("auto", attrs.evolve(PREFILL, tokens=1, cached=9), "gather", None),
         ("auto", attrs.evolve(PREFILL, cached=9), "dispatch", None),
-        ("auto", attrs.evolve(PREFILL, dropout=True), "gather", "dispatch: it cannot drop"),
-        ("dispatch", attrs.evolve(PREFILL, dropout=True), "gather", "dispatch: it cannot drop"),
-        ("auto", attrs.evolve(PREFILL, cached=9, padded=True), "gather", "padding before them"),
+        ("auto", attrs.evolve(PREFILL, dropout=True), "gather", "dispatch: it does not support dropout"),
+        ("dispatch", attrs.evolve(PREFILL, dropout=True), "gather", "dispatch: it does not support dropout"),
+        (
+            "auto",
+            attrs.evolve(PREFILL, cached=9, padded=True),
+            "gather",
+            "cached sequences with padding",
+        ),
         ("fla", PREFILL, "dispatch", "fla: its kernels run on CUDA"),
         ("auto", ON_GPU, "fla", None),
         ("auto", attrs.evolve(ON_GPU, heads_per_group=4), "dispatch", "16, 32, 64 ... query heads"),
-        ("auto", attrs.evolve(ON_GPU, cached=200), "dispatch", "whole sequences only"),
+        ("auto", attrs.evolve(ON_GPU, cached=200), "dispatch", "fla: it supports whole sequences only"),
         ("auto", attrs.evolve(ON_GPU, tokens=1, cached=200), "gather", None),
-        ("auto", attrs.evolve(ON_GPU, dropout=True), "gather", "fla: it cannot drop"),
+        ("auto", attrs.evolve(ON_GPU, dropout=True), "gather", "fla: it does not support dropout"),
         ("dispatch", ON_GPU, "dispatch", None),
         ("auto", attrs.evolve(PREFILL, tokens=256), "masked", None),
         ("masked", attrs.evolve(PREFILL, tokens=256), "masked", None),
-        ("masked", PREFILL, "dispatch", "masked: it takes up to 256 tokens"),
+        ("masked", PREFILL, "dispatch", "masked: it supports up to 256 tokens"),
         ("dispatch", attrs.evolve(PREFILL, tokens=256), "dispatch", None),
         ("auto", attrs.evolve(PREFILL, tokens=70, cached=9), "dispatch", None),
         ("auto", attrs.evolve(ON_GPU, tokens=256), "fla", None),
@@ -45,30 +50,30 @@ ON_GPU = attrs.evolve(PREFILL, device="cuda")
             "auto",
             attrs.evolve(ON_GPU, tokens=256, causal=False),
             "masked",
-            "fla: its kernels attend to the past",
+            "fla: its kernels support causal attention only",
         ),
         (
             "gather",
             attrs.evolve(PREFILL, causal=False),
             "dispatch",
-            "gather: it serves attention to the past only",
+            "gather: it supports causal attention only",
         ),
     ],
 )
-def test_the_best_that_fits_is_taken(monkeypatch, asked, call, backend, said):
+def test_the_best_applicable_backend_is_chosen(monkeypatch, requested, call, backend, expected_reason):
     monkeypatch.setattr(backends, "find_spec", lambda name: object())
-    chosen, reason = choose(asked, call)
+    chosen, reason = choose(requested, call)
     assert chosen == backend
-    assert reason is None if said is None else said in reason
+    assert reason is None if expected_reason is None else expected_reason in reason
 
 
-def test_a_missing_library_is_named_with_its_extra():
+def test_the_reason_names_the_extra_of_a_missing_library():
     chosen, reason = choose("auto", ON_GPU)
     assert chosen == "dispatch"
     assert "eflm[cuda]" in reason
 
 
-def test_the_layer_remembers_what_it_used():
+def test_the_layer_records_the_backends_it_used():
     module = NativeSparseAttention(AttentionConformance.geometry, options_of("nsa")).eval()
     cache = DynamicCache()
     module(torch.randn(1, 20, 48), rotary=Turning(torch.arange(20)[None]), cache=cache)
@@ -80,7 +85,7 @@ def test_the_layer_remembers_what_it_used():
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU")
 @pytest.mark.parametrize("length", [64, 200, 1024])
-def test_the_triton_kernel_selects_as_dispatch_does(length):
+def test_triton_kernel_equals_dispatch(length):
     pytest.importorskip("fla")
     from eflm_plugins.attention.nsa.dispatch import attend_dispatched
     from eflm_plugins.attention.nsa.fla import attend_with_fla

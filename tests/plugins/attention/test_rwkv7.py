@@ -1,4 +1,4 @@
-"""RWKV-7 against its authors' package, and its chunks against single steps."""
+"""rwkv7 compared with its authors' package, and chunked computation compared with single steps."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eflm_plugins.hosts.weights import initialize
 from support.decoders import options_of, tiny, with_attention
 from support.rwkv import arguments, package
 
-#: The package's norm is that of heads of 64.
+#: The authors' package supports a head size of 64 only.
 GEOMETRY = attrs.evolve(AttentionConformance.geometry, hidden_size=128, head_dim=64, num_layers=3)
 
 
@@ -34,7 +34,7 @@ def layer(index, **options):
 
 @pytest.mark.parametrize("index", [0, 1])
 @torch.no_grad()
-def test_whole_sequences_and_steps_equal_the_authors_package(index):
+def test_whole_sequences_and_single_steps_equal_the_authors_package(index):
     official = package()
     tokens, first = torch.randn(2, 1, 150, 128, generator=torch.Generator().manual_seed(7))
     built, cache = layer(index), DynamicCache()
@@ -52,19 +52,19 @@ def test_whole_sequences_and_steps_equal_the_authors_package(index):
 
 
 @pytest.mark.parametrize("length", [1, 40, 70])
-def test_later_layers_equal_the_naive_twin_with_the_first_ones_values(length):
+def test_later_layers_equal_the_naive_reference_with_values_of_layer_0(length):
     built = layer(2).double()
     tokens, first = (torch.randn(2, length, 128, dtype=torch.float64) for _ in range(2))
     mask = torch.arange(length).expand(2, length) >= torch.tensor([[0], [length // 3]])
-    first = first * mask[..., None]  # as layer 0 gives it
+    first = first * mask[..., None]  # layer 0 also outputs zeros at padding
     out = built(tokens, padding_mask=mask, shared={"rwkv7.value": first})
     expected = naive(built, tokens, padding_mask=mask, first_value=first)
     torch.testing.assert_close(out * mask[..., None], expected * mask[..., None], rtol=1e-9, atol=1e-9)
 
 
-def test_values_of_layer_0_reach_the_others_and_learn_from_them():
+def test_values_of_layer_0_get_gradients_from_later_layers():
     model = with_attention(tiny(), "rwkv7").train()
-    # Nothing but layer 1's residual to the first values is left of layer 0.
+    # Layer 0 then affects the loss only through the values that layer 1 mixes in.
     with torch.no_grad():
         model.model.layers[0].self_attn.output.weight.zero_()
     ids = torch.randint(3, 97, (1, 20))
@@ -72,22 +72,22 @@ def test_values_of_layer_0_reach_the_others_and_learn_from_them():
     assert model.model.layers[0].self_attn.value.weight.grad.abs().sum() > 0
 
 
-def test_a_later_layer_without_the_first_ones_values_is_refused():
+def test_a_later_layer_without_values_of_layer_0_raises():
     with pytest.raises(ModelError, match=r"layer 1.*layer 0"):
         layer(1)(torch.randn(1, 3, 128))
 
 
-def test_sizes_that_do_not_fit_are_refused():
-    with pytest.raises(UsageError, match=r"heads of 50.*128.*2, 4, 8"):
+def test_invalid_sizes_raise():
+    with pytest.raises(UsageError, match=r"50.*128.*2, 4, 8"):
         Rwkv7(GEOMETRY, Rwkv7Options(head_dim=50))
-    with pytest.raises(UsageError, match="past"):
+    with pytest.raises(UsageError, match="rwkv7"):
         Rwkv7(attrs.evolve(GEOMETRY, causal=False), Rwkv7Options())
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 90), st.integers(1, 64), st.floats(0, 1), st.integers(0, 10**6))
-def test_chunks_of_any_size_give_what_steps_give(length, chunk, decay, seed):
-    """Also at the fastest decay for all of a chunk, where its inverse is largest."""
+def test_chunks_of_any_size_equal_single_steps(length, chunk, decay, seed):
+    """Includes the fastest decay for all tokens, where the inverse decay of a chunk is largest."""
     generator = torch.Generator().manual_seed(seed)
 
     def states():
@@ -107,7 +107,7 @@ def test_chunks_of_any_size_give_what_steps_give(length, chunk, decay, seed):
     torch.testing.assert_close(end, last, rtol=1e-7, atol=1e-7)
 
 
-def test_float32_holds_the_fastest_decays():
+def test_float32_is_accurate_with_the_fastest_decays():
     torch.manual_seed(0)
     shape = (1, 2, 512, 64)
     parts = [torch.randn(shape) for _ in range(3)]
@@ -118,7 +118,7 @@ def test_float32_holds_the_fastest_decays():
     torch.testing.assert_close(narrow.double(), wide, rtol=1e-4, atol=1e-4 * wide.abs().max().item())
 
 
-def test_weights_begin_by_the_depth_of_the_layer():
+def test_initialization_depends_on_the_depth_of_the_layer():
     shallow, deep = (
         Rwkv7(attrs.evolve(GEOMETRY, layer_idx=index), options_of("rwkv7", head_dim=64)) for index in (0, 2)
     )
@@ -126,7 +126,7 @@ def test_weights_begin_by_the_depth_of_the_layer():
     assert deep.ln_x.weight.mean().item() == pytest.approx(1.0)
     assert shallow.ln_x.weight.mean().item() == pytest.approx((1 / 3) ** 0.7)
     assert shallow.w0.min() < -6
-    # A host's own start of linear layers leaves them alone.
+    # The host's initialization of linear layers does not change these parameters.
     before = shallow.w0.detach().clone()
     initialize(shallow, 0.02)
     assert torch.equal(shallow.w0, before)

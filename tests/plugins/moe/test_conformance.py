@@ -1,4 +1,4 @@
-"""Every built-in router keeps what `eflm.testing` asks of any router."""
+"""Every built-in router passes the conformance suite of `eflm.testing`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class TestTopK(Builtin):
     name = "topk"
 
 
-class TestTopKOfManyExperts(Builtin):
+class TestTopKWithManyExperts(Builtin):
     name = "topk"
     options = {"num_experts": 9, "top_k": 3, "norm_topk_prob": False}  # noqa: RUF012
 
@@ -37,7 +37,7 @@ class TestDeepseek(Builtin):
     name = "deepseek"
 
 
-class TestDeepseekOfGroups(Builtin):
+class TestDeepseekWithGroups(Builtin):
     name = "deepseek"
     options = {  # noqa: RUF012
         "num_experts": 12,

@@ -1,1 +1,1 @@
-"""An example of a package that brings plugins of its own to eflm: one attention variant, one metric."""
+"""An example package that adds two plugins to eflm: one attention variant and one metric."""

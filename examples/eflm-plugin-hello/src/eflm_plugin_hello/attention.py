@@ -1,4 +1,4 @@
-"""Sliding-window attention with attention sinks. Imported by a run that chooses `--attention sink`."""
+"""Sliding-window attention with attention sinks. Runs in the worker process, with `--attention sink`."""
 
 import torch
 import torch.nn.functional as F
@@ -11,14 +11,14 @@ from eflm_plugin_hello.cache import sink_layer
 class SinkAttention(nn.Module):
     """Each query sees the last `window` tokens and the first `sinks` (arXiv 2309.17453, section 3.2).
 
-    Positions are those in the text, not those in the cache: the host owns the rotary function, and a model that is
-    trained or fine-tuned with this layer learns with the distances that it will meet.
+    Positions are positions in the text, not in the cache, because the host provides the rotary function. Training or
+    fine-tuning with this layer uses the same distances as inference.
     """
 
     def __init__(self, geometry, options):
         super().__init__()
         if geometry.cross_attention_dim is not None:
-            raise UsageError("sink serves self-attention only: a context has no latest tokens; choose gqa")
+            raise UsageError("sink supports self-attention only; choose gqa for cross-attention")
         self.geometry = geometry
         self.sinks = options.sinks
         self.window = min(options.window, geometry.sliding_window or options.window)
@@ -58,19 +58,19 @@ class SinkAttention(nn.Module):
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
     def _visible(self, queries, positions, starts, padding_mask):
-        """Who sees whom: (batch, 1, queries, keys), True for visible. `positions` is negative for an empty slot."""
+        """Return the mask (batch, 1, queries, keys), True for visible. `positions` is negative for an empty slot."""
         distance = queries[None, :, None] - positions[:, None, :]
         is_sink = (positions - starts[:, None] < self.sinks)[:, None, :]
         seen = (distance >= 0) & ((distance < self.window) | is_sink)
         real = positions >= 0
         if padding_mask is not None:
             real = real & padding_mask.gather(1, positions.clamp(min=0)).bool()
-        # A padding token sees itself, so that no softmax runs over nothing.
+        # A padding token sees itself, so that no softmax is computed over an empty set.
         return (seen & real[:, None, :] | (distance == 0))[:, None]
 
     @torch.no_grad()
     def load_dense(self, dense):
-        """Start from a trained dense attention (`eflm.registry.contracts.DenseAttention`) of the same geometry."""
+        """Copy the weights of a trained dense attention (`eflm.registry.contracts.DenseAttention`) of the same geometry."""
         for name in "qkvo":
             projection = getattr(self, f"{name}_proj")
             projection.weight.copy_(getattr(dense, f"{name}_weight"))
@@ -79,7 +79,7 @@ class SinkAttention(nn.Module):
 
 
 def first_real_token(padding_mask, batch, device):
-    """Where each row's text starts, after the padding on its left: (batch,)."""
+    """Return the index of the first token after the left padding of each sequence: (batch,)."""
     if padding_mask is None:
         return torch.zeros(batch, dtype=torch.long, device=device)
     return padding_mask.long().cumsum(-1).eq(0).sum(-1)

@@ -1,4 +1,4 @@
-"""What the sink attention keeps between decoding steps: an entry of transformers' Cache that stops growing."""
+"""The cache entry of the sink attention in transformers' Cache; its size is limited."""
 
 import torch
 from eflm import ModelError
@@ -9,8 +9,8 @@ from transformers.cache_utils import DynamicLayer
 class SinkLayer(DynamicLayer):
     """Keys and values of the first `sinks` and the last `window - 1` tokens, (batch, groups, kept tokens, head size).
 
-    The sinks' slots stand first and always exist. A sink that is still among the last tokens is read there, and
-    moves to its slot when it leaves them.
+    The slots of the sinks come first and always exist. A sink is read from the last tokens while it is among them, and
+    moves to its slot when it leaves the window.
     """
 
     is_croppable = False
@@ -18,22 +18,22 @@ class SinkLayer(DynamicLayer):
     def __init__(self, sinks, window):
         super().__init__()
         self.sinks, self.keep = sinks, window - 1
-        self.cumulative_length = 0  # transformers' name; its `reset` knows it
+        self.cumulative_length = 0  # this name, because `reset` of transformers sets it to 0
 
     def lazy_initialization(self, key_states, value_states):
-        """Empty slots for the sinks, and no tokens yet."""
+        """Create empty slots for the sinks."""
         super().lazy_initialization(key_states, value_states)
         self.keys = key_states.new_zeros(*key_states.shape[:2], self.sinks, key_states.shape[-1])
         self.values = value_states.new_zeros(*value_states.shape[:2], self.sinks, value_states.shape[-1])
 
     def get_seq_length(self):
-        """Tokens seen, kept or not."""
+        """Return the number of processed tokens, including those no longer stored."""
         return self.cumulative_length
 
     def positions(self, starts, tokens):
-        """Where each key that `update` will return stands in its row: (batch, keys), -1 for a slot not in use.
+        """Return the position of each key that `update` will return: (batch, keys), -1 for an unused slot.
 
-        `starts`: (batch,), the first real token of each row; `tokens`: how many are about to come.
+        `starts`: (batch,), index of the first real token of each sequence. `tokens`: number of new tokens.
         """
         begin = self._first_kept()
         slots = starts[:, None] + torch.arange(self.sinks, device=starts.device)
@@ -41,7 +41,7 @@ class SinkLayer(DynamicLayer):
         return torch.cat([slots.where(slots < begin, -1), latest.expand(len(starts), -1)], dim=1)
 
     def update(self, key_states, value_states, starts, **_kwargs):
-        """Add tokens; return the keys and values that they may see, themselves included."""
+        """Append the new tokens; return the stored and the new keys and values."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         begin = self._first_kept()
@@ -52,19 +52,19 @@ class SinkLayer(DynamicLayer):
         return keys, values
 
     def crop(self, tokens_to_remove):
-        """Refused: tokens that have left the window cannot come back."""
+        """Raise ModelError unless `tokens_to_remove` is 0: tokens outside the window are no longer stored."""
         if tokens_to_remove:
             raise ModelError(
-                "sink drops the tokens that leave its window, so its cache cannot be cropped; "
+                "sink does not store tokens outside its window, so its cache cannot be cropped; "
                 "generate without assisted decoding, or choose gqa"
             )
 
     def _first_kept(self):
-        """Position of the first of the last tokens."""
+        """Position of the oldest token that is stored outside the sink slots."""
         return max(0, self.cumulative_length - self.keep)
 
     def _kept(self, states, starts, begin):
-        """Sinks and last tokens out of `states`: the slots, then every token from `begin` on."""
+        """Select sinks and last tokens from `states`, which holds the slots and then all tokens from `begin`."""
         slot = torch.arange(self.sinks, device=states.device)
         sinks = starts[:, None] + slot
         among_tokens = (self.sinks + sinks - begin).clamp(max=states.shape[2] - 1)
@@ -75,14 +75,14 @@ class SinkLayer(DynamicLayer):
 
 
 def sink_layer(cache, layer_idx, sinks, window):
-    """This layer's entry, put into the cache in place of the empty default one at first use."""
+    """Return this layer's cache entry, and create it at first use in place of the empty default entry."""
     while len(cache.layers) <= layer_idx:
         cache.layers.append(DynamicLayer())
     layer = cache.layers[layer_idx]
     if not isinstance(layer, SinkLayer):
         if layer.is_initialized or not isinstance(cache, DynamicCache):
             raise ModelError(
-                f"sink keeps its own entry in transformers' DynamicCache and cannot use {type(layer).__name__} of "
+                f"sink stores its own states in transformers' DynamicCache and cannot use {type(layer).__name__} of "
                 f"{type(cache).__name__}; generate with the default cache"
             )
         layer = cache.layers[layer_idx] = SinkLayer(sinks, window)

@@ -1,4 +1,4 @@
-"""The manifest: what this package offers. eflm imports it to list plugins, so it imports no implementation."""
+"""The hooks of this package. eflm imports this module to list plugins, so it imports no implementation."""
 
 from eflm import hookimpl
 from eflm_schemas import AttentionCard, MetricCard, MetricInfo, Ref
@@ -9,7 +9,7 @@ def eflm_attention():
     return [
         AttentionCard(
             name="sink",
-            summary="Sliding-window attention that also keeps the first tokens: a cache of constant size.",
+            summary="sliding-window attention that also sees the first tokens; its cache has a limited size",
             source="arXiv 2309.17453, section 3.2",
             factory=Ref("eflm_plugin_hello.attention:SinkAttention"),
             naive=Ref("eflm_plugin_hello.naive:naive"),
@@ -24,7 +24,7 @@ def eflm_metric_collector():
     return [
         MetricCard(
             name="steadiness",
-            summary="How much the time of a step or request varies from one to the next.",
+            summary="coefficient of variation of the time per step or request",
             source="https://en.wikipedia.org/wiki/Coefficient_of_variation",
             factory=Ref("eflm_plugin_hello.metric:Steadiness"),
             metrics=(
@@ -32,7 +32,7 @@ def eflm_metric_collector():
                     name="AL_cv",
                     unit="ratio",
                     better="lower",
-                    definition="standard deviation of the time of a step or request, divided by its mean",
+                    definition="standard deviation / mean of the time per step or request",
                 ),
             ),
         )

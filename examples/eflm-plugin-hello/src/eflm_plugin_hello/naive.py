@@ -1,10 +1,10 @@
-"""Attention with sinks by loops, from arXiv 2309.17453 (section 3.2): what the layer must equal."""
+"""Naive reference of attention with sinks in loops (arXiv 2309.17453, section 3.2)."""
 
 import torch
 
 
 def naive(module, hidden_states, *, rotary=None, padding_mask=None):
-    """The layer's output with `module`'s weights, one query of one head at a time; no cache, no dropout."""
+    """Return the layer's output with the weights of `module`, one query and head at a time; no cache, no dropout."""
     geometry, length = module.geometry, hidden_states.shape[1]
     query, key, value = (
         projection(hidden_states).unflatten(-1, (-1, geometry.head_dim)).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""The options, as `--set sink.window=64` takes them. Imports no torch, so that `eflm show` needs none."""
+"""The options, such as `--set sink.window=64`. Imports no torch, so that `eflm show` does not need it."""
 
 from attrs import frozen
 from eflm_schemas import option
@@ -6,7 +6,7 @@ from eflm_schemas import option
 
 @frozen(kw_only=True)
 class SinkOptions:
-    """Attention sinks; the defaults are the 4 + 1020 cache of arXiv 2309.17453, table 6."""
+    """Attention sinks; the defaults are the cache of 4 + 1020 tokens in arXiv 2309.17453, table 6."""
 
-    window: int = option(1020, "latest tokens that a query sees, itself included", ge=1)
-    sinks: int = option(4, "first tokens of the sequence that every query sees as well", ge=0)
+    window: int = option(1020, "number of latest tokens that a query sees, including itself", ge=1)
+    sinks: int = option(4, "number of first tokens of the sequence that every query also sees", ge=0)

@@ -1,1 +1,1 @@
-"""Dense attention: mha, gqa and mqa are one module with different numbers of key-value heads."""
+"""Dense attention: mha, gqa and mqa are the same module with different numbers of key-value heads."""

@@ -1,4 +1,4 @@
-"""What mha, gqa and mqa keep and compute. No torch."""
+"""Cache size and operation count of mha, gqa and mqa. No torch."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from eflm_schemas.dtypes import bytes_of
 
 
 class DenseCost:
-    """A key and a value per key-value head and token, read by every query (arXiv 2305.13245, section 2)."""
+    """The cache holds one key and one value per key-value head and token (arXiv 2305.13245, section 2)."""
 
     def __init__(self, key_value_heads: Callable[[AttentionGeometry, Any], int], options: Any) -> None:
         self._key_value_heads, self._options = key_value_heads, options
 
     def cache_bytes_per_token(self, geometry: AttentionGeometry, dtype: str) -> float:
-        """2 · G · D numbers."""
+        """Bytes of 2 · G · D numbers: a key and a value per key-value head."""
         return 2 * self._key_value_heads(geometry, self._options) * geometry.head_dim * bytes_of(dtype)
 
     def fixed_cache_bytes(self, geometry: AttentionGeometry, dtype: str) -> float:
-        """None: the cache keeps every token, whatever the window."""
+        """0: the cache keeps every token, also with a sliding window."""
         return 0.0
 
     def flops(self, geometry: AttentionGeometry, tokens: int, context: int) -> int:
-        """Four projections, scores, and their product with the values."""
+        """Count four projections, the scores, and the product of weights and values."""
         query = geometry.num_attention_heads * geometry.head_dim
         key = self._key_value_heads(geometry, self._options) * geometry.head_dim
         pairs = visible_pairs(tokens, context, causal=geometry.causal, window=geometry.sliding_window)
@@ -34,15 +34,15 @@ class DenseCost:
 
 
 def multi_head(options: None) -> DenseCost:
-    """As many key-value heads as query heads."""
+    """The cost of mha: as many key-value heads as query heads."""
     return DenseCost(heads.multi_head, options)
 
 
 def multi_query(options: None) -> DenseCost:
-    """One key-value head."""
+    """The cost of mqa: one key-value head."""
     return DenseCost(heads.multi_query, options)
 
 
 def grouped_query(options: Any) -> DenseCost:
-    """The key-value heads that gqa's options ask for."""
+    """The cost of gqa: the number of key-value heads that its options set."""
     return DenseCost(heads.grouped_query, options)

@@ -1,6 +1,6 @@
-"""Multi-head, grouped-query and multi-query attention: one module, told apart by its number of key-value heads.
+"""Multi-head, grouped-query and multi-query attention: one module with a variable number of key-value heads.
 
-Parameter names are those of transformers' decoders, so a model saved with it loads without eflm.
+The parameters have the same names as in transformers' decoders, so a saved model loads without eflm.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from eflm_schemas import AttentionGeometry
 
 
 class GroupedQueryAttention(nn.Module):
-    """Grouped-query attention (arXiv 2305.13245, section 2.2): H query heads on G key-value heads, G dividing H."""
+    """Grouped-query attention: H query heads share G key-value heads; G divides H (arXiv 2305.13245, section 2.2)."""
 
     def __init__(self, geometry: AttentionGeometry, num_key_value_heads: int) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class GroupedQueryAttention(nn.Module):
         if num_heads % num_key_value_heads:
             divisors = ", ".join(str(n) for n in range(1, num_heads + 1) if num_heads % n == 0)
             raise UsageError(
-                f"{num_key_value_heads} key-value heads cannot share {num_heads} query heads evenly; "
+                f"{num_heads} query heads cannot be divided evenly among {num_key_value_heads} key-value heads; "
                 f"choose one of {divisors}"
             )
         self.geometry = geometry
@@ -73,10 +73,10 @@ class GroupedQueryAttention(nn.Module):
 
     @torch.no_grad()
     def load_dense(self, dense: DenseAttention) -> None:
-        """Start from a trained dense attention.
+        """Copy the weights of a trained dense attention.
 
-        Fewer key-value heads are means of the old ones (arXiv 2305.13245, section 2.1); more are copies, which
-        changes no output.
+        Fewer key-value heads become means of the old heads (arXiv 2305.13245, section 2.1). More key-value heads become
+        copies, which leaves the output unchanged.
         """
         self.q_proj.weight.copy_(dense.q_weight)
         self.o_proj.weight.copy_(dense.o_weight)
@@ -91,11 +91,13 @@ class GroupedQueryAttention(nn.Module):
         if self.q_norm is not None and dense.q_norm is not None:
             self.q_norm.weight.copy_(dense.q_norm)
         if self.k_norm is not None and dense.k_norm is not None:
-            alike = self.k_norm.weight.shape == dense.k_norm.shape
-            self.k_norm.weight.copy_(dense.k_norm if alike else self._regroup(dense.k_norm, dense.geometry))
+            same_shape = self.k_norm.weight.shape == dense.k_norm.shape
+            self.k_norm.weight.copy_(
+                dense.k_norm if same_shape else self._regroup(dense.k_norm, dense.geometry)
+            )
 
     def _regroup(self, weight: Tensor, source: AttentionGeometry) -> Tensor:
-        """Key-value heads of (G·D, ...) as each query head reads them, averaged over the new groups."""
+        """Repeat the key-value heads of (G·D, ...) for each query head, then average over each new group."""
         heads = weight.unflatten(0, (source.num_key_value_heads, source.head_dim))
         per_query_head = heads.repeat_interleave(
             source.num_attention_heads // source.num_key_value_heads, dim=0
@@ -105,15 +107,15 @@ class GroupedQueryAttention(nn.Module):
 
 
 def multi_head(geometry: AttentionGeometry, options: None) -> GroupedQueryAttention:
-    """As many key-value heads as query heads."""
+    """Build mha: as many key-value heads as query heads."""
     return GroupedQueryAttention(geometry, heads.multi_head(geometry, options))
 
 
 def multi_query(geometry: AttentionGeometry, options: None) -> GroupedQueryAttention:
-    """One key-value head."""
+    """Build mqa: one key-value head."""
     return GroupedQueryAttention(geometry, heads.multi_query(geometry, options))
 
 
 def grouped_query(geometry: AttentionGeometry, options: GqaOptions) -> GroupedQueryAttention:
-    """The number of key-value heads asked for, or the model's own, or about a quarter of its query heads."""
+    """Build gqa: key-value heads from the options, else as in the model, else about a quarter of its query heads."""
     return GroupedQueryAttention(geometry, heads.grouped_query(geometry, options))

@@ -1,4 +1,4 @@
-"""The dense family by loops (arXiv 1706.03762, eq. 1; 2305.13245, section 2.2): what the fast path must equal."""
+"""Naive reference of mha, gqa and mqa in loops (arXiv 1706.03762, eq. 1; arXiv 2305.13245, section 2.2)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def naive(
     padding_mask: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """The layer's output with `module`'s weights, one query of one head at a time; no cache, no dropout."""
+    """Return the layer's output with the weights of `module`, one query and head at a time; no cache, no dropout."""
     geometry, length = module.geometry, hidden_states.shape[1]
     norms = (module.q_norm, module.k_norm, None)
     query, key, value = (
@@ -40,7 +40,7 @@ def naive(
             ]
             heads = []
             for h in range(geometry.num_attention_heads):
-                g = h // share  # query heads share key-value heads in order
+                g = h // share  # consecutive query heads share a key-value head
                 scores = query[b, h, t : t + 1] @ key[b, g, seen].T / geometry.head_dim**0.5
                 if bias is not None:
                     scores = scores + bias[0, h, t, seen]
@@ -51,7 +51,7 @@ def naive(
 
 
 def _heads(states: Tensor, norm: nn.Module | None, geometry: AttentionGeometry) -> Tensor:
-    """(B, T, H · D) -> (B, H, T, D), each token's heads normed by x / √(mean x² + ε) · w (arXiv 1910.07467, eq. 4)."""
+    """(B, T, H · D) -> (B, H, T, D), normalized by x / √(mean x² + ε) · w (arXiv 1910.07467, eq. 4)."""
     if norm is not None and geometry.query_key_norm == "heads":
         states = _rms_norm(states, norm)
     states = states.unflatten(-1, (-1, geometry.head_dim)).transpose(1, 2)

@@ -1,1 +1,1 @@
-"""Mamba-2's mixer in the place of attention."""
+"""Mamba-2 as an attention variant (arXiv 2405.21060)."""

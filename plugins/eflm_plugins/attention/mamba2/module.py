@@ -1,6 +1,7 @@
-"""Mamba-2 (arXiv 2405.21060) as an attention variant: transformers' own mixer behind the contract.
+"""Mamba-2 (arXiv 2405.21060) as an attention variant, based on transformers' Mamba2Mixer.
 
-The mixer brings convolution, selective state space and gated norm; what is here are its sizes, padding and cache.
+The mixer provides the convolution, the selective state space and the gated norm. This module adds sizes, padding and
+cache.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from eflm_schemas import AttentionGeometry
 
 
 class Mamba2(Mamba2Mixer):
-    """h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t x_tᵀ, y_t = C_tᵀ h_t + D x_t, gated and normed (section 7.1).
+    """h_t = exp(Δ_t A) h_{t-1} + Δ_t B_t x_tᵀ, y_t = C_tᵀ h_t + D x_t, gated and normalized (section 7.1).
 
-    Order is in the recurrence, so no rotation is applied. The mixer computes its scan, and keeps its state, in float32
-    whatever the model's dtype.
+    The recurrence encodes the token order, so no rotary positions are applied. The mixer computes its scan and stores
+    its state in float32 for every model dtype.
     """
 
     def __init__(self, geometry: AttentionGeometry, options: Mamba2Options) -> None:
         if geometry.cross_attention_dim is not None or not geometry.causal:
             raise UsageError(
-                "mamba2 is a recurrence over the past, so it stands in for causal self-attention only"
+                "mamba2 is a recurrence over past tokens, so it can replace causal self-attention only"
             )
         sizes = Mamba2Sizes.of(geometry, options)
         config = Mamba2Config(
@@ -57,8 +58,8 @@ class Mamba2(Mamba2Mixer):
         """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.registry.contracts.AttentionVariant`."""
         tokens = hidden_states.shape[1]
         if cache is None and self.training and not self._is_plain():
-            # Without a cache a fused kernel may take the projections' weights as they are, past an adapter's or a
-            # quantizer's layers; with one, even if nobody reads it, the layers are called.
+            # Without a cache, a fused kernel may read the projections' weights directly and bypass the layers of an
+            # adapter or a quantizer. With a cache, also one that is thrown away, the mixer calls the layers.
             cache = DynamicCache()
         layer = None if cache is None else own_layer(cache, self.layer_idx, RecurrentCacheLayer, "mamba2")
         mask = None if padding_mask is None else padding_mask[:, -tokens:]

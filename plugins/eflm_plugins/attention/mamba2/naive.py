@@ -1,4 +1,4 @@
-"""Mamba-2 by loops, from arXiv 2405.21060 (eq. 1-2 and section 7): what the mixer must equal."""
+"""Naive reference of Mamba-2 in loops (arXiv 2405.21060, eq. 1-2 and section 7)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def naive(
     rotary: Rotary | None = None,
     padding_mask: Tensor | None = None,
 ) -> Tensor:
-    """The layer's output with `module`'s weights, one token of one head at a time; no cache, no use for `rotary`."""
+    """Return the layer's output with the weights of `module`, token by token; no cache. `rotary` is not used."""
     heads, size, state_size, groups = (
         module.num_heads,
         module.head_dim,
@@ -24,15 +24,15 @@ def naive(
         module.n_groups,
     )
     inner, kernel = heads * size, module.conv_kernel_size
-    decay = -torch.exp(module.A_log)  # A is one number a head
+    decay = -torch.exp(module.A_log)  # A is one number per head
     batches = []
     for b in range(hidden_states.shape[0]):
         states = [torch.zeros(size, state_size, dtype=hidden_states.dtype) for _ in range(heads)]
-        past: list[Tensor] = []  # what the convolution sees, padding left out
+        past: list[Tensor] = []  # inputs of the convolution, without padding
         rows = []
         for t in range(hidden_states.shape[1]):
             if padding_mask is not None and not padding_mask[b, t]:
-                rows.append(torch.zeros_like(hidden_states[b, t]))  # not looked at
+                rows.append(torch.zeros_like(hidden_states[b, t]))  # outputs at padding are not compared
                 continue
             gate, channels, step = module.in_proj(hidden_states[b, t]).split(
                 [inner, module.conv_dim, heads], dim=-1
@@ -45,7 +45,7 @@ def naive(
             step = F.softplus(step + module.dt_bias)  # Δ
             outputs = []
             for h in range(heads):
-                g = h // (heads // groups)  # heads share B and C in order
+                g = h // (heads // groups)  # consecutive heads share B and C
                 own = slice(g * state_size, (g + 1) * state_size)
                 value = x[h * size : (h + 1) * size]
                 states[h] = (

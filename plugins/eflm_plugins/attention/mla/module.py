@@ -1,6 +1,6 @@
 """Multi-head latent attention of DeepSeek-V2 (arXiv 2405.04434, section 2.1).
 
-Parameter names are those of transformers' DeepseekV3Attention, so weights can be copied across.
+The parameters have the same names as in transformers' DeepseekV3Attention, so weights can be copied.
 """
 
 from __future__ import annotations
@@ -20,17 +20,18 @@ from eflm_schemas import AttentionGeometry
 
 
 class MultiHeadLatentAttention(nn.Module):
-    """Keys and values of all heads come from one latent per token, which is all that the cache holds.
+    """Attention whose keys and values are computed from one latent per token.
 
-    A head's query and key have a part without position (`qk_nope_head_dim`) and a rotated part
-    (`qk_rope_head_dim`) whose key is shared by all heads (eq. 14-17).
+    The query and the key of a head have a part without position (`qk_nope_head_dim`) and a rotated part
+    (`qk_rope_head_dim`). All heads share the rotated part of the key (eq. 14-17). The cache holds the latent and that
+    shared key.
     """
 
     def __init__(self, geometry: AttentionGeometry, options: MlaOptions) -> None:
         super().__init__()
         if geometry.cross_attention_dim is not None:
             raise UsageError(
-                "mla compresses the tokens it attends from, so it cannot serve cross-attention; choose gqa"
+                "mla computes keys and values from its own tokens, so it does not support cross-attention; choose gqa"
             )
         self.geometry = geometry
         self.num_heads = geometry.num_attention_heads
@@ -38,7 +39,9 @@ class MultiHeadLatentAttention(nn.Module):
         self.kv_lora_rank, self.v_head_dim = sizes.kv_lora_rank, sizes.v_head_dim
         self.qk_nope_head_dim, self.qk_rope_head_dim = sizes.qk_nope_head_dim, sizes.qk_rope_head_dim
         if self.qk_rope_head_dim % 2:
-            raise UsageError(f"mla.qk_rope_head_dim must be even to be rotated, not {self.qk_rope_head_dim}")
+            raise UsageError(
+                f"mla.qk_rope_head_dim is {self.qk_rope_head_dim}; rotary positions need an even size"
+            )
         self.scaling = (self.qk_nope_head_dim + self.qk_rope_head_dim) ** -0.5
 
         hidden, query_dim = (
@@ -79,14 +82,14 @@ class MultiHeadLatentAttention(nn.Module):
             query_rope, key_rope = rotary(query_rope), rotary(key_rope)
         if cache is not None:
             latent, key_rope = cache.update(latent, key_rope, self.geometry.layer_idx)
-        # With fewer queries than cached tokens, expanding every token's keys and values would be most of the work.
+        # With fewer queries than tokens, expanding the keys and values of every token would dominate the cost.
         absorb = latent.shape[2] > hidden_states.shape[1]
         attend_latent = self._absorbed if absorb else self._expanded
         mixed = attend_latent(query_nope, query_rope, latent, key_rope, padding_mask, bias)
         return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
     def _queries(self, hidden_states: Tensor) -> tuple[Tensor, Tensor]:
-        """q^C and q^R of eq. 12-14, (B, H, T, nope) and (B, H, T, rope)."""
+        """q^C (B, H, T, nope) and q^R (B, H, T, rope) of eq. 12-14."""
         if self.q_lora_rank is None:
             query = self.q_proj(hidden_states)
         else:
@@ -104,12 +107,12 @@ class MultiHeadLatentAttention(nn.Module):
         padding_mask: Tensor | None,
         bias: Tensor | None,
     ) -> Tensor:
-        """Attention on the heads' own keys and values (eq. 10, 11, 16-18): (B, H, T, v_head_dim)."""
+        """Attention on expanded keys and values (eq. 10, 11, 16-18): (B, H, T, v_head_dim)."""
         expanded = self.kv_b_proj(latent.squeeze(1)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         key_nope, value = expanded.split([self.qk_nope_head_dim, self.v_head_dim], dim=-1)
         query = torch.cat([query_nope, query_rope], dim=-1)
         key = torch.cat([key_nope, key_rope.expand(-1, self.num_heads, -1, -1)], dim=-1)
-        # torch's fused kernels want one head size; zeros added to the values come back as zeros.
+        # torch's fused kernels need equal head sizes. The zeros added to the values are cut off the output.
         size = max(query.shape[-1], self.v_head_dim)
         query, key, value = (F.pad(states, (0, size - states.shape[-1])) for states in (query, key, value))
         mixed = attend(
@@ -134,14 +137,14 @@ class MultiHeadLatentAttention(nn.Module):
         padding_mask: Tensor | None,
         bias: Tensor | None,
     ) -> Tensor:
-        """The same attention on the latents themselves, W^UK absorbed into the queries and W^UV into the outputs.
+        """The same attention on the latents: W^UK is absorbed into the queries and W^UV into the outputs.
 
-        Section 2.1.2: (W^UK c)ᵀ q = cᵀ (W^UKᵀ q), so no key or value is ever expanded. (B, H, T, v_head_dim).
+        Because (W^UK c)ᵀ q = cᵀ (W^UKᵀ q), no key or value is expanded (section 2.1.2). Returns (B, H, T, v_head_dim).
         """
         up_key, up_value = self._up_projections(latent)
         query = torch.einsum("bhtn,hnr->bhtr", query_nope, up_key)
         tokens, batch = query.shape[2], query.shape[0]
-        # All heads read the same latents: one product per sequence, heads and tokens as its rows.
+        # All heads read the same latents, so one product per sequence has heads and tokens as rows.
         scores = query.flatten(1, 2) @ latent.squeeze(1).transpose(1, 2)
         scores = scores + query_rope.flatten(1, 2) @ key_rope.squeeze(1).transpose(1, 2)
         scores = scores.unflatten(1, (self.num_heads, tokens)) * self.scaling
@@ -169,7 +172,7 @@ class MultiHeadLatentAttention(nn.Module):
         if type(self.kv_b_proj) is nn.Linear:
             weight = self.kv_b_proj.weight
         else:
-            # An adapter or a quantizer stands in for the layer: its effective weight is what it does to a basis.
+            # An adapter or a quantizer replaced the layer. Its output for the unit vectors is its effective weight.
             basis = torch.eye(self.kv_lora_rank, dtype=latent.dtype, device=latent.device)
             weight = self.kv_b_proj(basis).transpose(0, 1)
         up_key, up_value = weight.unflatten(0, (self.num_heads, -1)).split(

@@ -1,4 +1,4 @@
-"""Multi-head latent attention by loops, from arXiv 2405.04434 (eq. 9-19): what both fast paths must equal."""
+"""Naive reference of multi-head latent attention in loops (arXiv 2405.04434, eq. 9-19)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def naive(
     padding_mask: Tensor | None = None,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """The layer's output with `module`'s weights, one query of one head at a time; no cache, no dropout."""
-    turn = rotary or (lambda states: states)
+    """Return the layer's output with the weights of `module`, one query and head at a time; no cache, no dropout."""
+    rotate = rotary or (lambda states: states)
     length, geometry = hidden_states.shape[1], module.geometry
     nope, rope, rank = module.qk_nope_head_dim, module.qk_rope_head_dim, module.kv_lora_rank
     if module.q_lora_rank is None:
@@ -25,10 +25,10 @@ def naive(
     else:
         query = module.q_b_proj(module.q_a_layernorm(module.q_a_proj(hidden_states)))  # eq. 12-13
     query = query.unflatten(-1, (module.num_heads, nope + rope)).transpose(1, 2)
-    query_rope = turn(query[..., nope:])  # eq. 14
+    query_rope = rotate(query[..., nope:])  # eq. 14
     compressed = module.kv_a_proj_with_mqa(hidden_states)
     latent = module.kv_a_layernorm(compressed[..., :rank])  # eq. 9
-    key_rope = turn(compressed[..., rank:].unsqueeze(1))  # eq. 15: one for all heads
+    key_rope = rotate(compressed[..., rank:].unsqueeze(1))  # eq. 15: shared by all heads
     up = module.kv_b_proj(latent).unflatten(-1, (module.num_heads, -1))  # eq. 10-11
     window = geometry.sliding_window or length
     batches = []

@@ -1,4 +1,4 @@
-"""The sizes of a latent attention: those asked for, or the paper's ratios to the head size. No torch."""
+"""The sizes of multi-head latent attention: from the options, or the paper's ratios to the head size. No torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eflm_schemas import AttentionGeometry
 
 @frozen(kw_only=True)
 class MlaSizes:
-    """d_c, the parts of a head with and without position, and a value head (arXiv 2405.04434, section 2.1)."""
+    """d_c, the head parts without and with position, and the value head size (arXiv 2405.04434, section 2.1)."""
 
     kv_lora_rank: int
     qk_nope_head_dim: int
@@ -19,7 +19,7 @@ class MlaSizes:
 
     @classmethod
     def of(cls, geometry: AttentionGeometry, options: MlaOptions) -> MlaSizes:
-        """The paper's ratios where nothing is asked for: d_c = 4 d_h, d_h^R = d_h / 2 (sections 2.1.2 and 2.1.3)."""
+        """Sizes not set take the paper's ratios: d_c = 4 d_h, d_h^R = d_h / 2 (sections 2.1.2 and 2.1.3)."""
         return cls(
             kv_lora_rank=options.kv_lora_rank or 4 * geometry.head_dim,
             qk_nope_head_dim=options.qk_nope_head_dim or geometry.head_dim,

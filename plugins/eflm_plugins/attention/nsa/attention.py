@@ -1,7 +1,7 @@
-"""The gated sum of the three branches (arXiv 2502.11089, eq. 5), without projections and without a cache.
+"""The gated sum of the three branches (arXiv 2502.11089, eq. 5), without projections and cache.
 
-For whole sequences it runs in time and memory linear in the tokens, but for the scores of compressed blocks: their
-number grows with the square of the tokens, divided by the stride.
+For whole sequences, time and memory are linear in the number of tokens. The exception is the number of scores of
+compressed blocks, which is the square of the number of tokens divided by the stride.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def native_sparse_attention(
     compress: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]],
     options: NsaOptions,
 ) -> Tensor:
-    """Causal self-attention of a whole sequence: (B, H, T, D), keys and values (B, G, T, D) a branch -> (B, H, T, D).
+    """Causal self-attention of a whole sequence: queries (B, H, T, D) -> (B, H, T, D).
 
-    `gates`: (B, T, H, 3), the logits of g^cmp, g^slc and g^win; `compress`: φ for keys and for values (eq. 7),
-    (..., l, D) -> (..., D).
+    `states`: keys and values of each branch, (B, G, T, D). `gates`: (B, T, H, 3), the logits of g^cmp, g^slc and g^win.
+    `compress`: φ for keys and for values (eq. 7), (..., l, D) -> (..., D).
     """
     blocks = tuple(
         phi(split_blocks(part, options.compress_block_size, options.compress_stride))
@@ -56,16 +56,17 @@ def mix(
     *,
     causal: bool = True,
 ) -> Tensor:
-    """The same with keys and values compressed already; the queries are the last T of the positions at hand.
+    """Like `native_sparse_attention`, but with compressed keys and values as inputs.
 
-    `backend` computes the selection branch: "dispatch", "masked" or "fla". Not causal, a query sees every compressed
-    block, selects among all blocks, and its window reaches to both sides.
+    The queries are the last T positions of the sequence. `backend` computes the selection branch: "dispatch", "masked"
+    or "fla". If `causal` is False, a query sees every compressed block, selects among all blocks, and its window covers
+    tokens on both sides.
     """
     scale = query.shape[-1] ** -0.5
     first = selectable[0].shape[2] - query.shape[2]
     from_compressed, chosen = attend_compressed(query, *compressed, first, scale, options, causal)
     if options.num_selected_blocks * options.select_block_size >= selectable[0].shape[2]:
-        # Every block is chosen, so nothing is left out.
+        # Every block is chosen, so the branch is dense attention.
         from_selected = attend(query, *selectable, causal=causal, scale=scale)
     elif backend == "masked":
         from_selected = attend_masked(query, *selectable, chosen, scale, options.select_block_size, causal)
@@ -81,7 +82,7 @@ def mix(
 
 
 def gated_sum(gates: Tensor, *branches: Tensor) -> Tensor:
-    """Σ_c g^c · branch c (eq. 5): logits (B, T, H, 3), branches (B, H, T, D)."""
+    """Σ_c g^c · branch c (eq. 5): logits (B, T, H, 3) and three branches (B, H, T, D) -> (B, H, T, D)."""
     weights = gates.sigmoid().permute(3, 0, 2, 1).unsqueeze(-1).to(branches[0].dtype)
     compressed, selected, windowed = branches
     return (weights[0] * compressed).addcmul_(weights[1], selected).addcmul_(weights[2], windowed)

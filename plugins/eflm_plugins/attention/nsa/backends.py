@@ -1,4 +1,4 @@
-"""Which way of computing nsa fits the call at hand, and why not a better one."""
+"""Chooses the implementation of nsa for a call, and gives the reason if a better one cannot run."""
 
 from __future__ import annotations
 
@@ -9,78 +9,78 @@ from attrs import frozen
 
 @frozen(kw_only=True)
 class Call:
-    """What decides: the device, the heads of a group, the tokens that are new and those in the cache."""
+    """The properties of a call that decide which backends can run it."""
 
     device: str
     heads_per_group: int
-    block: int
-    tokens: int
-    cached: int
-    padded: bool  #: padding before a sequence
-    dropout: bool
+    block: int  #: tokens per selection block
+    tokens: int  #: new tokens
+    cached: int  #: tokens in the cache
+    padded: bool  #: there is padding before a sequence
+    dropout: bool  #: attention weights are dropped
     causal: bool = True
 
 
-#: New tokens from which a cached sequence's chunk is dispatched rather than gathered.
+#: Minimum number of new tokens for dispatch with a cached sequence; smaller chunks are gathered.
 DISPATCH_FROM = 64
-#: Tokens of a whole sequence up to which computing every score is faster than sorting by blocks.
+#: Maximum length of a whole sequence for which computing all scores is faster than sorting queries by block.
 MASKED_UP_TO = 256
 
 
-def choose(asked: str, call: Call) -> tuple[str, str | None]:
-    """The backend that runs, and why a better one, or the one that was asked for, could not; None when it did.
+def choose(requested: str, call: Call) -> tuple[str, str | None]:
+    """Return the backend that runs, and why a better or the requested backend cannot run (None if it can).
 
-    The few queries of a decoding step are always gathered: nothing else would serve them better.
+    The few queries of a decoding step are always gathered, because no other backend is faster for them.
     """
     if call.cached and call.tokens < DISPATCH_FROM:
         return "gather", None
     others = ("masked", "dispatch", "gather")
-    order = ("fla", *others) if asked == "auto" else (asked, *(name for name in others if name != "masked"))
-    hindrances = {
-        "fla": _hinders_fla(call),
-        "masked": _hinders_masked(call),
-        "dispatch": _hinders_dispatch(call),
-        "gather": None if call.causal else "it serves attention to the past only",
+    order = (
+        ("fla", *others)
+        if requested == "auto"
+        else (requested, *(name for name in others if name != "masked"))
+    )
+    obstacles = {
+        "fla": _obstacle_to_fla(call),
+        "masked": _obstacle_to_masked(call),
+        "dispatch": _obstacle_to_dispatch(call),
+        "gather": None if call.causal else "it supports causal attention only",
     }
-    chosen = next(name for name in order if hindrances[name] is None)
-    # On a CPU nobody expects a CUDA kernel, nor that long sequences are masked: it is no news that they are not.
-    expected = {"fla"} if call.device == "cuda" else set()
-    passed = [
-        name
-        for name in order[: order.index(chosen)]
-        if asked == name or name == "dispatch" or name in expected
-    ]
-    return chosen, "; ".join(f"{name}: {hindrances[name]}" for name in passed) or None
+    chosen = next(name for name in order if obstacles[name] is None)
+    # Do not report expected cases: no CUDA kernel on a CPU, and no masking of long sequences.
+    reported = {"dispatch", "fla"} if call.device == "cuda" else {"dispatch"}
+    skipped = [name for name in order[: order.index(chosen)] if requested == name or name in reported]
+    return chosen, "; ".join(f"{name}: {obstacles[name]}" for name in skipped) or None
 
 
-def _hinders_masked(call: Call) -> str | None:
+def _obstacle_to_masked(call: Call) -> str | None:
     if call.cached:
-        return "it takes whole sequences only"
+        return "it supports whole sequences only"
     if call.tokens > MASKED_UP_TO:
-        return f"it takes up to {MASKED_UP_TO} tokens, since its scores grow with their square"
-    return _hinders_dispatch(call)
+        return f"it supports up to {MASKED_UP_TO} tokens, because the number of scores is quadratic in the tokens"
+    return _obstacle_to_dispatch(call)
 
 
-def _hinders_dispatch(call: Call) -> str | None:
+def _obstacle_to_dispatch(call: Call) -> str | None:
     if call.dropout:
-        return "it cannot drop attention weights out (the model's attention_dropout)"
+        return "it does not support dropout of attention weights (the model's attention_dropout)"
     if call.padded and call.cached:
-        return "it cannot go on with cached sequences that have padding before them"
+        return "it does not support cached sequences with padding before them"
     return None
 
 
-def _hinders_fla(call: Call) -> str | None:
-    share = call.heads_per_group
+def _obstacle_to_fla(call: Call) -> str | None:
+    heads = call.heads_per_group
     if call.device != "cuda":
         return "its kernels run on CUDA devices"
     if find_spec("fla") is None:
         return "flash-linear-attention is not installed; pip install 'eflm[cuda]'"
-    if share < 16 or share & (share - 1):
-        return f"it needs 16, 32, 64 ... query heads per key-value head, not {share}"
+    if heads < 16 or heads & (heads - 1):
+        return f"it needs 16, 32, 64 ... query heads per key-value head, not {heads}"
     if call.block & (call.block - 1):
-        return f"its blocks hold a power of two of tokens, not {call.block}"
+        return f"it needs a block size that is a power of two, not {call.block}"
     if call.cached:
-        return "it takes whole sequences only"
+        return "it supports whole sequences only"
     if not call.causal:
-        return "its kernels attend to the past only"
-    return _hinders_dispatch(call)
+        return "its kernels support causal attention only"
+    return _obstacle_to_dispatch(call)

@@ -1,7 +1,7 @@
-"""What native sparse attention keeps between decoding steps: an entry of transformers' Cache.
+"""The cache entry of native sparse attention in transformers' Cache.
 
-Selection needs every key and value; the window its last w - 1; compression the compressed blocks and the tokens
-of the block that is not whole yet.
+The selection branch needs all keys and values, the window branch the last w - 1 of them, and the compression branch the
+compressed blocks and the tokens of the incomplete block.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ _STATES = (
 
 
 class NsaCacheLayer(DynamicLayer):
-    """One layer's states, each (batch, key-value heads, tokens or blocks, head size); None until the first tokens.
+    """One layer's states, each (batch, key-value heads, tokens or blocks, head size), or None before the first token.
 
-    `keys` and `values` belong to the selection branch and hold every token, so the length is theirs. Tokens that
-    have left the window are gone, so it cannot be cropped.
+    `keys` and `values` belong to the selection branch. They hold every token, so their length is the sequence length.
+    The entry cannot be cropped, because tokens outside the window are no longer stored.
     """
 
     is_croppable = False
@@ -39,7 +39,7 @@ class NsaCacheLayer(DynamicLayer):
             setattr(self, name, None)
 
     def append(self, name: str, states: Tensor, *, keep: int | None = None) -> Tensor:
-        """Add tokens to a state and return it whole; only its last `keep` tokens are stored when that is given."""
+        """Append tokens to a state and return the result; if `keep` is given, store only the last `keep` tokens."""
         old: Tensor | None = getattr(self, name)
         whole = states if old is None else torch.cat([old, states], dim=2)
         stored = whole if keep is None else whole[:, :, max(0, whole.shape[2] - keep) :]
@@ -54,7 +54,7 @@ class NsaCacheLayer(DynamicLayer):
                 setattr(self, name, change(states))
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Let beam i continue from beam `beam_idx[i]`."""
+        """Reorder the beams: beam i continues from beam `beam_idx[i]`."""
         self._map(lambda states: states.index_select(0, beam_idx.to(states.device)))
 
     def batch_repeat_interleave(self, repeats: int) -> None:
@@ -62,11 +62,11 @@ class NsaCacheLayer(DynamicLayer):
         self._map(lambda states: states.repeat_interleave(repeats, dim=0))
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep only these sequences."""
+        """Keep only the sequences at `indices`."""
         self._map(lambda states: states[indices])
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Clear all states."""
         for name in _STATES:
             setattr(self, name, None)
         self.is_initialized = False
@@ -76,13 +76,13 @@ class NsaCacheLayer(DynamicLayer):
         self._map(lambda states: states.to("cpu", non_blocking=True))
 
     def prefetch(self) -> None:
-        """Bring the states back to their device."""
+        """Move the states back to their device."""
         self._map(lambda states: states.to(self.device, non_blocking=True))
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Refused: tokens that have left the window cannot come back."""
+        """Raise ModelError unless `tokens_to_remove` is 0: tokens outside the window are no longer stored."""
         if tokens_to_remove:
             raise ModelError(
-                "nsa keeps only the last tokens of its window, so its cache cannot be cropped; "
+                "nsa stores only the last tokens for its window, so its cache cannot be cropped; "
                 "generate without assisted decoding, or choose gqa or mla"
             )

@@ -1,7 +1,8 @@
-"""The compression branch (arXiv 2502.11089, eq. 8-11): attention to compressed tokens, and the blocks it points to.
+"""The compression branch (arXiv 2502.11089, eq. 8-11): attention to compressed tokens, and the choice of blocks.
 
-One pass over the scores gives both the branch's output and the blocks that the selection branch will read. Queries
-come in chunks and scores are computed anew for the gradient, so that no queries × blocks matrix ever stands whole.
+One pass over the scores computes both the output of the branch and the blocks that the selection branch reads. Queries
+are processed in chunks, and the backward pass recomputes the scores, so the whole queries × blocks matrix is never
+stored.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from eflm_plugins.attention.nsa.selection import (
 )
 from eflm_plugins.attention.options import NsaOptions
 
-#: Scores at one time: they stay in the processor's cache from their product to the values'.
+#: Number of scores per chunk; small enough to stay in the processor's cache until the product with the values.
 SCORES = 1 << 21
 
 
-@torch.compiler.disable  # the blocks are chosen inside, from the data
+@torch.compiler.disable  # the choice of blocks depends on the data
 def attend_compressed(
     query: Tensor,
     key: Tensor,
@@ -36,10 +37,11 @@ def attend_compressed(
     options: NsaOptions,
     causal: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    """The branch's output and the blocks that each query reads in full.
+    """Return the output of the branch and the indices of the blocks that each query selects.
 
-    (B, H, T, D) on (B, G, blocks, D) -> (B, H, T, D), and indices (B, G, T, n), -1 where there are fewer blocks; not
-    causal, indices are as `choose_blocks_both_ways` gives them. Query t stands at position `first` + t.
+    Queries (B, H, T, D), keys and values (B, G, blocks, D) -> output (B, H, T, D), indices (B, G, T, n). An index is -1
+    if there are fewer than n blocks. If `causal` is False, the indices are in the format of `choose_blocks_both_ways`.
+    Query t is at position `first` + t.
     """
     return _CompressedAttention.apply(query, key, value, first, scale, options, causal)
 
@@ -62,7 +64,7 @@ class _CompressedAttention(torch.autograd.Function):
                 "mixed", weights.to(value.dtype), value[:, :, : chunk.whole].flatten(0, 1), out.dtype
             )
             out[:, :, :, chunk.rows] = mixed.view(out[:, :, :, chunk.rows].shape)
-            # The heads of a group read the same blocks (eq. 10).
+            # All heads of a group select the same blocks (eq. 10).
             shared = weights.view(batch, groups, heads // groups, chunk.length, chunk.whole).sum(2)
             own = chunk.positions // options.select_block_size
             if causal:
@@ -100,7 +102,10 @@ class _CompressedAttention(torch.autograd.Function):
 
 @frozen
 class _Chunk:
-    """A run of queries, their positions, and how many compression blocks the last and all of them see."""
+    """Consecutive queries and their positions.
+
+    `whole`: number of compression blocks that the last query sees. `seen_by_all`: number that every query sees.
+    """
 
     rows: slice
     positions: Tensor
@@ -118,7 +123,7 @@ def _chunks(query: Tensor, key: Tensor, first: int, options: NsaOptions, causal:
     for begin in range(0, length, size):
         end = min(length, begin + size)
         positions = torch.arange(first + begin, first + end, device=query.device)
-        # A block is visible once its last token is, so that nothing of it lies ahead. The whole chunk sees early ones.
+        # A query sees the blocks that end at or before it, so all queries of the chunk see the early blocks.
         whole = int(count_blocks(first + end, block, stride)) if causal else key.shape[2]
         seen_by_all = int(count_blocks(first + begin + 1, block, stride)) if causal else whole
         yield _Chunk(slice(begin, end), positions, whole, seen_by_all)
@@ -132,7 +137,7 @@ def _by_group(states: Tensor, groups: int) -> Tensor:
 def _weights(
     query: Tensor, key: Tensor, chunk: _Chunk, scale: float, options: NsaOptions, scratch: Scratch
 ) -> Tensor:
-    """p^cmp of eq. 8 for a chunk: (B · G, H/G · T, blocks), float32 or wider; zero where no block is whole."""
+    """p^cmp of eq. 8 for a chunk: (B · G, H/G · T, blocks), float32 or wider; zero for a query that sees no block."""
     groups, wide = key.shape[1], torch.promote_types(query.dtype, torch.float32)
     keys = key[:, :, : chunk.whole].flatten(0, 1)
     scores = scratch.product("scores", _by_group(query[:, :, chunk.rows] * scale, groups), keys.mT, wide)

@@ -1,4 +1,4 @@
-"""Token compression (arXiv 2502.11089, section 3.3.1): blocks of keys and values become one key and value each."""
+"""Token compression (arXiv 2502.11089, section 3.3.1): each block of keys and values becomes one key and value."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from eflm_plugins.attention.nsa.cache import NsaCacheLayer
 
 
 class BlockCompression(nn.Module):
-    """φ of eq. 7: a learned map of a block of l tokens to one, with an encoding of the position inside the block.
+    """φ of eq. 7: an MLP that maps a block of l tokens to one, with learned position embeddings within the block.
 
-    Shared by the key-value heads; keys and values have one each.
+    All key-value heads share it. Keys and values have separate instances.
     """
 
     def __init__(self, block_size: int, head_dim: int, hidden_dim: int) -> None:
@@ -30,19 +30,19 @@ class BlockCompression(nn.Module):
 
 
 def count_blocks(length: int | Tensor, block_size: int, stride: int) -> int | Tensor:
-    """How many whole blocks `length` tokens hold: ⌊(t - l) / d⌋ + 1, or none."""
+    """Count the complete blocks in `length` tokens: ⌊(t - l) / d⌋ + 1, or 0 if t < l."""
     if isinstance(length, Tensor):
         return torch.where(length < block_size, 0, (length - block_size) // stride + 1)
     return 0 if length < block_size else (length - block_size) // stride + 1
 
 
 def split_blocks(states: Tensor, block_size: int, stride: int) -> Tensor:
-    """Every whole block of (B, G, T, D), from the first token on: (B, G, blocks, l, D)."""
+    """Split (B, G, T, D) into its complete blocks: (B, G, blocks, l, D)."""
     return states.unfold(2, block_size, stride).transpose(-1, -2)
 
 
 def gather_blocks(states: Tensor, starts: Tensor, block_size: int) -> Tensor:
-    """The blocks that begin at `starts`: (B, G, T, D), (B, m) -> (B, G, m, l, D); indices are clamped to the tokens."""
+    """Gather the blocks that begin at `starts`, clamped to T tokens: (B, G, T, D), (B, m) -> (B, G, m, l, D)."""
     batch, groups, length, head_dim = states.shape
     offsets = torch.arange(block_size, device=states.device)
     index = (starts[:, :, None] + offsets).clamp(0, length - 1).flatten(1)
@@ -57,10 +57,10 @@ def compress_tokens(
     pads: Tensor | None,
     stride: int,
 ) -> tuple[Tensor, Tensor]:
-    """K̃^cmp and Ṽ^cmp of every whole block so far, (B, G, blocks, D), from the new tokens and what `layer` holds.
+    """Return K̃^cmp and Ṽ^cmp of all complete blocks, (B, G, blocks, D), and update the cache entry `layer`.
 
-    Block i of a sequence begins i·d tokens after its padding. Sequences with more padding have fewer blocks; what
-    stands past their count is never visible to them.
+    Block i of a sequence begins i·d tokens after its padding. Sequences with more padding have fewer blocks. Entries
+    beyond a sequence's number of blocks are never visible to its queries.
     """
     key, value = states
     size = phi[0].position.shape[0]
@@ -78,7 +78,7 @@ def compress_tokens(
             layer.compressed_keys, layer.compressed_values = fresh
         return fresh
 
-    offset = total - key.shape[2]  # where the pending tokens begin in the cache
+    offset = total - key.shape[2]  # position of the first pending token
     padding = torch.zeros(1, dtype=torch.long, device=key.device) if pads is None else pads
     had, have = (count_blocks(length - padding, size, stride) for length in (seen, total))
     had_most, have_most = int(had.max()), int(have.max())
@@ -104,9 +104,9 @@ def compress_tokens(
 
 
 def _place(old: Tensor, new: Tensor, index: Tensor, have: Tensor, most: int) -> Tensor:
-    """Write each sequence's new blocks at its own `index`: (B, G, blocks, D), `most` blocks long."""
+    """Write the new blocks of each sequence at its own `index`; return (B, G, most, D)."""
     grown = F.pad(old, (0, 0, 0, most + new.shape[2] - old.shape[2]))
-    # Blocks that are not whole yet go past the end, and are cut off with it.
+    # Incomplete blocks are written past the end and cut off.
     target = torch.where(index < have[:, None], index, most + torch.arange(new.shape[2], device=new.device))
     target = target[:, None, :, None].expand(-1, new.shape[1], -1, new.shape[3])
     return grown.scatter(2, target, new)[:, :, :most]

@@ -1,8 +1,8 @@
-"""The selection branch (arXiv 2502.11089, eq. 12) by dispatch: each block of keys meets all the queries that chose it.
+"""The selection branch (arXiv 2502.11089, eq. 12) by dispatch: each key block with the queries that chose it.
 
-Keys and values are read once, as a mixture of experts reads its experts' weights, instead of once per query. What a
-query gets from its blocks is merged by the logarithms of their sums of exponentials, which is exact. The gradient
-computes the scores anew, so memory grows with the tokens and not with their square.
+Keys and values are read once instead of once per query, as a mixture of experts reads the weights of its experts. The
+partial results of a query's blocks are merged with their log-sum-exp, which is exact. The backward pass recomputes the
+scores, so memory is linear in the number of tokens.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from eflm_plugins.attention.nsa.scratch import Scratch, multiply
 from eflm_plugins.attention.nsa.tiles import Tiles, spans
 
 
-@torch.compiler.disable  # tiles depend on what was chosen
+@torch.compiler.disable  # the tiles depend on the chosen blocks
 def attend_dispatched(
     query: Tensor,
     key: Tensor,
@@ -26,11 +26,11 @@ def attend_dispatched(
     block: int,
     causal: bool = True,
 ) -> Tensor:
-    """Attention of each query to the tokens of its blocks: (B, H, T, D) on (B, G, S, D) -> (B, H, T, D).
+    """Attention of each query to the tokens of its chosen blocks: (B, H, T, D), (B, G, S, D) -> (B, H, T, D).
 
-    `chosen`: (B, G, T, n), block indices as `choose_blocks` gives them, -1 for none; a query then sees the tokens up to
-    itself. Not causal, it sees all of its blocks, as `choose_blocks_both_ways` gives them. Query t stands at `first` +
-    t, and S = first + T.
+    `chosen`: block indices (B, G, T, n), -1 for none. If `causal`, they come from `choose_blocks`, and a query sees
+    tokens up to itself. Otherwise they come from `choose_blocks_both_ways`, and a query sees all tokens of its blocks.
+    Query t is at position `first` + t, and S = first + T.
     """
     groups = key.shape[1]
     rows = query.unflatten(1, (groups, -1)).transpose(2, 3).flatten(0, 1)
@@ -41,7 +41,7 @@ def attend_dispatched(
 
 
 class _SelectedAttention(torch.autograd.Function):
-    """(N, T, R, D) on (N, S, D): N sequences and groups of R query heads."""
+    """Queries (N, T, R, D), keys and values (N, S, D): N = sequences · groups, R = query heads per group."""
 
     @staticmethod
     def forward(ctx, query, key, value, chosen, first, scale, block, causal):
@@ -59,13 +59,13 @@ class _SelectedAttention(torch.autograd.Function):
                 own_sums = sums_of_pairs[tiles.slots].view(scores.shape[:2])
                 torch.amax(scores, -1, out=own_sums)
                 weights = torch.softmax(scores, -1, out=scores)
-                # The largest weight is exp(max score) over the sum: their logarithms give that of the sum.
+                # The largest weight is exp(max score) / sum, so log-sum-exp = max score - ln(largest weight).
                 own_sums.sub_(weights.amax(-1).log_())
                 own_values = _read(tiles, values, scratch, "values")
                 target = partial[tiles.slots].view(*scores.shape[:2], width)
                 multiply(weights.to(values.dtype), own_values, target)
             index, missing = span.slots()
-            # ln Σ exp over everything that a query read, and the share of it that each block has.
+            # log-sum-exp over all blocks of a query, and the share of each block in it.
             parts = sums_of_pairs.flatten()[index].masked_fill_(missing, -torch.inf)
             whole = parts.logsumexp(-1)
             share = parts.sub_(whole[:, None]).exp_()
@@ -116,29 +116,29 @@ class _SelectedAttention(torch.autograd.Function):
 
 
 def _blocks(states: Tensor, block: int) -> Tensor:
-    """(N, S, D) -> (N · blocks, block, D), with zeros after the last token."""
+    """(N, S, D) -> (N · blocks, block, D), zero-padded at the end."""
     return F.pad(states, (0, 0, 0, -states.shape[1] % block)).reshape(-1, block, states.shape[2])
 
 
 class _Hidden:
-    """What a query may not see of the blocks that it reads: tokens ahead, blocks that are not there, room at the end.
+    """Masks the scores of future tokens, of missing blocks, and of the padding in the last block.
 
-    `key`: (N, S, D), before it was cut into blocks.
+    `key`: (N, S, D), before the split into blocks.
     """
 
     def __init__(self, block: int, heads: int, key: Tensor, causal: bool) -> None:
         ones = torch.ones(block, block, dtype=torch.bool, device=key.device)
         self._ahead = ones.triu(1).repeat_interleave(heads, dim=0) if causal else None
-        self._room = -key.shape[1] % block  # behind the last token; causal queries never see that far
+        self._padding = -key.shape[1] % block  # after the last token; causal queries never see it
         self._num_blocks = -(-key.shape[1] // block)
 
     def mask(self, tiles: Tiles, scores: Tensor, block: int) -> None:
-        """Minus infinity where (tiles, queries · R, k · block) are not to be seen."""
+        """Set the scores (tiles, queries · R, k · block) of hidden tokens to -inf, in place."""
         by_block = scores.unflatten(-1, (-1, block))
         if self._ahead is None:
-            if self._room:
+            if self._padding:
                 last = tiles.blocks % self._num_blocks == self._num_blocks - 1
-                by_block[..., -self._room :].masked_fill_(last[:, None, :, None], -torch.inf)
+                by_block[..., -self._padding :].masked_fill_(last[:, None, :, None], -torch.inf)
         elif tiles.own:
             by_block[:, :, -1].masked_fill_(self._ahead, -torch.inf)
         if tiles.void is not None:
@@ -148,7 +148,7 @@ class _Hidden:
 def _scores(
     tiles: Tiles, query: Tensor, keys: Tensor, dtype: torch.dtype, hidden: _Hidden, scratch: Scratch
 ) -> Tensor:
-    """(tiles, queries · R, k · block); minus infinity for what is not to be seen."""
+    """Compute the scores (tiles, queries · R, k · block), -inf for hidden tokens."""
     own_keys = _read(tiles, keys, scratch, "keys")
     scores = scratch.product("scores", query, own_keys.transpose(1, 2), dtype)
     hidden.mask(tiles, scores, keys.shape[1])
@@ -156,11 +156,11 @@ def _scores(
 
 
 def _read(tiles: Tiles, states: Tensor, scratch: Scratch, name: str) -> Tensor:
-    """What each tile reads of (all blocks, block, D): (tiles, k · block, D)."""
+    """Gather the blocks of each tile: (all blocks, block, D) -> (tiles, k · block, D)."""
     read = scratch.rows(name, states, tiles.blocks.flatten())
     return read.view(len(tiles.blocks), -1, states.shape[-1])
 
 
 def _add(tiles: Tiles, gradient: Tensor, parts: Tensor) -> None:
-    """Add (tiles, k · block, D) to the blocks of `gradient` that the tiles read."""
+    """Add `parts`, (tiles, k · block, D), to the blocks of `gradient` that the tiles read."""
     gradient.index_add_(0, tiles.blocks.flatten(), parts.view(-1, *gradient.shape[1:]))

@@ -1,7 +1,7 @@
-"""The three branches query by query: for decoding, where few queries meet a long cache, and where dispatch cannot go.
+"""The three branches with gathered keys: for decoding, and for calls that `dispatch` does not support.
 
-Each query gathers the tokens of its blocks. Sequences may begin at different places (left padding) and attention
-weights may be dropped out; the gradient is torch's own.
+Each query gathers the tokens of its blocks. Left padding and dropout of attention weights are supported. Gradients come
+from torch's autograd.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from eflm_plugins.attention.nsa.selection import block_importance, choose_blocks
 from eflm_plugins.attention.options import NsaOptions
 from eflm_plugins.attention.sdpa import attend
 
-#: Numbers gathered at one time.
+#: Maximum number of tensor elements that are gathered at once.
 GATHERED = 1 << 24
 
 
@@ -31,7 +31,10 @@ def mix_gathered(
     padding_mask: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """As `mix` in `attention.py`; `pads`: (B,), padding tokens before each sequence; `padding_mask`: (B, S)."""
+    """Like causal `mix` in `attention.py`, with padding and dropout.
+
+    `pads`: (B,), number of padding tokens before each sequence. `padding_mask`: (B, S), True for a real token.
+    """
     batch, _, length, head_dim = query.shape
     groups, context = selectable[0].shape[1:3]
     chosen_tokens = options.num_selected_blocks * options.select_block_size
@@ -43,7 +46,7 @@ def mix_gathered(
         rows = query[:, :, begin:end]
         positions = torch.arange(first, last, device=query.device)[None]
         if pads is not None:
-            # At padding nothing is of use; a query there reads the first token, so that its output is a number.
+            # Outputs at padding are not used. A query there reads the first token, so that its output is finite.
             positions = (positions - pads[:, None]).clamp(min=0)
         from_compressed, importance = _attend_compressed(rows, *compressed, positions, last, options, dropout)
         own = (positions // options.select_block_size)[:, None]
@@ -73,7 +76,7 @@ def _attend_compressed(
     options: NsaOptions,
     dropout: float,
 ) -> tuple[Tensor, Tensor]:
-    """The branch's output (eq. 8), (B, H, T, D), and the importance of each block (eq. 9-10), (B, G, T, blocks)."""
+    """Return the output (eq. 8), (B, H, T, D), and the importance of each block (eq. 9-10), (B, G, T, blocks)."""
     grouped = query.unflatten(1, (key.shape[1], -1))
     scores = grouped @ key.unsqueeze(2).transpose(-1, -2) * query.shape[-1] ** -0.5
     scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
@@ -95,7 +98,7 @@ def _attend_chosen(
     options: NsaOptions,
     dropout: float,
 ) -> Tensor:
-    """Attention to the tokens of the chosen blocks, up to the query (eq. 12): (B, H, T, D)."""
+    """Causal attention to the tokens of the chosen blocks (eq. 12): (B, H, T, D)."""
     batch, groups, context, head_dim = key.shape
     tokens = chosen[..., None] * options.select_block_size
     tokens = tokens + torch.arange(options.select_block_size, device=query.device)

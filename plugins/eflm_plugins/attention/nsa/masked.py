@@ -1,6 +1,6 @@
-"""The selection branch (arXiv 2502.11089, eq. 12) on every pair of tokens, what was not selected masked out.
+"""The selection branch (arXiv 2502.11089, eq. 12) as dense attention with a mask of the selected blocks.
 
-For short sequences: sorting queries by their blocks would take longer than the few scores that it saves.
+For short sequences this is faster than sorting queries by block, which saves few scores there.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from torch import Tensor
 def attend_masked(
     query: Tensor, key: Tensor, value: Tensor, chosen: Tensor, scale: float, block: int, causal: bool
 ) -> Tensor:
-    """Attention of whole sequences to the tokens of their blocks: (B, H, T, D) on (B, G, T, D) -> (B, H, T, D).
+    """Attention of each query to the tokens of its chosen blocks: (B, H, T, D), (B, G, T, D) -> (B, H, T, D).
 
-    `chosen`: (B, G, T, n), block indices, -1 for none; causal, a query sees the tokens up to itself.
+    `chosen`: block indices (B, G, T, n), -1 for none. If `causal`, a query sees only tokens up to itself.
     """
     length, groups = key.shape[2], key.shape[1]
     blocks = -(-length // block)
-    # One place more, which stands for none.
+    # One extra column collects the indices -1 (no block).
     read = torch.zeros(*chosen.shape[:3], blocks + 1, dtype=torch.bool, device=key.device)
     read.scatter_(3, chosen.masked_fill(chosen < 0, blocks), True)
     seen = read[..., :blocks].repeat_interleave(block, dim=3)[..., :length]

@@ -1,6 +1,6 @@
 """Native sparse attention (arXiv 2502.11089): projections, gates and cache around the three branches.
 
-The branches themselves are in `attention.py` for whole sequences and in `gather.py` for decoding.
+The branches are in `attention.py` for whole sequences and in `gather.py` for decoding.
 """
 
 from __future__ import annotations
@@ -27,30 +27,31 @@ from eflm_schemas import AttentionGeometry
 class NativeSparseAttention(nn.Module):
     """o_t = Σ_c g_t^c · Attn(q_t, K̃^c, Ṽ^c) over compression, selection and window (eq. 5).
 
-    Each branch has keys and values of its own (section 3.3.3); the query is shared. Built on grouped queries:
-    the heads of a group read the same blocks (eq. 10). In a host whose own attention slides, the selection still
-    reaches every block: `geometry.sliding_window` is what its window branch stands in for.
+    Each branch has separate keys and values (section 3.3.3) and all branches share the query. The layer uses
+    grouped-query attention; all heads of a group select the same blocks (eq. 10). `geometry.sliding_window` is ignored:
+    the window branch replaces it, and the selection branch can read every block.
 
-    In a host that attends both ways, which the paper leaves open, a query sees every compressed block, selects among
-    all blocks, with its own, both neighbours and the first always read, and its window is centred on it.
+    The paper defines causal attention only. In a bidirectional model, a query sees every compressed block and selects
+    among all blocks; its own block, both neighbours and the first block are always selected. Its window is centred on
+    the query.
     """
 
     def __init__(self, geometry: AttentionGeometry, options: NsaOptions) -> None:
         super().__init__()
         if geometry.cross_attention_dim is not None:
             raise UsageError(
-                "nsa selects among the tokens that it attends from, so it serves self-attention only"
+                "nsa selects blocks of its own tokens, so it does not support cross-attention; choose mha, gqa or mqa"
             )
         if not geometry.causal and options.num_selected_blocks < LOCAL_AND_FIRST:
             raise UsageError(
-                f"attending both ways, nsa always reads {LOCAL_AND_FIRST} blocks: a query's own, its two neighbours "
-                f"and the first; set nsa.num_selected_blocks to {LOCAL_AND_FIRST} or more, not "
-                f"{options.num_selected_blocks}"
+                f"with bidirectional attention, nsa always selects {LOCAL_AND_FIRST} blocks: the query's own block, "
+                f"its two neighbours and the first block; set nsa.num_selected_blocks to {LOCAL_AND_FIRST} or more, "
+                f"not {options.num_selected_blocks}"
             )
         if not geometry.causal and geometry.dropout:
             raise UsageError(
-                "attending both ways, nsa cannot drop attention weights out, and this model drops "
-                f"{geometry.dropout:g} of them; choose mha, gqa, mqa or mla"
+                "with bidirectional attention, nsa does not support dropout of attention weights, but this model's "
+                f"attention dropout is {geometry.dropout:g}; choose mha, gqa, mqa or mla"
             )
         self.geometry, self.options = geometry, options
         heads, groups, head_dim = (
@@ -60,7 +61,7 @@ class NativeSparseAttention(nn.Module):
         )
         if heads % groups:
             raise UsageError(
-                f"nsa needs query heads ({heads}) to be a multiple of key-value heads ({groups})"
+                f"nsa needs a number of query heads ({heads}) that is a multiple of its key-value heads ({groups})"
             )
         self.num_heads, self.num_key_value_heads, self.head_dim = heads, groups, head_dim
         self.used_backends: dict[str, str | None] = {}
@@ -101,7 +102,7 @@ class NativeSparseAttention(nn.Module):
             states = {branch: (rotary(key), value) for branch, (key, value) in states.items()}
         gates = self.gate_proj(hidden_states).unflatten(-1, (self.num_heads, len(BRANCHES)))
         if not self.geometry.causal:
-            mixed = self._mix_both_ways(query, states, gates, padding_mask)
+            mixed = self._mix_bidirectional(query, states, gates, padding_mask)
             return self.o_proj(mixed.transpose(1, 2).flatten(2))
 
         layer = None if cache is None else own_layer(cache, self.geometry.layer_idx, NsaCacheLayer, "nsa")
@@ -146,19 +147,19 @@ class NativeSparseAttention(nn.Module):
         pads: Tensor,
         backend: str,
     ) -> Tensor:
-        """Whole sequences with padding before them: it is turned to stand behind, where causality hides it."""
+        """Process sequences with left padding: rotate the padding to the end, where the causal mask hides it."""
         tokens = torch.arange(query.shape[2], device=query.device)
-        ahead = (tokens + pads[:, None]) % query.shape[2]
-        back = (tokens - pads[:, None]) % query.shape[2]
-        query, *others = (_turn(part, ahead) for part in (query, *selectable, *windowed))
-        gates = _turn(gates.transpose(1, 2), ahead).transpose(1, 2)
+        forward = (tokens + pads[:, None]) % query.shape[2]
+        backward = (tokens - pads[:, None]) % query.shape[2]
+        query, *others = (_reorder(part, forward) for part in (query, *selectable, *windowed))
+        gates = _reorder(gates.transpose(1, 2), forward).transpose(1, 2)
         selectable, windowed = (others[0], others[1]), (others[2], others[3])
-        return _turn(mix(query, compressed, selectable, windowed, gates, self.options, backend), back)
+        return _reorder(mix(query, compressed, selectable, windowed, gates, self.options, backend), backward)
 
-    def _mix_both_ways(
+    def _mix_bidirectional(
         self, query: Tensor, states: dict[str, Pair], gates: Tensor, padding_mask: Tensor | None
     ) -> Tensor:
-        """Whole sequences; where there is padding one by one, since blocks are counted from the first real token."""
+        """Process whole sequences; one at a time if there is padding, because blocks start at the first real token."""
         if padding_mask is not None and not bool(padding_mask.all()):
             rows = []
             for row, mask in enumerate(padding_mask):
@@ -167,7 +168,7 @@ class NativeSparseAttention(nn.Module):
                     branch: (key[row : row + 1, :, real], value[row : row + 1, :, real])
                     for branch, (key, value) in states.items()
                 }
-                mixed = self._mix_both_ways(
+                mixed = self._mix_bidirectional(
                     query[row : row + 1, :, real], part, gates[row : row + 1, real], None
                 )
                 rows.append(torch.zeros_like(query[row : row + 1]).index_copy(2, real, mixed))
@@ -199,6 +200,6 @@ class NativeSparseAttention(nn.Module):
         return self.geometry.dropout if self.training else 0.0
 
 
-def _turn(states: Tensor, index: Tensor) -> Tensor:
-    """Tokens in another order, each sequence its own: (B, H, T, D), (B, T) -> (B, H, T, D)."""
+def _reorder(states: Tensor, index: Tensor) -> Tensor:
+    """Reorder the tokens of each sequence: (B, H, T, D), index (B, T) -> (B, H, T, D)."""
     return states.gather(2, index[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3]))

@@ -1,4 +1,4 @@
-"""Native sparse attention by loops over queries and heads, from arXiv 2502.11089: what every path must equal."""
+"""Naive reference of native sparse attention in loops over queries and heads (arXiv 2502.11089, section 3)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def naive(
     rotary: Rotary | None = None,
     padding_mask: Tensor | None = None,
 ) -> Tensor:
-    """The layer's output with `module`'s weights; no cache, no dropout. Outputs at padding are zero."""
+    """Return the layer's output with the weights of `module`; no cache, no dropout. Outputs at padding are zero."""
 
     def heads(projection: nn.Module, norm: nn.Module | None = None) -> Tensor:
         return normed_heads(projection(hidden_states), norm, module.geometry)
 
-    turn = rotary or (lambda states: states)
-    query = turn(heads(module.q_proj, module.q_norm))
+    rotate = rotary or (lambda states: states)
+    query = rotate(heads(module.q_proj, module.q_norm))
     branches = ("compress", "select", "window")
     keys = {
-        branch: turn(heads(module.get_submodule(f"k_proj_{branch}"), module.k_norm)) for branch in branches
+        branch: rotate(heads(module.get_submodule(f"k_proj_{branch}"), module.k_norm)) for branch in branches
     }
     values = {branch: heads(module.get_submodule(f"v_proj_{branch}")) for branch in branches}
     gates = torch.sigmoid(module.gate_proj(hidden_states)).unflatten(-1, (-1, 3))
@@ -33,7 +33,7 @@ def naive(
     for b in range(hidden_states.shape[0]):
         length = hidden_states.shape[1]
         real = range(length) if padding_mask is None else padding_mask[b].nonzero().flatten().tolist()
-        place = slice(real[0], real[-1] + 1)  # positions of the paper count from the first real token
+        place = slice(real[0], real[-1] + 1)  # the paper counts positions from the first real token
         mixed = _sequence(
             module,
             query[b, :, place],
@@ -54,14 +54,14 @@ def _sequence(
     starts = range(0, length + 1 - o.compress_block_size, o.compress_stride)
     columns: list[list[Tensor]] = []
     for g in range(module.num_key_value_heads):
-        # Eq. 7: every d-th token begins a block.
+        # Eq. 7: a block begins at every d-th token.
         blocks = [slice(i, i + o.compress_block_size) for i in starts]
         block_keys = [module.compress_keys(keys["compress"][g, i]) for i in blocks]
         block_values = [module.compress_values(values["compress"][g, i]) for i in blocks]
         members = range(g * share, (g + 1) * share)
         outputs: list[list[Tensor]] = [[] for _ in members]
         for t in range(length):
-            # Blocks that ended by then, or all of them where a query sees what lies ahead.
+            # Causal: blocks that end at or before t. Bidirectional: all blocks.
             past = [i for i in starts if not causal or i + o.compress_block_size - 1 <= t]
             probabilities = []
             if past:
@@ -70,7 +70,7 @@ def _sequence(
                     torch.stack(block_values[: len(past)]),
                 )
                 probabilities = [_softmax(query[h, t], seen_keys) for h in members]  # eq. 8
-            # Eq. 11 and section 4.1: the query's own block, the one before it and the first, then the best.
+            # Eq. 11 and section 4.1: first the forced blocks (own, neighbours, first), then the most important ones.
             current = t // o.select_block_size
             last = current if causal else (length - 1) // o.select_block_size
             forced = list(dict.fromkeys([current, max(0, current - 1), min(last, current + 1), 0]))
@@ -94,12 +94,12 @@ def _sequence(
 
 
 def _softmax(query: Tensor, keys: Tensor) -> Tensor:
-    """(D,) on (seen, D) -> (1, seen)."""
+    """(D,), (seen, D) -> (1, seen)."""
     return torch.softmax(query[None] @ keys.T * len(query) ** -0.5, dim=1)
 
 
 def _importance(j: int, starts: list[int], probabilities: list[Tensor], o: object) -> float:
-    """p'_j of eq. 9, summed over the heads of the group (eq. 10), one stride of the selection block at a time."""
+    """p'_j of eq. 9, summed over the strides of selection block j and over the heads of the group (eq. 10)."""
     total = 0.0
     for stride in range(j * o.select_block_size, (j + 1) * o.select_block_size, o.compress_stride):
         for n, i in enumerate(starts):

@@ -1,4 +1,4 @@
-"""Memory that a loop uses again on every turn: fresh pages can cost more than the products that are written to them."""
+"""Buffers that a loop reuses in every iteration: allocating new pages can cost more than computing their content."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor
 
 
 class Scratch:
-    """Named buffers on one device, each as large as the largest tensor that was asked for under its name."""
+    """Named buffers on one device. Each buffer grows to the largest tensor requested under its name."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._buffers: dict[str, Tensor] = {}
 
     def take(self, name: str, *shape: int, dtype: torch.dtype) -> Tensor:
-        """An uninitialised tensor, valid until `name` is taken again."""
+        """Return an uninitialized tensor, valid until `name` is requested again."""
         size = prod(shape)
         buffer = self._buffers.get(name)
         if buffer is None or buffer.numel() < size or buffer.dtype != dtype:
@@ -25,18 +25,18 @@ class Scratch:
         return buffer[:size].view(shape)
 
     def product(self, name: str, left: Tensor, right: Tensor, dtype: torch.dtype) -> Tensor:
-        """left @ right over batches, (N, m, k), (N, k, n) -> (N, m, n), as `dtype`."""
+        """Compute left @ right in batches: (N, m, k), (N, k, n) -> (N, m, n), in `dtype`."""
         out = self.take(name, left.shape[0], left.shape[1], right.shape[2], dtype=dtype)
         return multiply(left, right, out)
 
     def rows(self, name: str, states: Tensor, index: Tensor) -> Tensor:
-        """states[index] along the first dimension."""
+        """Gather states[index] along the first dimension."""
         out = self.take(name, len(index), *states.shape[1:], dtype=states.dtype)
         return torch.index_select(states, 0, index, out=out)
 
 
 def multiply(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
-    """left @ right into `out`, without a copy where the dtypes agree."""
+    """Write left @ right to `out`, without a copy if the dtypes are equal."""
     if left.dtype == out.dtype:
         return torch.bmm(left, right, out=out)
     return out.copy_(torch.bmm(left, right))

@@ -1,7 +1,8 @@
-"""Sorts what queries chose by what was chosen: tiles of queries that all read one block of keys.
+"""Groups queries by the blocks that they chose: each tile holds queries that read the same block of keys.
 
-The dispatch of `dispatch.py`, without its arithmetic. A span is a run of queries, padded to whole blocks; every
-(query, block) pair of it has a slot, a row of a table where the pair's partial result stands until it is merged.
+This is the bookkeeping for `dispatch.py`, without its arithmetic. A span is a run of consecutive queries, padded to
+whole blocks. Each (query, block) pair of a span has a slot: a row of a table that holds the partial result of the pair
+until it is merged.
 """
 
 from __future__ import annotations
@@ -16,31 +17,31 @@ from torch import Tensor
 from eflm_plugins.attention.nsa.scratch import Scratch
 from eflm_plugins.attention.nsa.selection import INITIAL_BLOCKS, LOCAL_AND_FIRST, LOCAL_BLOCKS
 
-#: Rows (queries times the heads of a group) of one tile, and tiles at one time: their scores stay in the cache.
+#: Rows (queries · heads per group) per tile, and tiles per batch; the scores of a batch fit in the processor's cache.
 TILE_ROWS = 128
 TILES = 64
-#: Queries whose partial results stand at one time.
+#: Queries per span; the partial results of one span are in memory at a time.
 SPAN = 2048
 
 
 @frozen(kw_only=True)
 class Tiles:
-    """Some tiles of one shape: tile i holds the queries that read the blocks `blocks[i]`."""
+    """A batch of tiles of equal shape. Tile i holds queries that read the blocks `blocks[i]`."""
 
     blocks: Tensor  #: (tiles, k), indices into the blocks of all sequences and groups
-    rows: Tensor | slice  #: which of the span's queries they hold, tile after tile
-    slots: slice  #: where their results go, a slot per query
-    empty: Tensor | None  #: (tiles · queries,), True where a tile had room left; None: they are full
-    own: bool  #: the queries stand in the last of their blocks, so they see that one only up to themselves
-    void: Tensor | None = None  #: (tiles, k), True for a block that is not there; None: all are
+    rows: Tensor | slice  #: indices of the queries within the span, tile after tile
+    slots: slice  #: slots of the results, one per query
+    empty: Tensor | None  #: (tiles · queries,), True for an unused row; None: all are used
+    own: bool  #: the last block contains the queries themselves, so a causal mask applies to it
+    void: Tensor | None = None  #: (tiles, k), True for a block that does not exist; None: all exist
 
     def take(self, states: Tensor, scratch: Scratch, name: str) -> Tensor:
-        """(queries of the span, R, D) -> (tiles, queries · R, D), in the scratch memory of that name."""
+        """Gather (queries of the span, R, D) -> (tiles, queries · R, D), into the scratch buffer `name`."""
         taken = states[self.rows] if isinstance(self.rows, slice) else scratch.rows(name, states, self.rows)
         return taken.view(len(self.blocks), -1, states.shape[-1])
 
     def take_sums(self, sums: Tensor, scratch: Scratch) -> Tensor:
-        """(queries of the span, R, 1) -> (tiles, queries · R, 1), infinite where a tile has room left."""
+        """Gather (queries of the span, R, 1) -> (tiles, queries · R, 1), with inf for unused rows."""
         taken = self.take(sums, scratch, "sums")
         if self.empty is None:
             return taken
@@ -49,13 +50,13 @@ class Tiles:
 
 
 class Span:
-    """Some queries of some sequences and groups, with the tiles that serve them.
+    """A run of queries in some sequences and groups, with their tiles.
 
-    `place`: which of (N, T) they are; `chosen`: (N, T, n) as `choose_blocks` or, not causal, `choose_blocks_both_ways`
-    gives it; `first`: the position of query 0; `num_blocks`: the blocks of one sequence's keys.
+    `place`: the slices of (N, T) that the span covers. `chosen`: (N, T, n), from `choose_blocks` if `causal`, else from
+    `choose_blocks_both_ways`. `first`: the position of query 0. `num_blocks`: the number of key blocks of a sequence.
 
-    All queries of a block have blocks in common: their own, the one before it and the first of all; the one after it,
-    too, where that may be seen. Those are read where the queries stand, without a sort.
+    All queries of a block have some selected blocks in common: their own, the one before it, the first block and, if
+    not causal, the one after it. For these blocks the queries are already grouped, so they need no sort.
     """
 
     def __init__(
@@ -73,13 +74,13 @@ class Span:
         others, device = chosen[place][..., forced:], chosen.device
         begin = first + place[1].start
         self.place, self._block, self._heads = place, block, heads
-        self._lead = begin % block  # positions of the first block that came before the span
+        self._lead = begin % block  # positions of the first block that are before the span
         self._length = -(-(self._lead + others.shape[1]) // block) * block
         self._sequences = others.shape[0]
         sequence = torch.arange(self._sequences, device=device)[:, None]
         first_blocks = (sequence + place[0].start) * num_blocks
         own = begin // block + torch.arange(self._length // block, device=device)
-        # The first blocks have fewer before them, and those that they have once; the last has none behind it.
+        # Near the start, some of these blocks do not exist or coincide; the last block has no block after it.
         common, void = [torch.zeros_like(own), own - 1, own], [own < 2, own < 1, own < 0]
         if not causal:
             common.insert(2, own + 1)
@@ -90,7 +91,7 @@ class Span:
         if begin // block < forced - 1 or not causal:
             self._void = torch.stack(void, dim=-1)[:, -forced:].expand(self._sequences, -1, -1).flatten(0, 1)
 
-        # Pairs: a query (its row in the span) and another block, sorted by block.
+        # Pairs of a query (its row in the span) and a block that is not common, sorted by block.
         self._missing = others < 0
         total = chosen.shape[0] * num_blocks
         wanted = (others + first_blocks[..., None]).masked_fill_(self._missing, total)
@@ -101,7 +102,7 @@ class Span:
             self._lead + torch.arange(others.shape[1], device=device) + sequence * self._length
         ).flatten()
 
-        # Each block's pairs, cut into tiles of `size` queries; the last one of a block may have room left.
+        # Split the pairs of each block into tiles of `size` queries; the last tile of a block may have unused rows.
         size = max(1, TILE_ROWS // heads)
         counts = ids.bincount(minlength=total)
         tiles = (counts + size - 1) // size
@@ -109,24 +110,24 @@ class Span:
         slots = torch.arange(len(ids), device=device) + shift[ids]
         self._size = size
         self._tile_blocks = torch.repeat_interleave(tiles)
-        room = len(self._tile_blocks) * size
-        self._tile_rows = torch.zeros(room, dtype=torch.long, device=device)
+        rows = len(self._tile_blocks) * size
+        self._tile_rows = torch.zeros(rows, dtype=torch.long, device=device)
         self._tile_rows[slots] = self._queries[order // max(1, others.shape[-1])]
-        self._tile_empty = torch.ones(room, dtype=torch.bool, device=device)
+        self._tile_empty = torch.ones(rows, dtype=torch.bool, device=device)
         self._tile_empty[slots] = False
         own_slots = self._sequences * self._length
         self._slots = torch.zeros(others.numel(), dtype=torch.long, device=device)
         self._slots[order] = own_slots + slots
-        self.num_slots = own_slots + room
+        self.num_slots = own_slots + rows
 
     def load(self, states: Tensor) -> Tensor:
-        """The span's part of (N, T, R, D): (queries, R, D), with zeros where the span was padded."""
+        """Return the span's part of (N, T, R, D) as (queries, R, D), with zeros for the padding of the span."""
         part = states[self.place]
         tail = self._length - self._lead - part.shape[1]
         return F.pad(part, (0, 0, 0, 0, self._lead, tail)).flatten(0, 1).contiguous()
 
     def tiles(self) -> Iterator[Tiles]:
-        """All tiles: first the blocks that queries have in common, then those that each of them chose."""
+        """Yield all tiles: first those of the common blocks, then those of the individually chosen blocks."""
         own, block = self._own_blocks, self._block
         step = max(1, TILES * TILE_ROWS // (block * self._heads * own.shape[1]))
         for i in range(0, len(own), step):
@@ -146,9 +147,9 @@ class Span:
             )
 
     def slots(self) -> tuple[Tensor, Tensor]:
-        """The rows of each query head in a table of R rows a slot, its own block's first, and which are void.
+        """Return the table rows of each query head and a mask of the missing ones, both (queries · R, n).
 
-        Both are (queries · R, n).
+        The table has R rows per slot. The row for the common blocks comes first.
         """
         heads = torch.arange(self._heads, device=self._slots.device)
         missing = F.pad(self._missing.flatten(0, 1), (1, 0))
@@ -158,7 +159,7 @@ class Span:
 
 
 def spans(query: Tensor, chosen: Tensor, first: int, block: int, causal: bool) -> Iterator[Span]:
-    """All queries of (N, T, R, D) in runs of about SPAN: whole sequences, or parts that end where a block does."""
+    """Split the queries (N, T, R, D) into spans of about SPAN queries: whole sequences, or parts with whole blocks."""
     (sequences, length, heads), num_blocks = query.shape[:3], -(-(first + query.shape[1]) // block)
     together = max(1, SPAN // length)
     for i in range(0, sequences, together):

@@ -1,4 +1,4 @@
-"""The window branch (arXiv 2502.11089, section 3.3.3): the nearest w tokens, in memory linear in the tokens."""
+"""The window branch (arXiv 2502.11089, section 3.3.3): attention to the nearest w tokens, with linear memory."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch import Tensor
 
 from eflm_plugins.attention.sdpa import attend
 
-#: Queries that share one stretch of keys: a longer run computes more scores that no query needs.
+#: Queries per run. The queries of a run share one range of keys; a longer run computes more unused scores.
 RUN = 64
 
 
 def attend_window(query: Tensor, key: Tensor, value: Tensor, window: int, scale: float) -> Tensor:
-    """Attention to the last `window` tokens, itself included: (B, H, T, D) on (B, G, S, D) -> (B, H, T, D).
+    """Attention to the last `window` tokens: (B, H, T, D), (B, G, S, D) -> (B, H, T, D).
 
-    The queries are the last T of the S positions.
+    The window includes the query itself. The queries are the last T of the S positions.
     """
     length, context = query.shape[2], key.shape[2]
-    # The first queries see everything there is; they need no window.
+    # The first queries see all tokens before them, so they need no window.
     early = min(length, max(0, window - (context - length)))
     runs = (length - early) // RUN
     middle = early + runs * RUN
@@ -44,22 +44,22 @@ def attend_window(query: Tensor, key: Tensor, value: Tensor, window: int, scale:
 
 
 def attend_window_both_ways(query: Tensor, key: Tensor, value: Tensor, window: int, scale: float) -> Tensor:
-    """Attention to the `window` tokens around each query, itself included, one more before it than after if even.
+    """Attention to the `window` tokens around each query: (B, H, T, D), (B, G, T, D) -> (B, H, T, D).
 
-    (B, H, T, D) on (B, G, T, D) -> (B, H, T, D).
+    The window includes the query itself. If `window` is even, it covers one more token before the query than after.
     """
     length, before, after = query.shape[2], window // 2, (window - 1) // 2
     if length <= RUN + window:
-        places = torch.arange(length, device=query.device)
-        distance = places[:, None] - places
+        positions = torch.arange(length, device=query.device)
+        distance = positions[:, None] - positions
         seen = (distance <= before) & (distance >= -after)
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask=seen, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
         )
-    room = -length % RUN
-    # A query that only fills the last run sees something, too, lest its softmax be over nothing.
-    states = (F.pad(part, (0, 0, before, after + room)) for part in (key, value))
-    out = _attend_runs(F.pad(query, (0, 0, 0, room)), *states, window, scale, visible=(before, length))
+    padding = -length % RUN
+    # A padding query of the last run also sees some keys, so that no softmax is computed over an empty set.
+    states = (F.pad(part, (0, 0, before, after + padding)) for part in (key, value))
+    out = _attend_runs(F.pad(query, (0, 0, 0, padding)), *states, window, scale, visible=(before, length))
     return out[:, :, :length]
 
 
@@ -71,13 +71,13 @@ def _attend_runs(
     scale: float,
     visible: tuple[int, int] | None = None,
 ) -> Tensor:
-    """Runs of queries, each with its own stretch of keys: query t sees the keys t ... t + `window` - 1.
+    """Attention in runs of queries, each with its own range of keys: query t sees the keys t ... t + `window` - 1.
 
-    `visible`: the first key that is one, and how many are; None: all.
+    `visible`: index of the first real key, and number of real keys; None: all keys are real.
     """
     batch, groups = key.shape[:2]
     span = RUN + window - 1
-    # Runs stand in for heads, and the heads of a group for queries: the stretches are then views that overlap.
+    # Treat runs as heads and the heads of a group as queries. The ranges of keys are then overlapping views.
     rows = (
         query.unflatten(1, (groups, -1)).unflatten(3, (-1, RUN)).transpose(2, 3).flatten(3, 4).flatten(0, 1)
     )
@@ -88,17 +88,17 @@ def _attend_runs(
     hidden = ((distance < 0) | (distance >= window)).repeat(query.shape[1] // groups, 1)
     mask = torch.zeros(hidden.shape, dtype=query.dtype, device=query.device).masked_fill_(hidden, -torch.inf)
     if visible is not None:
-        mask = mask + _beyond(visible, len(keys[0]), span, query.dtype, query.device)
+        mask = mask + _mask_of_missing_keys(visible, len(keys[0]), span, query.dtype, query.device)
     out = F.scaled_dot_product_attention(rows, keys, values, attn_mask=mask, scale=scale)
     return (
         out.unflatten(2, (-1, RUN)).transpose(1, 2).flatten(2, 3).unflatten(0, (batch, groups)).flatten(1, 2)
     )
 
 
-def _beyond(
+def _mask_of_missing_keys(
     visible: tuple[int, int], runs: int, span: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Minus infinity for places of each run's stretch that hold no key: (runs, 1, span)."""
-    place = torch.arange(runs, device=device)[:, None] * RUN + torch.arange(span, device=device) - visible[0]
-    nothing = (place < 0) | (place >= visible[1])
-    return torch.zeros(runs, 1, span, dtype=dtype, device=device).masked_fill_(nothing[:, None], -torch.inf)
+    """Return (runs, 1, span), -inf where a run's range has no real key."""
+    index = torch.arange(runs, device=device)[:, None] * RUN + torch.arange(span, device=device) - visible[0]
+    missing = (index < 0) | (index >= visible[1])
+    return torch.zeros(runs, 1, span, dtype=dtype, device=device).masked_fill_(missing[:, None], -torch.inf)

@@ -1,1 +1,1 @@
-"""RWKV-7's time mixing in the place of attention."""
+"""RWKV-7's time mixing as an attention variant (arXiv 2503.14456)."""

@@ -1,7 +1,7 @@
 """RWKV-7's time mixing (arXiv 2503.14456, section 4) as an attention variant.
 
-Parameters have the names of its authors' checkpoints. The feed-forward that RWKV calls channel mixing is not part of
-it: the host keeps its own.
+The parameters have the same names as in the authors' checkpoints. RWKV's feed-forward (channel mixing) is not included:
+the model keeps its own feed-forward.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ from eflm_schemas import AttentionGeometry
 
 Activation = Callable[[Tensor], Tensor]
 
-#: ln of the fastest decay of a step: e^{-e^{-1/2}}, about 0.545.
+#: The logarithm of the fastest decay per token, e^{-e^{-1/2}} or about 0.545.
 FASTEST = -math.exp(-0.5)
-#: What is interpolated with the token before: receptance, decay, key, value, learning rate, gate.
+#: Inputs that are interpolated with the previous token: receptance, decay, key, value, learning rate, gate.
 SHIFTED = ("r", "w", "k", "v", "a", "g")
 
 
 class Rwkv7(nn.Module):
-    """A matrix state a head, which each token decays, corrects along its key, and adds to (eq. 17).
+    """A recurrence with one matrix state per head.
 
-    Values of later layers are mixed with those of the first (eq. 10), which the host hands on in `shared`.
+    Each token decays the state, removes the old value at its key, and adds a new value (eq. 17). Later layers mix their
+    values with the values of layer 0 (eq. 10), which the host passes in `shared`.
     """
 
     def __init__(self, geometry: AttentionGeometry, options: Rwkv7Options) -> None:
         super().__init__()
         if geometry.cross_attention_dim is not None or not geometry.causal:
             raise UsageError(
-                "rwkv7 is a recurrence over the past, so it stands in for causal self-attention only"
+                "rwkv7 is a recurrence over past tokens, so it can replace causal self-attention only"
             )
         sizes, hidden = Rwkv7Sizes.of(geometry, options), geometry.hidden_size
         self.geometry, self.num_heads, self.head_dim = geometry, sizes.num_heads, sizes.head_dim
@@ -68,7 +69,10 @@ class Rwkv7(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """As the authors begin (appendix E), but for the four projections, which begin as the host's layers do."""
+        """Initialize the parameters as in appendix E of the paper.
+
+        The four projections are excluded: the host initializes them like its other linear layers.
+        """
         hidden, layer = self.geometry.hidden_size, self.geometry.layer_idx
         layers = self.geometry.num_layers or layer + 1
         depth, rest = layer / max(1, layers - 1), 1 - layer / layers  # 0 to 1, and 1 to almost 0
@@ -83,7 +87,7 @@ class Rwkv7(nn.Module):
         exponents = {"r": 0.2, "w": 0.9, "k": 0.7, "v": 0.7, "a": 0.9, "g": 0.2}
         for name, exponent in exponents.items():
             getattr(self, f"x_{name}").copy_(1 - share ** (exponent * rest))
-        # -6 for the slowest channels to 0 for the fastest, and half of them pulled apart within a head.
+        # The first two terms run from -6 to 0 over the channels; the zigzag term spreads the decays within a head.
         self.w0.copy_(-6 + 6 * channel ** (1 + depth**0.3) + 0.5 + 2.5 * zigzag)
         self.a0.copy_(-0.19 + 0.3 * zigzag + 0.4 * (channel - 0.5))
         if layer > 0:
@@ -109,7 +113,7 @@ class Rwkv7(nn.Module):
         """(batch, tokens, hidden) -> (batch, tokens, hidden); see `eflm.registry.contracts.AttentionVariant`."""
         index = self.geometry.layer_idx
         if padding_mask is not None:
-            # Nothing enters an empty state from padding, so a sequence begins with its first real token.
+            # Zero padding leaves the initial state empty, so a sequence effectively starts at its first real token.
             hidden_states = hidden_states * padding_mask[:, -hidden_states.shape[1] :, None]
         layer = None if cache is None else own_layer(cache, index, RecurrentCacheLayer, "rwkv7")
         before, state = self._states(hidden_states, cache)
@@ -138,7 +142,7 @@ class Rwkv7(nn.Module):
         return self.output(gate * (normed + self._tokens(bonus)))  # eq. 21-22
 
     def _states(self, hidden_states: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
-        """The token before the first, (B, 1, hidden), and the state, (B, H, D, D); zeros where nothing came before."""
+        """The previous token (B, 1, hidden) and the state (B, H, D, D); zeros at the start of a sequence."""
         index, batch = self.geometry.layer_idx, hidden_states.shape[0]
         before = None if cache is None else cache.get_conv_state(index)
         state = None if cache is None else cache.get_recurrent_state(index)
@@ -149,9 +153,10 @@ class Rwkv7(nn.Module):
         return before.mT.to(hidden_states.dtype), state
 
     def _values(self, states: Tensor, shared: MutableMapping[str, Tensor] | None) -> Tensor:
-        """v, in later layers drawn to the first layer's (eq. 8-10).
+        """Compute v; later layers interpolate towards the values of layer 0 (eq. 8-10).
 
-        ν is the first layer's share, as in the authors' code and checkpoints; eq. 10 names it the layer's own.
+        ν is the weight of layer 0's values, as in the authors' code and checkpoints. In eq. 10, ν is the weight of the
+        layer's own values.
         """
         value = self.value(states)
         if self.geometry.layer_idx == 0:
@@ -160,8 +165,8 @@ class Rwkv7(nn.Module):
             return value
         if shared is None or "rwkv7.value" not in shared:
             raise ModelError(
-                f"rwkv7 in layer {self.geometry.layer_idx} mixes in the values of layer 0, which were not handed on: "
-                "the layers of one forward pass share a mapping, and layer 0 comes first"
+                f"rwkv7 in layer {self.geometry.layer_idx} needs the values of layer 0, but `shared` lacks them; "
+                "pass the same mapping to all layers of a forward pass, and run layer 0 first"
             )
         return torch.lerp(value, shared["rwkv7.value"], torch.sigmoid(self._low_rank("v", states)))
 

@@ -1,4 +1,4 @@
-"""RWKV-7's time mixing by loops, from arXiv 2503.14456 (section 4): what the chunked form must equal."""
+"""Naive reference of RWKV-7's time mixing in loops (arXiv 2503.14456, section 4)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def naive(
     padding_mask: Tensor | None = None,
     first_value: Tensor | None = None,
 ) -> Tensor:
-    """The layer's output with `module`'s weights, one token of one head at a time; no cache, and no use for `rotary`.
+    """Return the layer's output with the weights of `module`, token by token; no cache. `rotary` is not used.
 
-    `first_value`: (batch, tokens, hidden), the values of layer 0, for later layers.
+    `first_value`: (batch, tokens, hidden), the values of layer 0; None for layer 0 itself.
     """
     heads, size = module.num_heads, module.head_dim
     batches = []
@@ -30,7 +30,7 @@ def naive(
         rows = []
         for t in range(hidden_states.shape[1]):
             if padding_mask is not None and not padding_mask[b, t]:
-                rows.append(torch.zeros_like(hidden_states[b, t]))  # not looked at
+                rows.append(torch.zeros_like(hidden_states[b, t]))  # outputs at padding are not compared
                 continue
             x = hidden_states[b, t]
             lerp = {n: x + (before - x) * getattr(module, f"x_{n}")[0, 0] for n in "rwkvag"}  # eq. 3
@@ -47,7 +47,9 @@ def naive(
             removal = k * module.k_k[0, 0]  # eq. 6
             k = k * (1 + (a - 1) * module.k_a[0, 0])  # eq. 7
             if first_value is not None:
-                v = v + (first_value[b, t] - v) * torch.sigmoid(low["v"][0])  # eq. 8-10, ν as in the code
+                v = v + (first_value[b, t] - v) * torch.sigmoid(
+                    low["v"][0]
+                )  # eq. 8-10, ν as in the authors' code
             outputs = []
             for h in range(heads):
                 own = slice(h * size, (h + 1) * size)

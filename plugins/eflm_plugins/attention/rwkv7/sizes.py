@@ -1,4 +1,4 @@
-"""The sizes of an RWKV-7 layer at a site. No torch."""
+"""The sizes of an RWKV-7 layer for a given geometry. No torch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eflm_schemas import AttentionGeometry
 
 @frozen(kw_only=True)
 class Rwkv7Sizes:
-    """Heads, and the ranks of the four low-rank MLPs (arXiv 2503.14456, section 4.1 and appendix F)."""
+    """Number and size of heads, and ranks of the four low-rank MLPs (arXiv 2503.14456, section 4.1, appendix F)."""
 
     num_heads: int
     head_dim: int
@@ -24,17 +24,20 @@ class Rwkv7Sizes:
 
     @classmethod
     def of(cls, geometry: AttentionGeometry, options: Rwkv7Options) -> Rwkv7Sizes:
-        """Ranks that are not asked for are the nearest multiple of 32 to a factor of √hidden, and 32 at least."""
+        """Derive the sizes; a rank that is not set is a multiple of √hidden, rounded to a multiple of 32, at least 32.
+
+        Raises UsageError if the head size does not divide the hidden size.
+        """
         hidden = geometry.hidden_size
         if hidden % options.head_dim:
             divisors = ", ".join(str(n) for n in range(2, hidden + 1) if hidden % n == 0)
             raise UsageError(
-                f"rwkv7's heads of {options.head_dim} do not divide a hidden size of {hidden}; set rwkv7.head_dim to "
+                f"rwkv7's head size {options.head_dim} does not divide the hidden size {hidden}; set rwkv7.head_dim to "
                 f"one of {divisors}"
             )
 
-        def rank(asked: int | None, factor: float) -> int:
-            return asked or max(32, 32 * round(factor * math.sqrt(hidden) / 32))
+        def rank(requested: int | None, factor: float) -> int:
+            return requested or max(32, 32 * round(factor * math.sqrt(hidden) / 32))
 
         return cls(
             num_heads=hidden // options.head_dim,
