@@ -33,7 +33,7 @@ LEGAL = [
     for quantizer in QUANTIZERS
     if (quantizer.trainable or not adapter.trains_base) and not conflict(adapter, quantizer)
 ]
-BESIDE = [card for card in ADAPTERS if not card.trains_base]
+ON_FROZEN_BASE = [card for card in ADAPTERS if not card.trains_base]
 
 
 def tiny(family="qwen2"):
@@ -90,7 +90,7 @@ IN_FAMILIES = [
 @pytest.mark.parametrize(("family", "adapter", "quantizer"), IN_FAMILIES)
 def test_training_changes_exactly_the_trainable_parameters(family, adapter, quantizer):
     model, made = adapt(tiny(family), adapter, quantizer)
-    if adapter in BESIDE:
+    if adapter in ON_FROZEN_BASE:
         for name, parameter in model.named_parameters():
             assert parameter.requires_grad == (PREFIXES[adapter.name] in name)
             assert parameter.dtype == torch.float32 or not parameter.requires_grad
@@ -135,7 +135,7 @@ def test_merging_changes_no_output(adapter, quantizer):
 
 
 @pytest.mark.parametrize(
-    "adapter", [card for card in BESIDE if (card, INT4) in LEGAL], ids=lambda card: card.name
+    "adapter", [card for card in ON_FROZEN_BASE if (card, INT4) in LEGAL], ids=lambda card: card.name
 )
 def test_an_adapter_on_a_4_bit_base_is_not_merged(adapter):
     model, adapter = adapt(tiny(), adapter, INT4)
@@ -148,7 +148,7 @@ def test_an_adapter_on_a_4_bit_base_is_not_merged(adapter):
 
 
 @pytest.mark.parametrize(
-    "adapter", [card for card in BESIDE if conflict(card, INT4)], ids=lambda card: card.name
+    "adapter", [card for card in ON_FROZEN_BASE if conflict(card, INT4)], ids=lambda card: card.name
 )
 def test_a_model_saved_in_4_bits_is_refused_where_the_card_conflict_does_not_apply(adapter):
     with pytest.raises(ModelError, match=r"q_proj.*Linear4bit, torch\.uint8.*lora"):
