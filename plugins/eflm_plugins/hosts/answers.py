@@ -19,11 +19,11 @@ def check_module(variant: Any) -> None:
 
 def check_answer(module: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
     """Forward hook that raises ModelError if the output does not have the shape of the hidden states."""
-    wanted = args[0].shape
-    if not isinstance(output, Tensor) or output.shape != wanted:
+    expected = args[0].shape
+    if not isinstance(output, Tensor) or output.shape != expected:
         got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         # A shape that broadcasts would not fail later, but the result would be meaningless.
         raise ModelError(
-            f"the attention {type(module).__name__} returned {got} for hidden states of shape {tuple(wanted)}; "
+            f"the attention {type(module).__name__} returned {got} for hidden states of shape {tuple(expected)}; "
             "it must return a tensor of the same shape"
         )

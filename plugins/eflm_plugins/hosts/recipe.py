@@ -148,21 +148,21 @@ def put_back(host: Host, model: nn.Module, recipe: Mapping[str, Any]) -> None:
     for kind, put in replace.items():
         if kind not in recipe:
             continue
-        wanted = recipe[kind]
+        saved = recipe[kind]
         try:
-            card = registry.get(kind, f"{wanted['distribution']}:{wanted['plugin']}").card
+            card = registry.get(kind, f"{saved['distribution']}:{saved['plugin']}").card
         except Exception as error:
             raise ModelError(
-                f"the model needs the {kind} plugin {wanted['plugin']!r} of {wanted['distribution']} "
-                f"{wanted['version']}: {error}"
+                f"the model needs the {kind} plugin {saved['plugin']!r} of {saved['distribution']} "
+                f"{saved['version']}: {error}"
             ) from error
-        options = parse(card.config.resolve(), wanted["options"], owner=card.name) if card.config else None
+        options = parse(card.config.resolve(), saved["options"], owner=card.name) if card.config else None
         factory = card.factory.resolve()
         put(
             model,
             lambda geometry, factory=factory, options=options: factory(geometry, options),
             convert=False,
-            recipe={kind: wanted},
+            recipe={kind: saved},
         )
 
 

@@ -70,12 +70,12 @@ def train(model, adapter, steps=4, learning_rate=5e-3):
 
 def check_training(model, adapter):
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert wanted
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trainable
     losses = train(model, adapter)
     assert losses[-1] < losses[0]
     changed = {name for name, p in model.named_parameters() if not torch.equal(before[name], p.detach())}
-    assert changed == wanted
+    assert changed == trainable
 
 
 #: The other families run in fp32 only: they differ in their layers, not in how weights are stored.
