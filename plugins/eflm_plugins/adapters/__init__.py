@@ -1,1 +1,1 @@
-"""Fine-tuning methods: what is trained."""
+"""Fine-tuning methods: they select or add the parameters to train."""

@@ -1,4 +1,4 @@
-"""Freeze tuning: the first blocks keep their weights, the rest is trained. The card names `freeze`."""
+"""Freeze tuning: the first blocks are frozen, all other weights are trained. Implements the card `freeze`."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from eflm_plugins.adapters.parameters import trained
 
 
 class Freeze:
-    """Trains the last blocks, the final norm and the head. The paper freezes the first 8 blocks."""
+    """Train the last blocks, the final norm and the head. The EfficientLLM paper freezes the first 8 blocks."""
 
     def __init__(self, options: FreezeOptions) -> None:
         self.options = options
 
     def apply(self, model: nn.Module, targets: Targets) -> nn.Module:
-        """The same model with its first blocks frozen; a head that shares the embeddings' weight freezes with them.
+        """Freeze the first blocks in place and return the model.
 
-        Raises UsageError when no block would be left to train.
+        A head that is tied to frozen embeddings is frozen too. Raises UsageError if no block would remain trainable.
         """
         frozen, blocks = self.options.num_frozen_layers, len(targets.layers)
         if frozen >= blocks:
@@ -29,8 +29,8 @@ class Freeze:
                 f"set it to {blocks - 1} or less" if blocks > 1 else "choose full or lora for a single block"
             )
             raise UsageError(
-                f"freeze.num_frozen_layers is {frozen}, and the model has {blocks} blocks, and at least one must be"
-                f" left to train; {advice}"
+                f"freeze.num_frozen_layers is {frozen} and the model has {blocks} blocks, but at least one block must"
+                f" remain trainable; {advice}"
             )
         model.requires_grad_(True)
         names = targets.layers[:frozen] + (targets.embeddings if self.options.freeze_embeddings else ())
@@ -39,14 +39,14 @@ class Freeze:
         return model
 
     def parameter_groups(self, model: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
-        """One group with what is not frozen."""
+        """Return one group with all parameters that are not frozen."""
         return [{"params": trained(model), "lr": learning_rate}]
 
     def merge(self, model: nn.Module) -> nn.Module:
-        """The model as it is: what was learned is in its weights."""
+        """Return the model unchanged: training updated its own weights."""
         return model
 
 
 def freeze(options: FreezeOptions) -> Freeze:
-    """See `Freeze`."""
+    """Create `Freeze`."""
     return Freeze(options)

@@ -1,4 +1,4 @@
-"""Full fine-tuning: the baseline that the others are held against. The card names `full`."""
+"""Full fine-tuning, the baseline for the other methods. Implements the card `full`."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from eflm_plugins.adapters.parameters import trained
 
 
 class Full:
-    """Trains every parameter."""
+    """Train every parameter."""
 
     def apply(self, model: nn.Module, targets: Targets) -> nn.Module:
-        """The same model; a parameter frozen before is trained again."""
+        """Make every parameter trainable, including previously frozen ones, and return the model."""
         return model.requires_grad_(True)
 
     def parameter_groups(self, model: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
-        """One group with all of them."""
+        """Return one group with all parameters."""
         return [{"params": trained(model), "lr": learning_rate}]
 
     def merge(self, model: nn.Module) -> nn.Module:
-        """The model as it is: what was learned is in its weights."""
+        """Return the model unchanged: training updated its own weights."""
         return model
 
 
 def full(_options: None = None) -> Full:
-    """It has no options."""
+    """Create `Full`, which has no options."""
     return Full()

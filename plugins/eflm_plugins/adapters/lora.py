@@ -1,4 +1,4 @@
-"""LoRA and what is trained as it is: RSLoRA, DoRA, LoRA+. The cards name `lora`, `rslora`, `dora` and `loraplus`."""
+"""LoRA and its variants RSLoRA, DoRA and LoRA+. Implements the cards `lora`, `rslora`, `dora` and `loraplus`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eflm_plugins.adapters.peft_adapter import PeftAdapter
 
 
 class Lora(PeftAdapter):
-    """A low-rank update: ΔW = s·B A, with B starting at zero."""
+    """A low-rank update ΔW = s·B A, with B initialized to zero."""
 
     options: LoraOptions
 
@@ -33,14 +33,17 @@ class Lora(PeftAdapter):
 
 
 class LoraPlus(Lora):
-    """LoRA whose B learns faster than its A: at one rate, wide layers would learn features too slowly."""
+    """LoRA with a higher learning rate for B than for A.
+
+    With the same learning rate for both, wide layers learn features too slowly (Hayou et al. 2024, arXiv:2402.12354).
+    """
 
     options: LoraPlusOptions
 
     def parameter_groups(self, model: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
-        """A at the learning rate, B at `lr_ratio` times that.
+        """Return two groups: A with `learning_rate`, B with `lr_ratio` times that.
 
-        peft's optimizer for LoRA+ has groups for embeddings and biases too; no update is put beside those here.
+        peft's LoRA+ optimizer also has groups for embeddings and biases, which get no update here.
         """
         a, b = [], []
         for name, parameter in model.named_parameters():
@@ -53,20 +56,20 @@ class LoraPlus(Lora):
 
 
 def lora(options: LoraOptions) -> Lora:
-    """LoRA: s = alpha / r."""
+    """Create LoRA, with s = alpha / r."""
     return Lora(options)
 
 
 def rslora(options: LoraOptions) -> Lora:
-    """RSLoRA: s = alpha / sqrt(r)."""
+    """Create RSLoRA, with s = alpha / sqrt(r)."""
     return Lora(options, use_rslora=True)
 
 
 def dora(options: LoraOptions) -> Lora:
-    """DoRA: each output's weight row is m · (W + s·B A) / ‖W + s·B A‖, with the magnitude m trained too."""
+    """Create DoRA: each output's weight row is m · (W + s·B A) / ‖W + s·B A‖, and the magnitude m is trained too."""
     return Lora(options, use_dora=True)
 
 
 def loraplus(options: LoraPlusOptions) -> LoraPlus:
-    """LoRA+: LoRA, with a learning rate of its own for B."""
+    """Create LoRA+, which is LoRA with a separate learning rate for B."""
     return LoraPlus(options)

@@ -1,4 +1,4 @@
-"""LoHa and LoKr, updates of high rank from few parameters, by peft. The cards name `loha` and `lokr`."""
+"""LoHa and LoKr: high-rank updates with few parameters, implemented by peft. Implements the cards `loha` and `lokr`."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from eflm_plugins.adapters.peft_adapter import PeftAdapter, packed
 
 
 class _Lycoris(PeftAdapter):
-    """A method of LyCORIS: ΔW is computed whole in every pass, and multiplied with the layer's input."""
+    """A LyCORIS method: every forward pass computes the full matrix ΔW and multiplies it with the layer's input."""
 
     options: LycorisOptions
     method: str
 
     def refusal(self, name: str, layer: nn.Module) -> str | None:
-        """See `PeftAdapter.refusal`: peft has these for torch's Linear alone, and takes ΔW's shape from its weights."""
+        """See `PeftAdapter.refusal`: peft supports only `nn.Linear` here and reads the shape of ΔW from its weights."""
         if isinstance(layer, nn.Linear):
             return packed(self.method, name, layer)
         return (
-            f"{self.method} acts beside torch's Linear alone, and {name} is a {type(layer).__name__}; choose lora,"
-            " rslora, dora, loraplus or pissa, which act beside that too"
+            f"{self.method} supports only nn.Linear, and {name} is a {type(layer).__name__}; choose lora, rslora,"
+            " dora, loraplus or pissa, which support it"
         )
 
 
 class Loha(_Lycoris):
-    """ΔW = s·(B₁ A₁) ∘ (B₂ A₂), products of rank r multiplied number by number: of rank r² at most (FedPara)."""
+    """ΔW = s·(B₁ A₁) ∘ (B₂ A₂), the elementwise product of two rank-r products; its rank is at most r² (FedPara)."""
 
     method = "LoHa"
 
@@ -44,7 +44,10 @@ class Loha(_Lycoris):
 
 
 class Lokr(_Lycoris):
-    """ΔW = s·C ⊗ (B A), a Kronecker product; the right factor is one matrix where r is half its longer side or more."""
+    """ΔW = s·C ⊗ (B A), a Kronecker product.
+
+    The right factor is a single full matrix if r is at least half of its longer side.
+    """
 
     options: LokrOptions
     method = "LoKr"
@@ -65,10 +68,10 @@ class Lokr(_Lycoris):
 
 
 def loha(options: LycorisOptions) -> Loha:
-    """See `Loha`; s = alpha / r."""
+    """Create `Loha`, with s = alpha / r."""
     return Loha(options)
 
 
 def lokr(options: LokrOptions) -> Lokr:
-    """See `Lokr`; s = alpha / r."""
+    """Create `Lokr`, with s = alpha / r."""
     return Lokr(options)

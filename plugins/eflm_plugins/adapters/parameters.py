@@ -1,4 +1,4 @@
-"""What is trained. Every adapter asks this for its optimizer's parameters."""
+"""Selects the trainable parameters of a model. All adapters use it to build their parameter groups."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from torch import nn
 
 
 def trained(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters that require a gradient, each once."""
+    """Return the parameters that require a gradient, each once."""
     return [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -1,1 +1,1 @@
-"""Texts, tokenizers and batches: what the language modality trains on and is judged by."""
+"""Texts, tokenizers and batches for training and evaluating language models."""

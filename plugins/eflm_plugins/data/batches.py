@@ -1,6 +1,6 @@
-"""Token batches: packed sequences to pretrain on, padded pairs to fine-tune on, prompts of exact length.
+"""Token batches: packed sequences for pretraining, padded pairs for fine-tuning, prompts of exact length for inference.
 
-The language modality calls these; equal seeds give equal batches.
+The language modality calls these functions. Equal seeds give equal batches.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from eflm_plugins.data.corpus import Pair
 
 T = TypeVar("T")
 
-#: Positions that the loss leaves out, as torch's cross entropy and transformers have it.
+#: Label of the positions that the loss ignores, as in torch's cross entropy and transformers.
 IGNORED = -100
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text, with no special tokens added."""
+    """Return the token ids of each text, without special tokens."""
     if not texts:
         return []
-    # verbose=False: a text longer than the model's context is no mistake here, it is cut into sequences later.
+    # verbose=False: texts longer than the model's context are expected, because they are cut into sequences later.
     return tokenizer(list(texts), add_special_tokens=False, return_attention_mask=False, verbose=False)[
         "input_ids"
     ]
 
 
 def token_stream(tokenizer: Any, texts: Sequence[str]) -> Tensor:
-    """All texts as one 1-D row of token ids, each text ended by the end-of-sequence token."""
+    """Return the token ids of all texts as one 1-D tensor, with an end-of-sequence token after each text."""
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     rows = encode(tokenizer, texts)
     return torch.tensor([token for row in rows for token in (*row, *end)], dtype=torch.long)
 
 
 def sequences(stream: Tensor, length: int, limit: int) -> Tensor:
-    """Sequences of `length` tokens, evenly spread over a stream, at most `limit` tokens in all: (rows, length).
+    """Return sequences of `length` tokens, evenly spread over the stream, as (rows, length).
 
-    A stream shorter than `length` gives one shorter sequence.
+    The total is at most `limit` tokens, but at least one row. A stream shorter than `length` gives one shorter row.
     """
     length = min(length, len(stream))
     if length == 0:
@@ -52,14 +52,15 @@ def sequences(stream: Tensor, length: int, limit: int) -> Tensor:
 
 
 def packed(stream: Tensor, *, batch_size: int, length: int, seed: int) -> Iterator[Tensor]:
-    """Batches (batch, length) without end: the stream is cut anew at a random offset for each pass, then shuffled.
+    """Yield batches (batch, length) indefinitely.
 
-    Raises DataError when the stream is shorter than one sequence.
+    Each pass over the stream cuts it into sequences at a new random offset and shuffles them. Raises DataError if the
+    stream is shorter than one sequence.
     """
     if len(stream) < length:
         raise DataError(
-            f"the training text has {len(stream)} tokens, and one sequence to pretrain on takes {length};"
-            " give more text, or set pretrain.sequence_length lower"
+            f"the training text has {len(stream)} tokens, but one pretraining sequence needs {length};"
+            " provide more text, or lower pretrain.sequence_length"
         )
     generator = torch.Generator().manual_seed(seed)
     rows = torch.empty(0, length, dtype=torch.long)
@@ -76,14 +77,17 @@ def packed(stream: Tensor, *, batch_size: int, length: int, seed: int) -> Iterat
 
 @frozen
 class TokenPair:
-    """A pair as token ids; the completion ends with the end-of-sequence token where it was not cut."""
+    """A pair as token ids; the completion ends with the end-of-sequence token unless it was truncated."""
 
     prompt: list[int]
     completion: list[int]
 
 
 def token_pairs(tokenizer: Any, pairs: Sequence[Pair], length: int) -> list[TokenPair]:
-    """Pairs of at most `length` tokens: a prompt keeps its last half of that at most, a completion its beginning."""
+    """Tokenize the pairs and truncate each to `length` tokens.
+
+    A prompt keeps at most its last `length // 2` tokens; a completion keeps its first tokens.
+    """
     end = [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     encoded = zip(
@@ -93,8 +97,8 @@ def token_pairs(tokenizer: Any, pairs: Sequence[Pair], length: int) -> list[Toke
     )
     cut = []
     for prompt, completion in encoded:
-        # The first token of a sequence is never predicted. A pair without a prompt gets a start token for that; where
-        # the tokenizer has none, the completion gives its own first token up.
+        # The first token of a sequence is never predicted. A pair without a prompt therefore gets a start token as its
+        # prompt, or its own first token if the tokenizer has no start token.
         prompt, completion = prompt[-(length // 2) :] if prompt else start, [*completion, *end]
         if not prompt:
             prompt, completion = completion[:1], completion[1:]
@@ -103,7 +107,7 @@ def token_pairs(tokenizer: Any, pairs: Sequence[Pair], length: int) -> list[Toke
 
 
 def shuffled(samples: Sequence[T], *, batch_size: int, seed: int) -> Iterator[list[T]]:
-    """Batches of samples without end, in a new order for each pass."""
+    """Yield batches of samples indefinitely, in a new random order for each pass."""
     generator = torch.Generator().manual_seed(seed)
     waiting: list[T] = []
     while True:
@@ -114,9 +118,9 @@ def shuffled(samples: Sequence[T], *, batch_size: int, seed: int) -> Iterator[li
 
 
 def collate(pairs: Sequence[TokenPair], pad_token_id: int) -> dict[str, Tensor]:
-    """`input_ids`, `attention_mask` and `labels`, each (batch, longest pair), padded on the right.
+    """Return `input_ids`, `attention_mask` and `labels`, each (batch, longest pair), padded on the right.
 
-    Labels are IGNORED on prompts and padding: the loss is on completions only.
+    Labels of prompts and padding are IGNORED, so the loss covers completions only.
     """
     longest = max(len(p.prompt) + len(p.completion) for p in pairs)
     input_ids = torch.full((len(pairs), longest), pad_token_id, dtype=torch.long)
@@ -131,9 +135,9 @@ def collate(pairs: Sequence[TokenPair], pad_token_id: int) -> dict[str, Tensor]:
 
 
 def prompts(stream: Tensor, *, batch_size: int, length: int, seed: int) -> Iterator[Tensor]:
-    """Prompts (batch, length) without end, from random places of the stream; a short stream is repeated."""
+    """Yield prompts (batch, length) indefinitely, from random positions in the stream; a short stream is repeated."""
     if len(stream) == 0:
-        raise DataError("there is no held-out text to take prompts from; give more text with --data")
+        raise DataError("there is no held-out text to take prompts from; provide more text with --data")
     if len(stream) < length:
         stream = stream.repeat(-(-length // len(stream)))
     generator = torch.Generator().manual_seed(seed)

@@ -1,6 +1,6 @@
-"""Small files worth keeping from one run to the next, in the user's cache folder. Losing them costs seconds only.
+"""A cache of small files in the user's cache folder, shared between runs. Recreating a lost file takes seconds.
 
-`stdlib_text` and `tokenizer` keep their work here.
+`stdlib_text` and `tokenizer` store their results here.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from eflm.files import write_atomically
 
 
 def remember(name: str, make: Callable[[], bytes]) -> bytes:
-    """What `make` returns, made once per `name` (which must say everything that it depends on).
+    """Return the cached content of `name`, or call `make` and cache its result.
 
-    A file that is damaged is made again; a folder that cannot be written to is done without.
+    `name` must contain everything that the content depends on. A damaged file is created again. If the cache folder is
+    not writable, the result is not cached.
     """
     path = Path(platformdirs.user_cache_dir("eflm")) / name
     content = _read(path)
     if content is None:
         content = make()
-        # A read-only home, or a full disk, is no reason to stop: the work is at hand already.
+        # A read-only home directory or a full disk must not stop the run: the content is already in memory.
         with contextlib.suppress(OSError):
             write_atomically(path, _digest(content) + b"\n" + content)
     return content

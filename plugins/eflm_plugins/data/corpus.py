@@ -1,6 +1,7 @@
-"""What every source of text is turned into: documents and prompt–completion pairs, split so that nothing leaks.
+"""The common form of all text sources: documents and prompt–completion pairs, with a train/held-out split.
 
-`stdlib_text` and `user_file` make a Corpus; the language modality splits it.
+`stdlib_text` and `user_file` create a Corpus; the language modality splits it. No held-out text is in the training
+part.
 """
 
 from __future__ import annotations
@@ -10,15 +11,15 @@ import json
 
 from attrs import evolve, frozen
 
-#: The share of the characters that is kept from training.
+#: The share of the characters that is held out.
 HELD_OUT_SHARE = 0.05
-#: Shorter passages ("Examples:", "Return None.") recur everywhere; to find one on both sides is no leak.
+#: Characters. Shorter passages ("Examples:", "Return None.") are common phrases, which may occur in both parts.
 SHORTEST_LEAK = 40
 
 
 @frozen
 class Document:
-    """A text and the name it is split by."""
+    """A text and its name; the hash of the name decides which part of the split it belongs to."""
 
     name: str
     text: str
@@ -26,7 +27,7 @@ class Document:
 
 @frozen
 class Pair:
-    """A prompt and the completion to learn; `document` names the document it came from."""
+    """A prompt and the completion to learn; `document` is the name of its source document."""
 
     document: str
     prompt: str
@@ -42,7 +43,7 @@ class Corpus:
     pairs: tuple[Pair, ...] = ()
 
     def sha256(self) -> str:
-        """A hash of every name and character, in order."""
+        """Return a hash of all names and texts, in order."""
         rows = [
             [[d.name, d.text] for d in self.documents],
             [[p.document, p.prompt, p.completion] for p in self.pairs],
@@ -52,17 +53,18 @@ class Corpus:
 
 @frozen
 class Split:
-    """A corpus in two parts that share no document, no pair and no passage."""
+    """Two parts of a corpus that share no document, no pair and no passage."""
 
     train: Corpus
     held_out: Corpus
 
 
 def split(corpus: Corpus) -> Split:
-    """Hold out whole documents with their pairs: those whose names hash lowest, up to 5% of the characters.
+    """Split a corpus: hold out whole documents with their pairs, up to 5% of the characters.
 
-    Of documents and of pairs at least one, the smallest, is held out and one left, where there are two of them. What
-    is held out is then taken from the training part wherever it recurs: a passage elsewhere, the same completion.
+    Documents are selected in the order of the hashes of their names. If there are at least two documents (or documents
+    with pairs), at least one is held out (the smallest, if none fits into 5%) and at least one is kept for training.
+    Passages and completions that also occur in the held-out part are then removed from the training part.
     """
     sizes: dict[str, int] = {}
     for document in corpus.documents:
@@ -86,13 +88,13 @@ def split(corpus: Corpus) -> Split:
             spare = [n for n in order if n in kind and not any(k <= held_out | {n} for k in kinds if k)]
             held_out.update(sorted(spare, key=sizes.__getitem__)[:1])
 
-    judged = _part(corpus, held_out)
+    evaluated = _part(corpus, held_out)
     trained = _part(corpus, sizes.keys() - held_out)
-    return Split(_without(trained, _passages_of(judged)), judged)
+    return Split(_without(trained, _passages_of(evaluated)), evaluated)
 
 
 def passages(text: str) -> list[str]:
-    """The paragraphs of a text."""
+    """Return the paragraphs of a text."""
     return [passage.strip("\n") for passage in text.split("\n\n") if passage.strip()]
 
 
@@ -113,11 +115,11 @@ def _passages_of(corpus: Corpus) -> set[str]:
     return {passage for text in texts for passage in passages(text) if len(passage) >= SHORTEST_LEAK}
 
 
-def _without(corpus: Corpus, taken: set[str]) -> Corpus:
+def _without(corpus: Corpus, removed: set[str]) -> Corpus:
     documents = []
     for document in corpus.documents:
-        kept = [passage for passage in passages(document.text) if passage not in taken]
+        kept = [passage for passage in passages(document.text) if passage not in removed]
         if kept:
             documents.append(evolve(document, text="\n\n".join(kept)))
-    pairs = tuple(p for p in corpus.pairs if not taken.intersection(passages(p.completion)))
+    pairs = tuple(p for p in corpus.pairs if not removed.intersection(passages(p.completion)))
     return evolve(corpus, documents=tuple(documents), pairs=pairs)

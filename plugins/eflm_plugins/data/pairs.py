@@ -1,4 +1,4 @@
-"""Signature → docstring pairs, for fine-tuning on the embedded text. `stdlib_text` calls this for each docstring."""
+"""Signature → docstring pairs for fine-tuning on the embedded text. `stdlib_text` calls this for each docstring."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import ast
 
 from eflm_plugins.data.corpus import Pair
 
-#: One-word docstrings teach nothing.
+#: Characters. Shorter docstrings, such as a single word, are not useful for training.
 _SHORTEST = 16
 
 
 def pair_of(node: ast.AST, docstring: str, *, document: str) -> Pair | None:
-    """A function's signature as prompt and its docstring's first paragraph as completion; None for other nodes.
+    """Return a pair for a function: its signature is the prompt, the first paragraph of its docstring the completion.
 
-    The signature is written as one normalised line, whatever the layout and comments of the source.
+    Returns None for other nodes and for very short docstrings. The signature is normalized to one line, independent of
+    the layout and comments of the source.
     """
     if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         return None

@@ -1,7 +1,8 @@
-"""The embedded text: what every CPython install ships in English, read from its sources without importing them.
+"""The embedded text: the English documentation that every CPython installation contains.
 
-`pydoc_data.topics` (the language reference) and the docstrings of the standard library. The language modality
-uses it when no `--data` is given. The same Python version gives the same text, whatever the machine.
+It consists of `pydoc_data.topics` (the language reference) and the docstrings of the standard library, which are parsed
+from the sources without importing them. The language modality uses it if `--data` is not given. The same Python version
+gives the same text on every machine.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ from eflm_plugins.data.cache import remember
 from eflm_plugins.data.corpus import Corpus, Document, Pair
 from eflm_plugins.data.pairs import pair_of
 
-#: Counted up when the reading changes, so that no cached text of an older reading is used.
+#: Version of the extraction. Increase it when `read` changes, so that an older cached text is not used.
 READING = 1
 
-# Tests and what some distributions leave out or patch: with them the text would depend on the packager.
+# Tests, and folders that some distributions remove or patch: including them would make the text depend on the packager.
 _LEFT_OUT = {
     "__pycache__",
     "dist-packages",
@@ -40,9 +41,9 @@ _LEFT_OUT_FILES = {"sitecustomize.py", "usercustomize.py"}
 
 
 def load() -> Corpus:
-    """The embedded corpus; a few seconds when read anew, a few hundredths from the cache.
+    """Return the embedded corpus: in a few seconds the first time, in a few hundredths of a second from the cache.
 
-    Raises DataError when this Python has no readable sources (a zipped or stripped installation).
+    Raises DataError if this Python has no readable sources (a zipped or stripped installation).
     """
     root = Path(sysconfig.get_paths()["stdlib"])
     files = list(_sources(root))
@@ -55,7 +56,7 @@ def load() -> Corpus:
 
 
 def read(root: Path, files: list[Path]) -> Corpus:
-    """The corpus of the sources under `root`, in the order of `files`."""
+    """Build the corpus from the source files under `root`, in the order of `files`."""
     documents: list[Document] = []
     pairs: list[Pair] = []
     for file in files:
@@ -79,8 +80,8 @@ def read(root: Path, files: list[Path]) -> Corpus:
             documents.append(Document(name, "\n\n".join(docstrings)))
     if not documents:
         raise DataError(
-            f"the embedded text is read from the sources of Python's standard library, and {root} holds none;"
-            " give a text of your own with --data FILE.txt"
+            f"the embedded text is read from the sources of Python's standard library, but {root} contains none;"
+            " provide your own text with --data FILE.txt"
         )
     return Corpus("stdlib", tuple(documents), tuple(pairs))
 
@@ -106,7 +107,7 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 
 def _parse(file: Path) -> ast.Module | None:
-    # A file that this Python cannot parse (a packager's leftover) has no docstrings to offer.
+    # Skip files that this Python cannot parse, such as leftovers of a packager.
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -118,7 +119,7 @@ def _parse(file: Path) -> ast.Module | None:
 def _documented(
     node: ast.AST,
 ) -> Iterator[ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Modules, classes and functions in the order of the source."""
+    """Yield modules, classes and functions in source order."""
     if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
         yield node
     for child in ast.iter_child_nodes(node):

@@ -1,6 +1,6 @@
-"""A byte-level BPE tokenizer trained on the run's own training text, for models that bring none.
+"""Trains a byte-level BPE tokenizer on the training text of the run, for models without their own.
 
-The language modality calls this for presets and for model folders without a tokenizer.
+The language modality calls this for presets and for saved models without a tokenizer.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from eflm.errors import DataError
 from eflm_plugins.data.cache import remember
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
-#: 256 bytes and the three special tokens: with fewer, some text could not be written down.
+#: 256 bytes and three special tokens: a smaller vocabulary could not encode every text.
 SMALLEST_VOCABULARY = 259
 
 
 def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """The tokenizer of at most `vocab_size` tokens that these texts give (Sennrich et al. 2016, on bytes).
+    """Train a tokenizer of at most `vocab_size` tokens on the texts (Sennrich et al. 2016, on bytes).
 
-    Cached by the texts' hash. Raises DataError when `vocab_size` has no room for all bytes.
+    The result is cached under the hash of the texts. Raises DataError if `vocab_size` is too small to hold all bytes.
     """
     if vocab_size < SMALLEST_VOCABULARY:
         raise DataError(
-            f"the model has a vocabulary of {vocab_size} and no tokenizer of its own; one can be trained for it"
-            f" from {SMALLEST_VOCABULARY} tokens on (256 bytes and 3 special tokens)"
+            f"the model has no tokenizer and a vocabulary of {vocab_size}, but training a tokenizer needs at least"
+            f" {SMALLEST_VOCABULARY} tokens (256 bytes and 3 special tokens); add its tokenizer to the model"
+            " folder, or use a model with a larger vocabulary"
         )
     content = hashlib.sha256(json.dumps(list(texts)).encode("ascii")).hexdigest()
     name = f"bpe-{content[:32]}-{vocab_size}-{tokenizers.__version__}"

@@ -1,4 +1,4 @@
-"""`--data FILE.txt|.jsonl`: a user's own text, turned into a corpus. The language modality calls `load`."""
+"""`--data FILE.txt|.jsonl`: reads the user's own text as a corpus. The language modality calls `load`."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from typing import Any
 from eflm.errors import DataError
 from eflm_plugins.data.corpus import Corpus, Document, Pair, passages
 
-_SHAPES = 'a row holds {"text": ...}, or {"prompt": ..., "completion": ...}'
+_FORMAT = 'each row must be {"text": ...} or {"prompt": ..., "completion": ...}'
 
 
 def load(path: str) -> Corpus:
-    """The corpus in a .txt file (paragraphs set apart by blank lines) or a .jsonl file (one row a line).
+    """Load a corpus from a .txt file (paragraphs separated by blank lines) or a .jsonl file (one JSON row per line).
 
-    Rows with "text" become documents, rows with "prompt" and "completion" become pairs.
-    Raises DataError that names the file, and the line where there is one.
+    Rows with "text" become documents, rows with "prompt" and "completion" become pairs. Errors are raised as DataError
+    with the file and, where possible, the line number.
     """
     file = Path(path).expanduser()
     if file.suffix not in (".txt", ".jsonl"):
-        raise DataError(f"--data {path}: only .txt and .jsonl files are read, not {file.suffix or 'this'!r}")
+        suffix = repr(file.suffix) if file.suffix else "a file without a suffix"
+        raise DataError(f"--data {path}: {suffix} is not supported; use a .txt or .jsonl file")
     try:
         content = file.read_text("utf-8")
     except FileNotFoundError:
-        raise DataError(f"--data {path}: there is no such file") from None
+        raise DataError(f"--data {path}: the file does not exist; check the path") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise DataError(
-            f"--data {path}, line {line}: this is not UTF-8 text; save the file as UTF-8"
+            f"--data {path}, line {line}: the text is not valid UTF-8; save the file as UTF-8"
         ) from None
     except OSError as error:
         raise DataError(f"--data {path}: the file cannot be read ({error.strerror})") from None
@@ -43,11 +44,12 @@ def load(path: str) -> Corpus:
             pairs.append(item)
         else:
             documents.append(item)
-    if len({d.name for d in documents} | {p.document for p in pairs}) < 2:
-        unit = "rows" if file.suffix == ".jsonl" else "paragraphs (set apart by blank lines)"
+    different = len({d.name for d in documents} | {p.document for p in pairs})
+    if different < 2:
+        unit = "rows" if file.suffix == ".jsonl" else "paragraphs (separated by blank lines)"
         raise DataError(
-            f"--data {path}: at least two different {unit} are needed, one to train on and one held out;"
-            f" the file has {len(documents) + len(pairs)}"
+            f"--data {path}: at least two different {unit} are needed, one for training and one held out,"
+            f" but the file has {different}; add more text"
         )
     return Corpus(file.name, tuple(documents), tuple(pairs))
 
@@ -59,10 +61,10 @@ def _rows(path: str, content: str) -> Iterator[Document | Pair]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise DataError(f"--data {path}, line {number}: not JSON ({error.msg}); {_SHAPES}") from None
+            raise DataError(f"--data {path}, line {number}: not JSON ({error.msg}); {_FORMAT}") from None
         if not isinstance(row, dict):
             raise DataError(
-                f"--data {path}, line {number}: {type(row).__name__} instead of an object; {_SHAPES}"
+                f"--data {path}, line {number}: found {type(row).__name__} instead of an object; {_FORMAT}"
             )
         if "text" in row:
             yield _document(_string(path, number, row, "text"))
@@ -70,18 +72,18 @@ def _rows(path: str, content: str) -> Iterator[Document | Pair]:
             prompt, completion = (_string(path, number, row, key) for key in ("prompt", "completion"))
             yield Pair(_name(f"{prompt}\0{completion}"), prompt, completion)
         else:
-            keys = ", ".join(map(repr, row)) or "nothing"
-            raise DataError(f"--data {path}, line {number}: the row has {keys}; {_SHAPES}")
+            keys = ", ".join(map(repr, row)) or "none"
+            raise DataError(f"--data {path}, line {number}: the row has the keys {keys}; {_FORMAT}")
 
 
 def _string(path: str, number: int, row: dict[str, Any], key: str) -> str:
     value = row[key]
     if not isinstance(value, str):
         raise DataError(
-            f"--data {path}, line {number}: {key!r} is {type(value).__name__}, it must be a string"
+            f"--data {path}, line {number}: {key!r} is {type(value).__name__}, but it must be a string"
         )
     if key != "prompt" and not value.strip():
-        raise DataError(f"--data {path}, line {number}: {key!r} is empty")
+        raise DataError(f"--data {path}, line {number}: {key!r} is empty; add text or remove the row")
     return value
 
 
@@ -90,5 +92,5 @@ def _document(text: str) -> Document:
 
 
 def _name(content: str) -> str:
-    # Named by content, so that two equal rows fall on the same side of the split, in whatever order they stand.
+    # Named by content, so that equal rows fall into the same part of the split and the order of rows does not matter.
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,1 +1,1 @@
-"""Hosts: where in a family of models the techniques go."""
+"""Hosts: they know where techniques are inserted in a family of models."""

@@ -1,7 +1,7 @@
-"""The host for decoders of transformers: finds attention and feed-forward sites and puts techniques there.
+"""The host for transformers decoders: it finds the attention and feed-forward sites and inserts techniques there.
 
-A technique's module takes the site's own name, so its parameters are called as the model's were; two hooks per
-site translate between transformers' call and the contract's. The language modality uses this host.
+The inserted module keeps the name of the module it replaces, so parameter names stay the same. Two hooks per site
+translate between the arguments of transformers and those of the contract. The language modality uses this host.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from eflm_schemas import AttentionGeometry, MlpGeometry
 
 
 class DecoderHost:
-    """Serves models whose decoder's blocks hold `self_attn` and `mlp` (Llama, Qwen, Mistral and kin).
+    """Host for models whose decoder blocks have `self_attn` and `mlp` (Llama, Qwen, Mistral and similar models).
 
-    `decoder` names the decoder within a model that has other parts beside it; "": the model is the decoder.
+    `decoder` is the name of the decoder within a model that has other parts too; "" means that the model is the
+    decoder.
     """
 
     def __init__(self, decoder: str = "") -> None:
@@ -45,7 +46,7 @@ class DecoderHost:
     # --- attention ----------------------------------------------------------------------------------
 
     def attention_geometries(self, model: nn.Module) -> Sequence[AttentionGeometry]:
-        """One geometry per block, first to last."""
+        """Return one geometry per block, from first to last."""
         decoder = model.get_submodule(self._decoder)
         return [
             attention_geometry(decoder.config, attention_of(block), i)
@@ -61,7 +62,7 @@ class DecoderHost:
         recipe: Mapping[str, Any],
         plain: bool = False,
     ) -> None:
-        """Put `build(geometry)` into every block; see `eflm.registry.contracts.Host`."""
+        """Replace the attention of every block with `build(geometry)`; see `eflm.registry.contracts.Host`."""
         decoder = model.get_submodule(self._decoder)
         rotary, bias = named_rotary_module(decoder)[1], relative_bias(decoder)
         geometries = self.attention_geometries(model)
@@ -75,7 +76,7 @@ class DecoderHost:
             check_module(variant)
             takes = inspect.signature(variant.forward).parameters
             if bias is not None and "bias" not in takes:
-                raise _no_place_for_bias(variant)
+                raise _no_bias_argument(variant)
             initialize(variant, geometry.initializer_range)
             like = next(old.parameters())
             variant.to(device=like.device, dtype=like.dtype)
@@ -83,9 +84,10 @@ class DecoderHost:
                 variant.load_dense(dense_weights(old, geometry))
             variant.train(old.training)
             variant.register_forward_pre_hook(
-                _CallVariant(geometry, _rotary_of(old, rotary), bias, "shared" in takes), with_kwargs=True
+                _ConvertArguments(geometry, _rotary_of(old, rotary), bias, "shared" in takes),
+                with_kwargs=True,
             )
-            variant.register_forward_hook(_answer_decoder)
+            variant.register_forward_hook(_return_to_block)
             block.self_attn = variant
         rotary.register_forward_hook(tell_positions, with_kwargs=True)
         if "shared" in takes:
@@ -107,28 +109,28 @@ class DecoderHost:
         convert: bool,
         recipe: Mapping[str, Any],
     ) -> None:
-        """Put a mixture of experts into every block whose router `build` gives; see `eflm.registry.contracts.Host`."""
+        """Insert experts into every block for which `build` returns a router; see `eflm.registry.contracts.Host`."""
         decoder = model.get_submodule(self._decoder)
         replace_gated_mlps(
             model, blocks_of(decoder)[1], decoder.config, build, convert=convert, recipe=recipe
         )
 
-    # --- where adapters and quantizers act ----------------------------------------------------------
+    # --- targets of adapters and quantizers ---------------------------------------------------------
 
     def targets(self, model: nn.Module) -> Targets:
-        """Blocks, and the linear layers inside them; routers, embeddings and the head are left out."""
+        """Return the blocks and the linear layers inside them, without routers; embeddings are listed separately."""
         prefix, blocks = blocks_of(model.get_submodule(self._decoder))
         return targets_of(model, f"{self._decoder}.{prefix}" if self._decoder else prefix, blocks)
 
 
-#: The keyword under which transformers' blocks hand the shared mapping on to their attention.
+#: The keyword with which transformers' blocks pass the shared mapping to their attention.
 _SHARED = "eflm_shared"
 
-# --- hooks: transformers' call <-> the contract's ---------------------------------------------------------
+# --- hooks: arguments of transformers <-> arguments of the contract ---------------------------------------
 
 
-class _CallVariant:
-    """A forward pre-hook: turns a decoder block's keywords into those of `AttentionVariant`."""
+class _ConvertArguments:
+    """Forward pre-hook that converts the arguments of a decoder block into those of `AttentionVariant`."""
 
     def __init__(
         self,
@@ -148,12 +150,13 @@ class _CallVariant:
         mask: Tensor | None = kwargs.get("attention_mask")
         if mask is not None and mask.ndim != 2:
             raise ModelError(
-                f"an attention mask of {mask.ndim} dimensions was passed to a model whose attention is eflm's; "
+                f"an attention mask with {mask.ndim} dimensions was passed to a model with an eflm attention; "
                 "pass the 2-D attention_mask that marks padding"
             )
         if cache is not None and self._is_static(cache):
             raise ModelError(
-                "a static cache was passed to a model whose attention is eflm's; use the default cache"
+                "a static cache was passed to a model with an eflm attention, which does not support it; "
+                "use the default cache"
             )
         rotary = None
         if self.rotary is not None:
@@ -172,28 +175,29 @@ class _CallVariant:
 
 
 def _rotary_of(attention: nn.Module, rotary: nn.Module) -> nn.Module | None:
-    """None for the layers of SmolLM3 and its like that see no positions."""
+    """Return `rotary`, or None for layers without rotary positions, as in SmolLM3."""
     return rotary if getattr(attention, "use_rope", True) else None
 
 
 def _open_shared(
     _decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """A forward pre-hook of the decoder: a mapping for all layers of this pass, which blocks hand on as a keyword.
+    """Forward pre-hook of the decoder: create a mapping that all layers of one forward pass share.
 
-    Kept with the pass and not with the model, so that gradient checkpointing finds what its own pass left there.
+    The blocks pass it on as a keyword. It belongs to the forward pass and not to the model, so that gradient
+    checkpointing finds the content of its own pass when it recomputes a block.
     """
     return args, {**kwargs, _SHARED: {}}
 
 
-def _no_place_for_bias(variant: nn.Module) -> ModelError:
+def _no_bias_argument(variant: nn.Module) -> ModelError:
     return ModelError(
-        f"relative positions are a bias on the score of every pair of tokens, which {type(variant).__name__} does "
-        "not take; encode positions in another way, or choose mha, gqa, mqa or mla"
+        f"llm.positions=relative needs a bias on the attention scores, which {type(variant).__name__} does not "
+        "support; choose another llm.positions, or the attention mha, gqa, mqa or mla"
     )
 
 
-def _answer_decoder(module: nn.Module, args: tuple[Tensor], output: Tensor) -> tuple[Tensor, None]:
-    """A forward hook: decoder blocks unpack (hidden states, attention weights)."""
+def _return_to_block(module: nn.Module, args: tuple[Tensor], output: Tensor) -> tuple[Tensor, None]:
+    """Forward hook: return (hidden states, attention weights), which decoder blocks unpack."""
     check_answer(module, args, output)
     return output, None

@@ -1,4 +1,4 @@
-"""Puts mixtures of experts where gated feed-forwards of transformers' blocks stood. Hosts of such blocks ask for it."""
+"""Replaces gated feed-forward layers of transformers' blocks with mixtures of experts. Called by hosts."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def replace_gated_mlps(
     convert: bool,
     recipe: Mapping[str, Any],
 ) -> None:
-    """Put experts into every block whose router `build` gives; see `eflm.registry.contracts.Host.replace_mlps`.
+    """Insert experts into every block for which `build` returns a router; see `eflm.registry.contracts.Host.replace_mlps`.
 
-    `config` is that of the part of `model` that the blocks belong to. The whole model adds the routers' losses to its
-    own, and says that it needs their plugin.
+    `config` belongs to the part of `model` that contains the blocks. The whole model adds the router losses to its own
+    loss, and its config records the plugin that it needs.
     """
     replaced = False
     for index, block in enumerate(blocks):

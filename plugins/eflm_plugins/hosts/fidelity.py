@@ -1,6 +1,7 @@
-"""Whether a model's trained attention can be taken over: tried on numbers, not guessed from names.
+"""Checks numerically whether the trained attention of a model can be converted to another attention.
 
-Norms of queries and keys, soft caps, sinks or another way to rotate would be lost without a word otherwise.
+The conversion would silently lose norms of queries and keys, soft caps, sinks or another kind of rotation, and class
+and parameter names do not reveal all of these. The check therefore compares outputs.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from eflm_plugins.hosts.rotary import DecoderRotary
 from eflm_plugins.hosts.weights import PROJECTIONS
 from eflm_schemas import AttentionGeometry
 
-#: Tokens tried, and how large their scores are made: large enough for a soft cap to show.
+#: Number of test tokens, and the approximate size of their scores: large enough to reveal a soft cap.
 TOKENS, SCORE = 16, 20.0
-#: Of the largest output; both sides compute in float32.
+#: Relative to the largest output; both sides compute in float32.
 TOLERANCE = 1e-4
 _INSTEAD = "leave --attention out, or add --stage pretrain to train its architecture from random weights"
 
@@ -32,17 +33,17 @@ def check_plain_attention(
     rotary: nn.Module | None,
     bias: RelativePositions | None,
 ) -> None:
-    """Refuse, with ModelError, attention that does more than projections, RoPE or bias, softmax and window."""
+    """Raise ModelError if the attention does more than projections, RoPE or bias, softmax and sliding window."""
     kind = type(attention).__name__
     missing = [name for name in PROJECTIONS if not isinstance(getattr(attention, name, None), nn.Linear)]
     if missing:
         raise ModelError(
-            f"{kind} has no {', '.join(missing)}, so its weights cannot be taken over by another attention; {_INSTEAD}"
+            f"{kind} has no {', '.join(missing)}, so its weights cannot be converted to another attention; {_INSTEAD}"
         )
     theirs = copy.deepcopy(attention).to(device="cpu", dtype=torch.float32).eval()
     ours = GroupedQueryAttention(geometry, geometry.num_key_value_heads).eval()
     ours.load_state_dict({k: v for k, v in theirs.state_dict().items() if k in ours.state_dict()})
-    hidden = _telling_tokens(ours, geometry)
+    hidden = _test_tokens(ours, geometry)
     positions = torch.arange(TOKENS)[None]
     try:
         cos, sin = copy.deepcopy(rotary).to("cpu")(hidden, positions) if rotary is not None else (None, None)
@@ -53,19 +54,21 @@ def check_plain_attention(
             position_ids=positions,
         )[0]
     except (TypeError, AttributeError) as error:
-        raise ModelError(f"{kind} cannot be called as Llama's attention is ({error}); {_INSTEAD}") from None
+        raise ModelError(
+            f"{kind} does not take the arguments of Llama's attention ({error}); {_INSTEAD}"
+        ) from None
     turn = None if rotary is None else DecoderRotary(cos, sin, positions, rotary, geometry.head_dim)
     scores = None if bias is None else copy.deepcopy(bias).to("cpu", torch.float32)(TOKENS, None, 0)
     difference = (ours(hidden, rotary=turn, bias=scores) - expected).abs().max()
     if not difference <= TOLERANCE * expected.abs().max():
         raise ModelError(
-            f"{kind} of layer {geometry.layer_idx} does more than projections, rotary positions and softmax, which "
-            f"another attention would lose; {_INSTEAD}"
+            f"{kind} of layer {geometry.layer_idx} does more than projections, rotary positions and softmax, and a "
+            f"conversion to another attention would lose that; {_INSTEAD}"
         )
 
 
-def _telling_tokens(attention: GroupedQueryAttention, geometry: AttentionGeometry) -> Tensor:
-    """Hidden states whose scores reach about SCORE: (1, TOKENS, hidden)."""
+def _test_tokens(attention: GroupedQueryAttention, geometry: AttentionGeometry) -> Tensor:
+    """Return random hidden states (1, TOKENS, hidden), scaled so that their scores reach about SCORE."""
     hidden = torch.randn(1, TOKENS, geometry.hidden_size, generator=torch.Generator().manual_seed(0))
     query = attention.q_proj(hidden).unflatten(-1, (-1, geometry.head_dim))
     key = attention.k_proj(hidden).unflatten(-1, (-1, geometry.head_dim))

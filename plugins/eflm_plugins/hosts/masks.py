@@ -1,6 +1,6 @@
-"""The mask that eflm's variants ask transformers' decoders for: padding only, never tokens × tokens.
+"""The attention mask that eflm's variants get from transformers' decoders: a padding mask, never tokens × tokens.
 
-transformers builds masks through an interface chosen by `config._attn_implementation`; ours is called "eflm".
+transformers builds masks with the interface that `config._attn_implementation` names; this module registers "eflm".
 """
 
 from __future__ import annotations
@@ -23,11 +23,14 @@ def padding_mask(
     allow_is_causal_skip: bool = True,
     **_kwargs: Any,
 ) -> Tensor | None:
-    """(batch, keys), True for a real token; None when all are real."""
+    """Return a mask (batch, keys) that is True for real tokens, or None if there is no padding.
+
+    Raises ModelError for packed sequences and custom masks, which eflm's variants do not support.
+    """
     if q_length > 1 and not allow_is_causal_skip:
         raise ModelError(
-            "several sequences packed into one row, or a custom attention mask, were passed to a model whose attention "
-            "is eflm's; pass one sequence a row, with a 2-D attention_mask for padding"
+            "several sequences packed into one row, or a custom attention mask, were passed to a model with an eflm "
+            "attention; pass one sequence per row, with a 2-D attention_mask for padding"
         )
     if attention_mask is None:
         return None

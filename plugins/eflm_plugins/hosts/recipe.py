@@ -1,7 +1,8 @@
-"""Saving and loading models that need a plugin to load: the recipe in their config.
+"""Saves and loads models that need a plugin; their config contains a recipe with the plugins and options.
 
-A plain transformers checkpoint stays one. A model with, say, mla says in its config.json which plugin it needs,
-under the model type "eflm", so that transformers refuses it by name rather than filling in random weights.
+Plain transformers checkpoints are not changed. A model with, for example, mla has the model type "eflm" in its
+config.json and records the plugin it needs. transformers then reports an unknown model type instead of silently
+initializing the missing weights at random.
 """
 
 from __future__ import annotations
@@ -24,31 +25,31 @@ MODEL_TYPE = "eflm"
 
 
 def record(model: nn.Module, recipe: Mapping[str, Any]) -> None:
-    """Note in the model's config what must be put back when it is loaded.
+    """Record in the model's config which techniques must be restored when it is loaded.
 
-    `recipe`: "attention" or "moe" with plugin, options and so on, or "positions" with the name of the encoding.
+    `recipe` maps "attention" or "moe" to the plugin, its options and so on, or "positions" to the name of the encoding.
     """
     config = model.config
     known = getattr(config, "eflm", {"model_type": config.model_type})
     config.__class__ = _config_class(getattr(type(config), "eflm_base", type(config)))
     config.eflm = {**known, **recipe}
-    # transformers would write some families' weights under the names of their first checkpoints; `load_pretrained`
-    # reads those that the model has in memory.
+    # transformers saves the weights of some families under the names of their first checkpoints, but `load_pretrained`
+    # expects the names that the model has in memory.
     model._weight_conversions = []
 
 
 @cache
 def _config_class(base: type[PretrainedConfig]) -> type[PretrainedConfig]:
-    """`base`, except that it is written to disk under our model type.
+    """Return a subclass of `base` that is saved with the model type "eflm".
 
-    In memory it keeps its own: peft, for one, looks up where to put adapters by it.
+    In memory it keeps the model type of `base`, which peft uses to find the target layers of adapters.
     """
 
     def to_diff_dict(self: PretrainedConfig) -> dict[str, Any]:
         return {**base.to_diff_dict(self), "model_type": MODEL_TYPE}
 
     def reduce(self: PretrainedConfig) -> tuple[Any, ...]:
-        # pickle looks a class up by name, and this one is made on the spot.
+        # pickle looks up classes by name, and this class is created at run time.
         return _restored, (base, self.__dict__)
 
     members = {"to_diff_dict": to_diff_dict, "__reduce__": reduce, "eflm_base": base}
@@ -63,13 +64,13 @@ def _restored(base: type[PretrainedConfig], state: dict[str, Any]) -> Pretrained
 
 
 def needs_plugins(path: Path) -> bool:
-    """Whether the model saved in this folder says that it needs eflm's plugins."""
+    """Return whether the model saved in this folder needs eflm's plugins."""
     config = path / "config.json"
     return config.is_file() and json.loads(config.read_text("utf-8")).get("model_type") == MODEL_TYPE
 
 
 def base_config(path: Path) -> tuple[PretrainedConfig, dict[str, Any]]:
-    """The config of a saved model before its techniques, and the recipe that puts them back."""
+    """Return the config of a saved model without its techniques, and the recipe that restores them."""
     saved = json.loads((path / "config.json").read_text("utf-8"))
     recipe = saved.pop("eflm")
     saved.pop("model_type")
@@ -77,7 +78,7 @@ def base_config(path: Path) -> tuple[PretrainedConfig, dict[str, Any]]:
 
 
 def build_anew(config: PretrainedConfig, recipe: Mapping[str, Any], **keywords: Any) -> nn.Module:
-    """A saved decoder before its weights are read: of random ones, with the techniques of its recipe in place."""
+    """Build a saved decoder with random weights and the techniques of its recipe; its weights are loaded later."""
     model = AutoModelForCausalLM.from_config(config, **keywords)
     apply_recipe(model, recipe)
     return model
@@ -90,11 +91,11 @@ def load_pretrained(
     build: Callable[..., nn.Module] = build_anew,
     **_load_kwargs: Any,
 ) -> nn.Module:
-    """The model that `save_pretrained` wrote to `path`, techniques and all.
+    """Load the model that `save_pretrained` wrote to `path`, including its techniques.
 
-    `dtype`: as in transformers; "auto" or None keeps the saved one. `build(config, recipe, dtype=...)` makes it of
-    random weights; models other than decoders have their own. Raises ModelError naming the plugin and distribution
-    when one that the model needs is not installed.
+    `dtype` is as in transformers; "auto" or None keeps the saved dtype. `build(config, recipe, dtype=...)` creates the
+    model with random weights; models other than decoders pass their own function. Raises ModelError if a plugin that
+    the model needs is not installed, with the names of the plugin and its distribution.
     """
     from safetensors.torch import load_file
 
@@ -102,10 +103,10 @@ def load_pretrained(
     config, recipe = base_config(path)
     if getattr(config, "quantization_config", None):
         raise ModelError(
-            f"{path} holds quantized weights of a model that needs plugins, which cannot be put back together; "
-            "save it before it is quantized, and quantize it when it is loaded (--quant)"
+            f"{path} holds the quantized weights of a model that needs plugins, and loading these is not supported; "
+            "save the model before quantization, and quantize it after loading with --quant"
         )
-    # Made in its dtype rather than cast to it: the rotary frequencies stay float32, as they were when it was saved.
+    # Create the model in its dtype instead of casting it, so that the rotary frequencies stay float32 as when saved.
     model = build(config, recipe, dtype=config.dtype if dtype in (None, "auto") else dtype)
     weights: dict[str, Any] = {}
     for file in sorted(path.glob("*.safetensors")):
@@ -116,8 +117,9 @@ def load_pretrained(
     missing = [name for name in outcome.missing_keys if name not in tied]
     if missing or outcome.unexpected_keys:
         raise ModelError(
-            f"the weights in {path} do not fit its recipe: {len(missing)} are missing ({', '.join(missing[:3])}), "
-            f"{len(outcome.unexpected_keys)} are not expected ({', '.join(outcome.unexpected_keys[:3])})"
+            f"the weights in {path} do not match its recipe: {len(missing)} are missing ({', '.join(missing[:3])}), "
+            f"{len(outcome.unexpected_keys)} are unexpected ({', '.join(outcome.unexpected_keys[:3])}); save the model "
+            "again, or use another checkpoint"
         )
     if (path / "generation_config.json").is_file():
         model.generation_config = GenerationConfig.from_pretrained(path)
@@ -125,7 +127,7 @@ def load_pretrained(
 
 
 def apply_recipe(model: nn.Module, recipe: Mapping[str, Any]) -> None:
-    """Put the techniques that a saved recipe names into a model of random weights."""
+    """Insert the techniques of a saved recipe into a model with random weights."""
     from eflm_plugins.hosts.decoder import DecoderHost
     from eflm_plugins.hosts.positions import set_positions
 
@@ -134,9 +136,10 @@ def apply_recipe(model: nn.Module, recipe: Mapping[str, Any]) -> None:
 
 
 def put_back(host: Host, model: nn.Module, recipe: Mapping[str, Any]) -> None:
-    """Have `host` put the attention and the experts of a saved recipe into a model of random weights.
+    """Insert the attention and the experts of a saved recipe into a model with random weights, using `host`.
 
-    Raises ModelError naming the plugin and distribution when one that the model needs is not installed.
+    Raises ModelError if a plugin that the model needs is not installed, with the names of the plugin and its
+    distribution.
     """
     from eflm import load_plugins
 
@@ -145,21 +148,21 @@ def put_back(host: Host, model: nn.Module, recipe: Mapping[str, Any]) -> None:
     for kind, put in replace.items():
         if kind not in recipe:
             continue
-        wanted = recipe[kind]
+        saved = recipe[kind]
         try:
-            card = registry.get(kind, f"{wanted['distribution']}:{wanted['plugin']}").card
+            card = registry.get(kind, f"{saved['distribution']}:{saved['plugin']}").card
         except Exception as error:
             raise ModelError(
-                f"the model needs the {kind} plugin {wanted['plugin']!r} of {wanted['distribution']} "
-                f"{wanted['version']}: {error}"
+                f"the model needs the {kind} plugin {saved['plugin']!r} of {saved['distribution']} "
+                f"{saved['version']}: {error}"
             ) from error
-        options = parse(card.config.resolve(), wanted["options"], owner=card.name) if card.config else None
+        options = parse(card.config.resolve(), saved["options"], owner=card.name) if card.config else None
         factory = card.factory.resolve()
         put(
             model,
             lambda geometry, factory=factory, options=options: factory(geometry, options),
             convert=False,
-            recipe={kind: wanted},
+            recipe={kind: saved},
         )
 
 

@@ -1,7 +1,7 @@
-"""The rotary function that a decoder supplies to its attention variants: RoPE, and Qwen-VL's M-RoPE.
+"""The rotary function that a decoder passes to its attention variants: RoPE, and the M-RoPE of Qwen-VL.
 
-M-RoPE (arXiv 2409.12191, section 2.1) has three positions a token, frame, row and column, and shares the frequencies
-out among them by `mrope_section`.
+M-RoPE (arXiv 2409.12191, section 2.1) has three positions per token (frame, row, column) and divides the frequencies
+among them according to `mrope_section`.
 """
 
 from __future__ import annotations
@@ -14,36 +14,39 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-# A rotary module of the model's own kind for each other size that a variant rotates.
+# For each rotary module: copies of it for the other head sizes that attention variants rotate.
 _resized: WeakKeyDictionary[nn.Module, dict[int, nn.Module]] = WeakKeyDictionary()
 
 
 def tell_positions(
     _module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], output: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A forward hook of a model's rotary module: beside its cosines and sines, the positions that they are of.
+    """Forward hook of a model's rotary module: return the position ids together with the cosines and sines.
 
-    Not every model hands its blocks the positions; and what travels with the angles needs not be remembered.
+    Some models do not pass the position ids to their blocks, and returning them here needs no state.
     """
     positions = kwargs["position_ids"] if "position_ids" in kwargs else args[1]
     return output[0], output[1], positions
 
 
 def rotated_by(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """(B, H, T, D) by angles of (B or 1, T, R): the first R/2 channels against the next; the rest stay as they are."""
+    """Rotate states (B, H, T, D) by angles (B or 1, T, R).
+
+    Channel i is paired with channel i + R/2 for the first R channels; the other channels are unchanged.
+    """
     size = cos.shape[-1]
-    turning, rest = states[..., :size], states[..., size:]
-    first, second = turning.chunk(2, dim=-1)
-    turned = turning * cos.unsqueeze(1) + torch.cat([-second, first], dim=-1) * sin.unsqueeze(1)
-    return torch.cat([turned, rest], dim=-1) if rest.shape[-1] else turned
+    rotating, rest = states[..., :size], states[..., size:]
+    first, second = rotating.chunk(2, dim=-1)
+    rotated = rotating * cos.unsqueeze(1) + torch.cat([-second, first], dim=-1) * sin.unsqueeze(1)
+    return torch.cat([rotated, rest], dim=-1) if rest.shape[-1] else rotated
 
 
 class DecoderRotary:
-    """Rotates (B, H, T, D) by the angles of the tokens at hand, as the model rotates its own heads.
+    """Rotate states (B, H, T, D) by the angles of the current tokens, as the model rotates its own heads.
 
-    `cos`, `sin`: (B or 1, T, rotated); `position_ids`: (B or 1, T), or (3, B, T) under M-RoPE. A head larger than that
-    keeps its tail unrotated (partial RoPE); any other size gets angles of its own from a copy of the model's rotary
-    module made for that size.
+    `cos` and `sin` are (B or 1, T, R); `position_ids` is (B or 1, T), or (3, B, T) with M-RoPE. In heads of the model's
+    own size `head_dim`, channels beyond R stay unrotated (partial RoPE). Heads of another size get their angles from a
+    copy of the model's rotary module for that size.
     """
 
     def __init__(
@@ -78,7 +81,7 @@ class DecoderRotary:
 
 
 def shared_out(sections: Sequence[int], total: int) -> list[int]:
-    """As many whole numbers in about the same proportions, with the sum `total` (by largest remainders)."""
+    """Scale integers to the sum `total` with approximately the same proportions (largest remainder method)."""
     exact = [section * total / sum(sections) for section in sections]
     shares = [int(share) for share in exact]
     by_remainder = sorted(range(len(exact)), key=lambda i: (shares[i] - exact[i], i))

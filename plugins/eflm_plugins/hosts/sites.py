@@ -1,4 +1,4 @@
-"""Where a decoder of transformers keeps its blocks, and how each site is described to a technique."""
+"""Finds the blocks and sites of a transformers decoder and describes each site's geometry to a technique."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from torch import nn
 from eflm.errors import ModelError
 from eflm_schemas import AttentionGeometry, MlpGeometry
 
-#: The linear layers of a gated feed-forward, by the names that decoders share.
+#: Names of the linear layers of a gated feed-forward; all supported decoders use them.
 GATED = ("gate_proj", "up_proj", "down_proj")
 
 
 def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The decoder's blocks and the name of the list that holds them."""
+    """Return the decoder's blocks and the name of the list that contains them."""
     count = getattr(model.config.get_text_config(), "num_hidden_layers", None)
     for name, module in model.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == count:
             return name, module
     raise ModelError(
-        f"{type(model).__name__} has no list of {count} blocks that techniques could be put into; "
+        f"{type(model).__name__} has no list of {count} blocks that techniques could be inserted into; "
         "choose a decoder such as Llama, Qwen2 or Mistral"
     )
 
 
 def attention_of(block: nn.Module) -> nn.Module:
+    """Return the attention of a block. Raises ModelError if the block has no `self_attn`."""
     if not hasattr(block, "self_attn"):
         raise ModelError(
             f"{type(block).__name__} has no `self_attn`, so its attention cannot be replaced; leave --attention out, "
@@ -35,27 +36,29 @@ def attention_of(block: nn.Module) -> nn.Module:
 
 
 def mlp_of(block: nn.Module) -> nn.Module:
+    """Return the gated feed-forward of a block. Raises ModelError if the block has none."""
     mlp = getattr(block, "mlp", None)
     if mlp is None or not all(isinstance(getattr(mlp, name, None), nn.Linear) for name in GATED):
         raise ModelError(
-            f"{type(block).__name__} has no gated feed-forward `mlp` ({', '.join(GATED)}) to make experts of; "
+            f"{type(block).__name__} has no gated feed-forward `mlp` ({', '.join(GATED)}) to replace with experts; "
             "leave --moe out, or choose a dense decoder such as Llama, Qwen2 or Mistral"
         )
     return mlp
 
 
 def named_rotary_module(model: nn.Module) -> tuple[str, nn.Module]:
-    """The module that makes the angles of the model's tokens, and its name."""
+    """Return the module that computes the rotary angles of the model, and its name."""
     for name, module in model.named_modules():
         if name.rpartition(".")[2] == "rotary_emb" and hasattr(module, "config"):
             return name, module
     raise ModelError(
-        f"{type(model).__name__} has no rotary embedding of its own to hand to an attention variant or to replace; "
+        f"{type(model).__name__} has no rotary embedding to pass to an attention variant or to replace; "
         "leave --attention and llm.positions out, or choose a decoder such as Llama, Qwen2 or Mistral"
     )
 
 
 def attention_geometry(config: Any, attention: nn.Module, layer_idx: int) -> AttentionGeometry:
+    """Describe the attention of one layer, from the model's config and the module."""
     config = config.get_text_config()
     heads = config.num_attention_heads
 
@@ -79,7 +82,7 @@ def attention_geometry(config: Any, attention: nn.Module, layer_idx: int) -> Att
 
 
 def _config_window(config: Any, layer_idx: int) -> int | None:
-    """Mistral keeps its window in the config alone; `layer_types`, where there is one, says which layers slide."""
+    """Return the sliding window from the config, where Mistral keeps it; `layer_types` lists the layers that use it."""
     layer_types = getattr(config, "layer_types", None)
     if layer_types is not None and layer_types[layer_idx] != "sliding_attention":
         return None
@@ -89,6 +92,7 @@ def _config_window(config: Any, layer_idx: int) -> int | None:
 
 
 def mlp_geometry(config: Any, mlp: nn.Module, layer_idx: int) -> MlpGeometry:
+    """Describe the gated feed-forward of one layer, from the model's config and the module."""
     config = config.get_text_config()
     return MlpGeometry(
         hidden_size=config.hidden_size,

@@ -1,4 +1,4 @@
-"""Where adapters and quantizers act in a list of transformers' blocks. Hosts of such blocks ask for it."""
+"""Finds the target layers of adapters and quantizers in a list of transformers' blocks. Called by hosts."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from eflm_plugins.moe.layer import MoeLayer
 
 
 def targets_of(model: nn.Module, prefix: str, blocks: Iterable[nn.Module]) -> Targets:
-    """The blocks of the list called `prefix`, and the linear layers inside them; routers are left out.
+    """Return the blocks of the list named `prefix` and the linear layers inside them, without routers.
 
-    What of a block is called attention belongs to attention. Embeddings are those of the whole model.
+    Linear layers in a submodule whose name contains "attn" or "attention" count as attention. The embeddings are those
+    of the whole model.
     """
     layers, linears, attention = [], [], []
     for index, block in enumerate(blocks):

@@ -1,4 +1,4 @@
-"""The weights of a site: how new ones begin, and how trained ones are carried over."""
+"""Initializes the weights of a new module and converts trained weights to it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from eflm.registry.contracts import DenseAttention, MoeRouter
 from eflm_plugins.moe.layer import MoeLayer
 from eflm_schemas import AttentionGeometry, MlpGeometry
 
-#: The linear layers of dense attention, by the names that decoders share.
+#: Names of the linear layers of dense attention; all supported decoders use them.
 PROJECTIONS = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 @torch.no_grad()
 def initialize(module: nn.Module, std: float) -> None:
-    """As transformers' decoders initialise their own linear layers."""
+    """Initialize linear layers as transformers' decoders do: normal weights with `std`, zero biases."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=std)
@@ -27,6 +27,7 @@ def initialize(module: nn.Module, std: float) -> None:
 
 
 def dense_weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAttention:
+    """Return the weights and biases of a dense attention module, for conversion to another attention."""
     weights = {f"{name[0]}_weight": getattr(attention, name).weight for name in PROJECTIONS}
     biases = {f"{name[0]}_bias": getattr(attention, name).bias for name in PROJECTIONS}
     return DenseAttention(geometry=geometry, **weights, **biases)
@@ -40,9 +41,9 @@ def experts_in_place_of(
     *,
     convert: bool,
 ) -> MoeLayer:
-    """A mixture of experts of a dense feed-forward's shape, dtype and device.
+    """Create a mixture of experts with the shape, dtype and device of a dense feed-forward.
 
-    `linears`: the dense one's layers by the names that experts give theirs. With `convert`, experts are its copies.
+    `linears` maps the layer names of an expert to the layers of `dense`. With `convert`, experts are copies of `dense`.
     """
     layer = MoeLayer(geometry, router)
     initialize(layer, geometry.initializer_range)
@@ -55,19 +56,19 @@ def experts_in_place_of(
 
 @torch.no_grad()
 def _upcycle(layer: MoeLayer, linears: Mapping[str, nn.Linear]) -> None:
-    """Every expert begins as a copy of the dense feed-forward (sparse upcycling, arXiv 2212.05055, section 3)."""
+    """Copy the dense feed-forward into every expert (sparse upcycling, arXiv 2212.05055, section 3)."""
     for expert in layer.experts:
         for name, source in linears.items():
             target = getattr(expert, name)
             if source.weight.shape != target.weight.shape:
                 raise ModelError(
-                    f"experts of width {target.weight.shape[0]} cannot start as copies of a pretrained feed-forward of "
-                    f"width {source.weight.shape[0]}; leave expert_intermediate_size out, or add --stage pretrain"
+                    f"experts of width {target.weight.shape[0]} cannot be initialized from a pretrained feed-forward "
+                    f"of width {source.weight.shape[0]}; leave expert_intermediate_size out, or add --stage pretrain"
                 )
             target.weight.copy_(source.weight)
             if source.bias is not None:
                 target.bias.copy_(source.bias)
     if layer.shared_expert is not None:
-        # Silent at first: the routed experts already give what the dense feed-forward gave.
+        # The shared expert initially outputs zero, because the routed experts already reproduce the dense output.
         for parameter in layer.shared_expert.down_proj.parameters():
             parameter.zero_()

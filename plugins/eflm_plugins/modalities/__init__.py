@@ -1,1 +1,1 @@
-"""Modalities: a model id, path or preset turned into a workload."""
+"""Modalities: they create a workload from a model id, a path or a preset."""

@@ -1,10 +1,10 @@
-"""The cards of the modalities, presets included. Read by the registry; imports no implementation."""
+"""The cards of the modalities and their presets. The registry reads this file; it imports no implementation."""
 
 from __future__ import annotations
 
 from eflm_schemas import ModalityCard, Preset, Ref
 
-#: Everything scaled down to a model of 2.4 million parameters, so that three stages fit in a minute on two cores.
+#: Settings for a model with 2.4 million parameters, so that all three stages take less than a minute on two cores.
 NANO_SETTINGS = {
     "llm.eval_tokens": 16384,
     "llm.eval_sequence_length": 256,
@@ -42,7 +42,7 @@ NANO_SETTINGS = {
 MODALITIES = (
     ModalityCard(
         name="llm",
-        summary="decoder language models: transformers' AutoModelForCausalLM, on text",
+        summary="decoder language models on text, loaded by transformers' AutoModelForCausalLM",
         source="https://huggingface.co/docs/transformers/model_doc/auto",
         factory=Ref("eflm_plugins.modalities.llm:LlmModality"),
         config=Ref("eflm_plugins.modalities.options:LlmOptions"),
@@ -50,7 +50,7 @@ MODALITIES = (
         presets=(
             Preset(
                 name="nano",
-                summary="Qwen2 of 2.4 million parameters: 4 layers, 192 wide, 6 heads, 2 key-value heads",
+                summary="Qwen2 with 2.4 million parameters: 4 layers, hidden size 192, 6 heads, 2 key-value heads",
                 settings=NANO_SETTINGS,
             ),
         ),

@@ -1,4 +1,4 @@
-"""Keeps sequences within what a model can attend to. For `llm`."""
+"""Limits the sequence lengths of the stages to the model's context. Used by `llm`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from eflm_schemas import Flag
 
 
 def clip_to_context(stages: Mapping[str, Any], context: int | None, flags: list[Flag]) -> dict[str, Any]:
-    """The stages' options with sequences no longer than `context` tokens (None: no limit); `flags` tell what was cut.
+    """Return the stages' options with sequences of at most `context` tokens (None: no limit).
 
-    Raises ModelError when the tokens to generate alone would not fit.
+    Appends a flag to `flags` for every reduced option. Raises ModelError if the new tokens alone do not fit into the
+    context.
     """
     clipped = dict(stages)
     if context is None:
@@ -23,17 +24,15 @@ def clip_to_context(stages: Mapping[str, Any], context: int | None, flags: list[
         if stage == "infer":
             if options.new_tokens >= context:
                 raise ModelError(
-                    f"{options.new_tokens} new tokens were asked for, and the model has room for {context} in all;"
-                    " set infer.new_tokens lower"
+                    f"infer.new_tokens is {options.new_tokens}, but prompt and new tokens together must fit into the"
+                    f" model's context of {context} tokens; set infer.new_tokens to {context - 1} or less"
                 )
-            field, room = "prompt_tokens", context - options.new_tokens
+            field, limit = "prompt_tokens", context - options.new_tokens
         else:
-            field, room = "sequence_length", context
-        wanted = getattr(options, field)
-        if wanted > room:
-            clipped[stage] = evolve(options, **{field: room})
-            detail = (
-                f"{stage}.{field} was cut from {wanted} to {room}: the model has room for {context} tokens"
-            )
+            field, limit = "sequence_length", context
+        requested = getattr(options, field)
+        if requested > limit:
+            clipped[stage] = evolve(options, **{field: limit})
+            detail = f"{stage}.{field} was reduced from {requested} to {limit}: the model's context is {context} tokens"
             flags.append(Flag(name="context_clipped", detail=detail, stage=stage))
     return clipped

@@ -1,7 +1,7 @@
-"""Serving one request with a fixed amount of work: prefill and decode, each in a window of its own.
+"""Generates a fixed number of tokens for one request, with separate timing windows for prefill and decode.
 
-The language modality calls `generate_greedily`. transformers' `generate` does the same steps, but cannot be timed
-between the prompt and the first token.
+The language modality calls `generate_greedily`. transformers' `generate` performs the same steps, but offers no way to
+time the prefill separately.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ def generate_greedily(
     prompts: Tensor,
     new_tokens: int,
     phase: Phase,
-    beside: Callable[[], Mapping[str, Any]] = dict,
+    extra_inputs: Callable[[], Mapping[str, Any]] = dict,
 ) -> Generated:
-    """Exactly `new_tokens` tokens for each prompt, the likeliest each time; an end-of-sequence token stops nothing.
+    """Generate exactly `new_tokens` tokens per prompt by greedy decoding, and do not stop at end-of-sequence tokens.
 
-    `prompts`: (batch, tokens), none of them padding, on the model's device. Window "prefill" holds the prompt's
-    forward and the first token, "decode" the others, each in a window "token" of its own: a user reads it as it comes.
-    `beside` makes what the model takes beside the prompts' tokens, such as pictures; it belongs to the prefill.
+    `prompts` are (batch, tokens) without padding, on the model's device. The window "prefill" contains the forward pass
+    of the prompt and the first token. The window "decode" contains the other tokens, each in its own window "token",
+    because users read tokens as they arrive. `extra_inputs` creates further inputs of the prompt, such as pictures; it
+    is called within the prefill window.
     """
     batch = len(prompts)
     cache = DynamicCache(config=model.config)
     with phase("prefill", tokens=prompts.numel(), samples=batch):
-        token = _next(model, prompts, cache, **beside())
+        token = _next(model, prompts, cache, **extra_inputs())
     tokens = [token]
     with phase("decode", tokens=batch * (new_tokens - 1), samples=batch):
         for _ in range(new_tokens - 1):
@@ -49,13 +50,13 @@ def generate_greedily(
 
 
 def cache_bytes(cache: DynamicCache) -> int:
-    """Bytes of the tensors that a cache's layers hold; one that several of them look at counts once."""
+    """Return the bytes of the tensors in a cache; storage that several tensors share counts once."""
     leaves = tree_leaves([list(vars(layer).values()) for layer in cache.layers])
     storages = {leaf.untyped_storage().data_ptr(): leaf for leaf in leaves if isinstance(leaf, Tensor)}
     return sum(leaf.untyped_storage().nbytes() for leaf in storages.values())
 
 
-def _next(model: nn.Module, tokens: Tensor, cache: DynamicCache, **beside: Any) -> Tensor:
-    """(batch, tokens) -> the next token, (batch, 1)."""
-    logits = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1, **beside).logits
+def _next(model: nn.Module, tokens: Tensor, cache: DynamicCache, **inputs: Any) -> Tensor:
+    """Return the most likely next token (batch, 1) after tokens (batch, tokens)."""
+    logits = model(input_ids=tokens, past_key_values=cache, use_cache=True, logits_to_keep=1, **inputs).logits
     return logits[:, -1].argmax(dim=-1, keepdim=True)

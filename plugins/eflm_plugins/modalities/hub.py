@@ -1,8 +1,8 @@
-"""A model of the Hugging Face Hub at one commit, in the cache that the Hub's own client keeps. `saved` calls it.
+"""Downloads a model of the Hugging Face Hub at one commit into the cache of huggingface_hub. Called by `saved`.
 
-What describes a model is fetched when it is looked up, weights when they are to be read: a shape that is trained from
-random weights needs none, and what cannot fit is refused before it is waited for. Without network, or with
-HF_HUB_OFFLINE, the cache alone is asked.
+Configs and tokenizers are downloaded when a model is looked up, weights only when they are loaded. Training from random
+weights therefore downloads no weights, and a model that does not fit is refused before its download. Without a network
+connection, or with HF_HUB_OFFLINE, only the cache is used.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from eflm.errors import ModelError
 
 _NAME = r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?"
 _ID = re.compile(rf"(?P<name>{_NAME})(?:@(?P<revision>[^\s@]+))?")
-#: Configs, vocabularies and templates: all that a model has beside its weights, its code and its pictures.
+#: Configs, vocabularies and templates, but no weights, code or pictures.
 _DESCRIPTION = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
-#: What transformers and diffusers call weights, and eflm those of a transformer with techniques in it. Beside them lie
-#: narrower copies, other frameworks' and authors' own files, often as large again.
+#: Weight files of transformers and diffusers, and of eflm for a transformer with techniques. Repositories often contain
+#: large additional files: copies in other dtypes, weights for other frameworks, and the authors' original files.
 _WEIGHTS = re.compile(
     r"(diffusion_pytorch_model|pytorch_model|model)(\.eflm)?(-\d+-of-\d+)?\.(safetensors|bin)"
 )
@@ -37,43 +37,46 @@ _WEIGHTS = re.compile(
 
 @frozen(kw_only=True)
 class Asked:
-    """What was asked of the Hub, and whether it is there to be asked."""
+    """A request for a model of the Hub."""
 
-    model: str  #: as the user wrote it
-    what_works: str  #: what a user could give instead, as the end of a sentence
-    name: str  #: of the repository
-    revision: str | None  #: a branch, a tag or a commit; None: what is newest
-    offline: bool
+    model: str  #: the model as the user wrote it
+    what_works: str  #: what the user could give instead, as the end of a sentence
+    name: str  #: name of the repository
+    revision: str | None  #: a branch, a tag or a commit; None: the newest commit
+    offline: bool  #: whether only the cache is used
 
 
 @frozen(kw_only=True)
 class Snapshot:
-    """A repository at one commit, of which `folder` holds what was fetched so far."""
+    """A repository at one commit; `folder` contains the files downloaded so far."""
 
     asked: Asked
     folder: Path
 
     @property
     def name(self) -> str:
-        """Of the repository."""
+        """The name of the repository."""
         return self.asked.name
 
     @property
     def commit(self) -> str:
-        """Forty hex digits."""
+        """The commit hash: 40 hex digits."""
         return self.folder.name
 
     def fetch_weights(self, parts: Iterable[str]) -> None:
-        """Have the weights of these subfolders in `folder` ("": its own). ModelError where there are none."""
+        """Download the weights of the subfolders `parts` into `folder`; "" is the folder itself.
+
+        Raises ModelError if there are no weights, or if the download fails.
+        """
         asked = self.asked
-        with _sentences(asked):
+        with _hub_errors(asked):
             chosen = weights_among(self._files(), parts)
             if chosen and not asked.offline:
                 snapshot_download(asked.name, revision=self.commit, allow_patterns=chosen)
         if not chosen:
             where = "the Hub's cache" if asked.offline else "the repository"
             raise ModelError(
-                f"--model {asked.model}: {where} holds no weights that transformers or diffusers would read; "
+                f"--model {asked.model}: {where} contains no weights that transformers or diffusers can load; "
                 f"{asked.what_works}"
             )
 
@@ -84,22 +87,25 @@ class Snapshot:
 
 
 def is_id(model: str) -> bool:
-    """Whether this could be a Hub id: NAME or ORGANISATION/NAME, with @ and a branch, a tag or a commit if need be."""
+    """Return whether this could be a Hub id: NAME or ORGANISATION/NAME, optionally with @BRANCH, @TAG or @COMMIT."""
     return _ID.fullmatch(model) is not None
 
 
 def find(model: str, what_works: str) -> Snapshot:
-    """The model of that id, without its weights. ModelError in one sentence where it cannot be had."""
+    """Look up the model with this id and download everything except its weights.
+
+    `model` must satisfy `is_id`. Raises ModelError with a message of one line if the model is not available.
+    """
     parts = _ID.fullmatch(model)
-    assert parts is not None, "ask is_id first"
+    assert parts is not None, "call is_id first"
     asked = Asked(
         model=model,
         what_works=what_works,
         name=parts["name"],
         revision=parts["revision"],
-        offline=not _answers(),
+        offline=not _is_reachable(),
     )
-    with _sentences(asked):
+    with _hub_errors(asked):
         folder = snapshot_download(
             asked.name,
             revision=asked.revision,
@@ -110,7 +116,7 @@ def find(model: str, what_works: str) -> Snapshot:
 
 
 def weights_among(files: Iterable[str], parts: Iterable[str]) -> list[str]:
-    """Those files that hold the weights of the subfolders `parts`; of a folder with two formats, safetensors."""
+    """Select the weight files of the subfolders `parts`; a folder with both formats gives its safetensors files."""
     found: dict[str, list[str]] = {part: [] for part in parts}
     for file in sorted(files):
         path = PurePosixPath(file)
@@ -121,70 +127,72 @@ def weights_among(files: Iterable[str], parts: Iterable[str]) -> list[str]:
     return [file for part, held in found.items() for file in safe[part] or held]
 
 
-def _answers() -> bool:
-    """One quick question to the Hub, since its client keeps trying for half a minute when there is no network."""
+def _is_reachable() -> bool:
+    """Send one quick request to the Hub, because without network its client retries for half a minute."""
     if constants.HF_HUB_OFFLINE:
         return False
     try:
         get_session().head(constants.ENDPOINT, timeout=5)
     except Exception:
-        # Whatever stands in the way (no name server, a proxy, a certificate), the Hub cannot be asked.
+        # Any failure (name resolution, proxy, certificate) means that the Hub cannot be reached.
         return False
     return True
 
 
 @contextmanager
-def _sentences(asked: Asked) -> Iterator[None]:
-    """Whatever the Hub's client raises, as one ModelError that says what would work."""
+def _hub_errors(asked: Asked) -> Iterator[None]:
+    """Convert every exception of the Hub's client into a ModelError that says what would work."""
     try:
         yield
     except GatedRepoError as error:
-        token = "the account of the token that is set has no access" if get_token() else "no token is set"
+        token = "the account of the current token has no access" if get_token() else "no token is set"
         raise ModelError(
-            f"--model {asked.model} is gated, and {token}; accept its licence at {constants.ENDPOINT}/{asked.name}, "
-            "and set HF_TOKEN to a token of the account that did"
+            f"--model {asked.model} is gated, and {token}; accept its licence at {constants.ENDPOINT}/{asked.name} "
+            "and set HF_TOKEN to a token of the same account"
         ) from error
     except RevisionNotFoundError as error:
         raise ModelError(
-            f"--model {asked.model}: {asked.name} has no such branch, tag or commit; leave the @ out for its newest"
+            f"--model {asked.model}: {asked.name} has no branch, tag or commit {asked.revision or 'main'}; "
+            f"use --model {asked.name} for its newest commit"
         ) from error
     except RepositoryNotFoundError as error:
         raise _unknown(asked) from error
     except LocalEntryNotFoundError as error:
         if not asked.offline:
-            raise _unforeseen(asked, error) from error
-        why = "is not to be asked (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else "cannot be reached"
+            raise _download_failed(asked, error) from error
+        why = "is disabled by HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "cannot be reached"
         raise ModelError(
             f"--model {asked.model} is neither a preset nor a folder here, the Hugging Face Hub {why}, and its cache "
-            f"does not hold such a model; {asked.what_works}"
+            f"does not contain this model; {asked.what_works}"
         ) from error
     except HfHubHTTPError as error:
-        # What is private and what there is not are 401 alike to strangers; its client tells them by https only.
+        # Without access, private and missing repositories both give status 401. The client raises its specific errors
+        # for https only.
         if error.response.status_code != 401:
-            raise _unforeseen(asked, error) from error
+            raise _download_failed(asked, error) from error
         if "Invalid credentials" in error.response.headers.get("X-Error-Message", ""):
             raise ModelError(
-                f"--model {asked.model}: the Hub does not know the token that is set; set HF_TOKEN to a valid one, or "
-                "leave it out for models that are for all to see"
+                f"--model {asked.model}: the Hub rejects the current token as invalid; set HF_TOKEN to a valid token, "
+                "or unset it to use public models"
             ) from error
         raise _unknown(asked) from error
-    except Exception as error:  # of connections, certificates and disks, each with errors of their own
-        raise _unforeseen(asked, error) from error
+    except Exception as error:  # connections, certificates and disks raise many different exceptions
+        raise _download_failed(asked, error) from error
 
 
 def _unknown(asked: Asked) -> ModelError:
     return ModelError(
-        f"--model {asked.model}: there is no such folder here, and no such model on the Hub for all to see; if it is "
-        f"private, set HF_TOKEN to a token that may read it, otherwise {asked.what_works}"
+        f"--model {asked.model}: there is no such folder here and no such public model on the Hub; if the model is "
+        f"private, set HF_TOKEN to a token with read access, otherwise {asked.what_works}"
     )
 
 
-def _unforeseen(asked: Asked, error: Exception) -> ModelError:
+def _download_failed(asked: Asked, error: Exception) -> ModelError:
     return ModelError(
-        f"--model {asked.model} cannot be fetched from the Hub: {first_line(error)}; {asked.what_works}"
+        f"--model {asked.model} cannot be downloaded from the Hub: {first_line(error)}; {asked.what_works}"
     )
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, without what follows its first sentence's line."""
+    """Return the first line of an error's message, or the name of its class if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:; ")

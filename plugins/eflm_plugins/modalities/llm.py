@@ -1,7 +1,7 @@
-"""The language modality: a decoder and text become the workload that the three stages run.
+"""The language modality: it creates the workload of the three stages from a decoder and text.
 
-`LlmModality.prepare` finds the model and reads the data; `LlmWorkload` puts the parts of this room and of the `data`
-room together.
+`LlmModality.prepare` finds the model and reads the data; `LlmWorkload` combines the modules of this package and of the
+`data` package.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ class LlmModality:
 
     def prepare(self, request: WorkloadRequest) -> LlmWorkload:
         """See `eflm.registry.contracts.Modality`. Raises DataError or ModelError."""
-        # The model first: a misspelt name should not wait for the data.
+        # Find the model first, so that a misspelled name fails before the data is read.
         pretrained = None if request.model == "nano" else find(request.model)
         corpus = stdlib_text.load() if request.data is None else user_file.load(request.data)
         return LlmWorkload(request, self.options, corpus, pretrained)
 
 
 class LlmWorkload:
-    """A decoder's work; see `eflm.registry.contracts.Workload`."""
+    """The workload of a decoder; see `eflm.registry.contracts.Workload`."""
 
     def __init__(
         self, request: WorkloadRequest, options: LlmOptions, corpus: Corpus, pretrained: Pretrained | None
@@ -85,13 +85,13 @@ class LlmWorkload:
     # --- the model ------------------------------------------------------------------------------------
 
     def build_model(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any]) -> nn.Module:
-        """The preset, or the pretrained model; random weights come from the request's seed alone."""
+        """Build the preset or the pretrained model; random weights depend only on the request's seed."""
         positions = self._options.positions
         if positions != "rope" and not (from_scratch or self._pretrained is None):
             raise ModelError(
-                f"llm.positions={positions} cannot be had with the trained weights of --model {self._request.model}, "
-                "which know the encoding they were trained with; leave it out, or add --stage pretrain to train the "
-                "architecture from random weights"
+                f"llm.positions={positions} cannot be used with the trained weights of --model {self._request.model}, "
+                "which depend on the encoding they were trained with; leave it out, or add --stage pretrain to train "
+                "the architecture from random weights"
             )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._request.seed)
@@ -118,7 +118,7 @@ class LlmWorkload:
     # --- training -------------------------------------------------------------------------------------
 
     def batches(self, stage: str) -> Iterator[Batch]:
-        """Packed text for "pretrain", padded pairs for "finetune", on the request's device."""
+        """Yield packed text for "pretrain" or padded pairs for "finetune", on the request's device."""
         options = self._stages[stage]
         device, seed = self._request.device, self._request.seed
         if stage == "pretrain":
@@ -136,13 +136,13 @@ class LlmWorkload:
                 yield Batch(inputs=inputs, samples=len(chosen), tokens=tokens)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean cross entropy of the labelled tokens, a mixture's auxiliary loss included."""
+        """Return the mean cross entropy of the labelled tokens, plus the auxiliary losses of routers."""
         return model(**batch.inputs, use_cache=False).loss
 
     # --- inference ------------------------------------------------------------------------------------
 
     def requests(self) -> Iterator[Batch]:
-        """Prompts of exact length from the held-out text."""
+        """Yield prompts of exactly `infer.prompt_tokens` tokens from the held-out text."""
         options = self._stages["infer"]
         stream = self._held_out_stream
         rows = prompts(
@@ -157,13 +157,13 @@ class LlmWorkload:
             )
 
     def generate(self, model: nn.Module, request: Batch, phase: Phase) -> Generated:
-        """Greedy decoding of exactly `new_tokens` tokens, in windows "prefill" and "decode"."""
+        """Decode exactly `infer.new_tokens` tokens greedily, in the windows "prefill" and "decode"."""
         return generate_greedily(model, request.inputs["input_ids"], self._stages["infer"].new_tokens, phase)
 
     # --- quality --------------------------------------------------------------------------------------
 
     def quality(self, model: nn.Module, stage: str) -> Mapping[str, Metric]:
-        """PPL on held-out text (after fine-tuning: on held-out completions), and PPL_floor of the same tokens."""
+        """Return PPL on held-out text (after fine-tuning: on held-out completions) and PPL_floor on the same tokens."""
         if stage == "finetune":
             return self._quality_of_pairs(model)
         length = min(self._options.eval_sequence_length, self._context or self._options.eval_sequence_length)

@@ -1,4 +1,4 @@
-"""The options of the modalities, as `--set llm.eval_tokens=65536` takes them. Torch-free: the listing reads them."""
+"""Options of the modalities, as in `--set llm.eval_tokens=65536`. Imports no torch, because `list-plugins` reads it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from eflm_schemas import option
 
 @frozen(kw_only=True)
 class LlmOptions:
-    """How positions are encoded, and how held-out text is scored: the same for every technique."""
+    """Options of llm: the positional encoding and the evaluation on held-out text, equal for all techniques."""
 
     positions: str = option(
         "rope",
-        "positional encoding of a model that is trained from random weights",
+        "positional encoding; all except rope need a model trained from random weights",
         choices=("rope", "learned", "sinusoidal", "relative", "none"),
     )
-    eval_tokens: int = option(32768, "held-out tokens that perplexity is evaluated on, at most", ge=64)
-    eval_sequence_length: int = option(1024, "tokens of each held-out sequence", ge=8)
-    eval_pairs: int = option(64, "held-out pairs that fine-tuning is evaluated on, at most", ge=1)
+    eval_tokens: int = option(32768, "maximum number of held-out tokens for the perplexity", ge=64)
+    eval_sequence_length: int = option(1024, "number of tokens in each held-out sequence", ge=8)
+    eval_pairs: int = option(
+        64, "maximum number of held-out pairs for the perplexity after fine-tuning", ge=1
+    )

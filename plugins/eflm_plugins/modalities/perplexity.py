@@ -1,4 +1,4 @@
-"""Perplexity of a causal language model. The language modality judges a model by it after each stage."""
+"""Perplexity of a causal language model. The language modality evaluates it after each stage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eflm_plugins.data.unigram import unigram_perplexity
 from eflm_plugins.metrics.perplexity import UNIT
 from eflm_schemas import Metric
 
-#: Logits held at once, so that a vocabulary of 150,000 does not fill the memory.
+#: Maximum number of logits in one batch, which limits the memory for large vocabularies (150,000 tokens).
 _MOST_LOGITS = 1 << 26
 
 
@@ -31,11 +31,11 @@ class Score:
 
 @torch.no_grad()
 def perplexity(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Score:
-    """exp(mean −ln p) over the labelled tokens.
+    """Return exp(mean −ln p) over the labelled tokens.
 
-    Each batch holds `input_ids` and `labels`, (batch, tokens), and perhaps `attention_mask`. A label is scored by the
-    position before it; IGNORED labels and each row's first are left out. The model's own mode is restored.
-    DataError when that leaves nothing to score.
+    Each batch has `input_ids` and `labels` (batch, tokens), and optionally `attention_mask`. The output at the previous
+    position predicts each label, so the first label of each row is not scored; IGNORED labels are not scored either.
+    The model's train or eval mode is restored. Raises DataError if there is no token to score.
     """
     device = next(model.parameters()).device
     was_training = model.training
@@ -46,7 +46,7 @@ def perplexity(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Sco
             inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
             targets = batch["labels"][:, 1:].to(device)
             logits = model(**inputs, use_cache=False).logits[:, :-1]
-            # In double, one row at a time: the sum of many thousand tokens in half precision would be worthless.
+            # Sum in double precision, one row at a time: sums over thousands of tokens are inexact in half precision.
             for row, target in zip(logits, targets, strict=True):
                 losses = nn.functional.cross_entropy(
                     row.float(), target, ignore_index=IGNORED, reduction="none"
@@ -58,14 +58,14 @@ def perplexity(model: nn.Module, batches: Iterable[Mapping[str, Tensor]]) -> Sco
 
 
 def _score(rows: Sequence[tuple[float, int]]) -> Score:
-    """From each row's summed loss and number of tokens: the ratio of the sums, and its interval over rows.
+    """Compute the ratio of summed loss to number of tokens, and its 95% interval, from (loss, tokens) of each row.
 
-    Tokens of one row depend on each other, so rows are the observations (the ratio estimator's linearised variance;
-    Cochran, Sampling Techniques, section 6.3).
+    Tokens of one row depend on each other, so the rows are the observations. The variance is the linearized variance of
+    a ratio estimator (Cochran, Sampling Techniques, section 6.3).
     """
     tokens = sum(count for _, count in rows)
     if not tokens:
-        raise DataError("the held-out part of the data has no token to score; give more text with --data")
+        raise DataError("the held-out part of the data has no token to score; provide more text with --data")
     mean = sum(loss for loss, _ in rows) / tokens
     interval = None
     if len(rows) > 1 and math.isfinite(mean):
@@ -77,12 +77,12 @@ def _score(rows: Sequence[tuple[float, int]]) -> Score:
 
 
 def rows_at_once(tokens: int, vocab_size: int) -> int:
-    """How many rows of `tokens` tokens may go through the model together."""
+    """Return how many rows of `tokens` tokens to evaluate in one batch."""
     return max(1, _MOST_LOGITS // max(1, tokens * vocab_size))
 
 
 def evaluated(score: Score, *, note: str) -> Metric:
-    """A perplexity as a metric; one that left the range of numbers (a model that diverged) is unavailable."""
+    """Return a perplexity as a metric; it is unavailable if the value is not finite (the model diverged)."""
     if not math.isfinite(score.value):
         return Metric.unavailable(
             UNIT, "the model's loss on held-out text is not a finite number: training diverged"
@@ -99,9 +99,9 @@ def evaluated(score: Score, *, note: str) -> Metric:
 
 
 def floor(train: Tensor, held_out: Tensor, vocab_size: int) -> Metric:
-    """What a model gets for the tokens `held_out` that knows nothing but how frequent they are in `train`."""
+    """Return the perplexity on `held_out` of a unigram model with the token frequencies in `train`."""
     value = unigram_perplexity(train, held_out.flatten(), vocab_size)
-    note = "a unigram model on the same tokens: what knowing only each token's frequency gives"
+    note = "a unigram model on the same tokens, which knows only the frequency of each token"
     return Metric(value=value, unit=UNIT, provenance="evaluated", n=held_out.numel(), note=note)
 
 

@@ -1,7 +1,7 @@
-"""A pretrained model of transformers: a Hub id or a local folder that one of its auto classes loads.
+"""Loads a pretrained transformers model from a Hub id or a local folder, with one of the auto classes.
 
-The language modality calls `find`, and so do others with a `Family` of their own. Nothing of a checkpoint's own code is
-ever run (`trust_remote_code` is off).
+The language modality calls `find`; other modalities call it with their own `Family`. Code in a checkpoint is never
+executed (`trust_remote_code` is off).
 """
 
 from __future__ import annotations
@@ -28,48 +28,49 @@ _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model"
 
 @frozen(kw_only=True)
 class Family:
-    """What kind of model a modality takes, and how transformers makes one."""
+    """The kind of model that a modality supports, and how transformers creates one."""
 
     auto: Any  #: the auto class
-    check: Callable[[Pretrained], None]  #: ModelError for a model of another kind
-    what_works: str  #: what a user could give instead, as the end of a sentence
-    #: a saved model with plugins before its weights are read; see `load_pretrained`
+    check: Callable[[Pretrained], None]  #: raises ModelError for a model of another kind
+    what_works: str  #: what the user could give instead, as the end of a sentence
+    #: builds a saved model with plugins before its weights are loaded; see `load_pretrained`
     build: Callable[..., nn.Module]
 
 
 @frozen(kw_only=True)
 class Pretrained:
-    """A model that was found and whose config could be read; its weights are not loaded yet."""
+    """A model that was found and whose config was read; its weights are not loaded yet."""
 
     family: Family
     saved: Saved
     config: Any
-    has_plugins: bool = False  #: eflm saved it, with techniques that need their plugins
+    has_plugins: bool = False  #: whether eflm saved it with techniques that need plugins
 
     @property
     def model(self) -> str:
-        """As the user wrote it."""
+        """The model as the user wrote it."""
         return self.saved.model
 
     @property
     def folder(self) -> Path:
-        """Where its files are; the weights of one of the Hub only once it was built."""
+        """The folder of its files; the weights of a Hub model are there only after `build`."""
         return self.saved.folder
 
     def build(
         self, *, from_scratch: bool, load_kwargs: Mapping[str, Any], host: Host | None = None
     ) -> nn.Module:
-        """The model on the CPU (or where `load_kwargs` puts it), in its checkpoint's dtype unless they say otherwise.
+        """Load the model on the CPU in the dtype of its checkpoint, unless `load_kwargs` set another device or dtype.
 
-        From scratch it has the architecture only, with weights from torch's random state, in float32. `host` says which
-        layers are quantized where `load_kwargs` do so; without it transformers decides.
+        With `from_scratch`, only the architecture is used: the weights are float32 and drawn from torch's random state.
+        If `load_kwargs` quantize the model, `host` selects the layers; without it transformers does. Raises ModelError
+        if the model cannot be loaded or if the checkpoint lacks weights.
         """
         with reading(self.model, self.family.what_works):
             if from_scratch:
                 return self._from_scratch()
             folder = self.saved.with_weights("")
             if self.has_plugins:
-                return self._named(load_pretrained(folder, build=self.family.build, **load_kwargs))
+                return self._with_hub_name(load_pretrained(folder, build=self.family.build, **load_kwargs))
             if host is not None and "quantization_config" in load_kwargs:
                 with torch.device("meta"):
                     outline = self._from_scratch()
@@ -85,12 +86,12 @@ class Pretrained:
         if missing:
             raise ModelError(
                 f"--model {self.model}: the checkpoint lacks {len(missing)} of the model's weights"
-                f" ({', '.join(missing[:3])}), which would be left at random; {self.family.what_works}"
+                f" ({', '.join(missing[:3])}), which would stay random; {self.family.what_works}"
             )
-        return self._named(model)
+        return self._with_hub_name(model)
 
-    def _named(self, model: nn.Module) -> nn.Module:
-        """A model of the Hub goes by its name there, which is what a saved adapter says of its base."""
+    def _with_hub_name(self, model: nn.Module) -> nn.Module:
+        """Set the Hub name of a Hub model, because saved adapters record the name of their base model."""
         if self.saved.snapshot is not None:
             model.name_or_path = model.config.name_or_path = self.saved.name
         return model
@@ -98,34 +99,34 @@ class Pretrained:
     def _from_scratch(self) -> nn.Module:
         if self.has_plugins:
             raise ModelError(
-                f"--model {self.model} was saved with its techniques in place and cannot be pretrained anew;"
-                " name the model it came from and choose the techniques again"
+                f"--model {self.model} was saved with its techniques and cannot be pretrained from scratch;"
+                " use the original model and select the techniques again"
             )
         config = copy.deepcopy(self.config)
         return self.family.auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
     def tokenizer(self) -> Any | None:
-        """The model's own tokenizer, or None when it brings none."""
-        # Asked by file name: transformers would make an empty tokenizer of the right class from the config alone.
+        """Return the model's own tokenizer, or None if it has none."""
+        # Check the file names: without them, transformers creates an empty tokenizer from the config.
         if not any((self.folder / name).is_file() for name in _TOKENIZER_FILES):
             return None
         with reading(self.model, self.family.what_works):
             return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
 
     def facts(self) -> dict[str, Any]:
-        """Which weights these are: the Hub's commit, or a hash of the folder's files."""
+        """Return what identifies the weights: the Hub commit, or a hash of the files in the folder."""
         return self.saved.facts("")
 
 
 def find(model: str, family: Family | None = None) -> Pretrained:
-    """The pretrained model that `model` names, a decoder unless told otherwise.
+    """Find the pretrained model `model`; `family` defaults to decoders.
 
-    ModelError in one sentence when there is none, or none of the family.
+    Raises ModelError with a message of one line if there is no such model, or if it does not belong to the family.
     """
     family = family or DECODERS
     saved = locate(model, family.what_works)
     if not (saved.folder / "config.json").is_file():
-        raise ModelError(f"--model {model} holds no config.json; {family.what_works}")
+        raise ModelError(f"--model {model} contains no config.json; {family.what_works}")
     with reading(model, family.what_works):
         has_plugins = needs_plugins(saved.folder)
         config = (
@@ -142,20 +143,20 @@ def _check_decoder(found: Pretrained) -> None:
     config, kind = found.config, type(found.config)
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(
-            f"--model {found.model} is an encoder-decoder ({config.model_type}); the modality llm takes decoders only:"
-            f" {found.family.what_works}"
+            f"--model {found.model} is an encoder-decoder ({config.model_type}), but the modality llm supports only"
+            f" decoders; {found.family.what_works}"
         )
     if kind not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise ModelError(
             f"--model {found.model} ({config.model_type}) is not a decoder language model that AutoModelForCausalLM"
-            f" loads; {found.family.what_works}"
+            f" can load; {found.family.what_works}"
         )
     expected = MODEL_FOR_CAUSAL_LM_MAPPING[kind]
     names = {c.__name__ for c in (expected if isinstance(expected, tuple | list) else (expected,))}
     saved = getattr(config, "architectures", None)
     if saved and not names & set(saved):
         raise ModelError(
-            f"--model {found.model} holds a {', '.join(saved)}, not a decoder with a language-model head"
+            f"--model {found.model} contains a {', '.join(saved)}, not a decoder with a language-model head"
             f" ({', '.join(sorted(names))}); {found.family.what_works}"
         )
 
@@ -164,8 +165,8 @@ DECODERS = Family(
     auto=AutoModelForCausalLM,
     check=_check_decoder,
     what_works=(
-        "give a preset (nano), a Hub id such as Qwen/Qwen2.5-0.5B, or a folder that save_pretrained wrote, or name "
-        "the modality that the model belongs to with --modality"
+        "use a preset (nano), a Hub id such as Qwen/Qwen2.5-0.5B, or a folder written by save_pretrained, or select "
+        "the modality of the model with --modality"
     ),
     build=build_anew,
 )

@@ -1,6 +1,6 @@
-"""Where a saved model lies: in a folder of the user's, or on the Hub; and which weights it has, for the result to tell.
+"""Locates a saved model in a local folder or on the Hub, and identifies its weights for the result.
 
-Every modality finds its models here. What is on the Hub is a folder, too, once it was looked up.
+All modalities use it. A Hub model is a folder in the cache after it was looked up.
 """
 
 from __future__ import annotations
@@ -17,32 +17,35 @@ from attrs import frozen
 from eflm.errors import EflmError, ModelError
 from eflm_plugins.modalities import hub
 
-#: Weights up to this size are hashed whole; of larger ones the headers, names and sizes.
+#: Bytes. If the weights are larger, only their headers, names and sizes are hashed.
 _HASHED_WHOLE = 1 << 30
 _CONFIGS = ("model_index.json", "config.json", "scheduler_config.json")
 
 
 @frozen(kw_only=True)
 class Saved:
-    """A saved model's folder. `parts`, wherever they are asked for, are subfolders; "" is the folder itself."""
+    """The folder of a saved model. The `parts` of its methods are subfolders; "" is the folder itself."""
 
-    model: str  #: as the user wrote it
+    model: str  #: the model as the user wrote it
     folder: Path
-    snapshot: hub.Snapshot | None = None  #: of a model of the Hub
+    snapshot: hub.Snapshot | None = None  #: the snapshot of a Hub model; None for a local folder
 
     @property
     def name(self) -> str:
-        """The folder's, or the Hub's."""
+        """The name of the folder, or of the Hub repository."""
         return self.folder.absolute().name if self.snapshot is None else self.snapshot.name
 
     def with_weights(self, *parts: str) -> Path:
-        """The folder, with the weights of these parts in it. ModelError where the Hub has none to give."""
+        """Download the weights of these parts if needed, and return the folder.
+
+        Raises ModelError if the Hub has no weights for a Hub model.
+        """
         if self.snapshot is not None:
             self.snapshot.fetch_weights(parts)
         return self.folder
 
     def facts(self, *parts: str) -> dict[str, Any]:
-        """Which weights these are: the Hub's commit, or a hash of the configs and weights of these parts."""
+        """Return what identifies the weights: the Hub commit, or a hash of the configs and weights of these parts."""
         if self.snapshot is not None:
             return {"model_revision": self.snapshot.commit}
         parts = tuple(dict.fromkeys(parts))
@@ -67,15 +70,16 @@ class Saved:
 
 
 def locate(model: str, what_works: str) -> Saved:
-    """The saved model that `model` names. ModelError in one sentence where there is none.
+    """Find the saved model `model`.
 
-    `what_works`: what a user could give instead, as the end of a sentence.
+    `what_works` says what the user could give instead, as the end of a sentence. Raises ModelError with a message of
+    one line if there is no such model.
     """
     path = Path(model).expanduser()
     if path.is_dir():
         return Saved(model=model, folder=path)
     if path.exists():
-        raise ModelError(f"--model {model} is a file; {what_works}")
+        raise ModelError(f"--model {model} is a file, not a folder; {what_works}")
     if not hub.is_id(model):
         raise ModelError(f"--model {model}: there is no such folder; {what_works}")
     snapshot = hub.find(model, what_works)
@@ -84,12 +88,12 @@ def locate(model: str, what_works: str) -> Saved:
 
 @contextmanager
 def reading(model: str, what_works: str) -> Iterator[None]:
-    """Whatever transformers, diffusers and their file formats raise for what they cannot read, as one ModelError."""
+    """Convert the exceptions of transformers, diffusers and their file formats into a ModelError."""
     try:
         yield
     except (EflmError, MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # configs, tokenizers and weights each have errors of their own
+    except Exception as error:  # configs, tokenizers and weights raise many different exceptions
         raise ModelError(
             f"--model {model} cannot be loaded: {hub.first_line(error)}; {what_works}"
         ) from error
@@ -101,5 +105,5 @@ def _hash_into(digest: Any, file: Path, whole: bool) -> None:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)
         elif file.suffix == ".safetensors":
-            # The format opens with the header's length: 8 bytes, little-endian.
+            # The format starts with the length of the header: 8 bytes, little-endian.
             digest.update(stream.read(int.from_bytes(stream.read(8), "little")))

@@ -1,4 +1,4 @@
-"""Fits a corpus to the stages of a run: text to pretrain on and judge by, pairs to fine-tune on. For `llm`."""
+"""Prepares a corpus for the stages: text for pretraining and evaluation, pairs for fine-tuning. Used by `llm`."""
 
 from __future__ import annotations
 
@@ -12,22 +12,21 @@ from eflm_schemas import Flag
 
 
 def split_for_stages(corpus: Corpus, stages: Collection[str], flags: list[Flag]) -> Split:
-    """The corpus split, with text made of pairs or pairs made of text where it brings only one; `flags` then say so.
+    """Split the corpus. If it has only pairs, create text from them; if it has only text, create pairs from it.
 
-    Raises DataError when there is too little of what a stage needs to train on one part and judge by another.
+    Appends a flag to `flags` in these cases. Raises DataError if a stage has too little data for both parts of the
+    split.
     """
     parts = split(corpus)
     if not corpus.documents:
         parts = Split(_with_text(parts.train), _with_text(parts.held_out))
         if "pretrain" in stages:
-            detail = (
-                f"{corpus.name} holds pairs only; pretraining reads each prompt and completion as one text"
-            )
+            detail = f"{corpus.name} contains only pairs; pretraining uses each prompt with its completion as one text"
             flags.append(Flag(name="data_without_text", detail=detail, stage="pretrain"))
     if not corpus.pairs:
         parts = Split(_with_pairs(parts.train), _with_pairs(parts.held_out))
         if "finetune" in stages:
-            detail = f"{corpus.name} holds no prompts; fine-tuning takes each text as a completion of nothing"
+            detail = f"{corpus.name} contains no prompts; fine-tuning uses each text as a completion of an empty prompt"
             flags.append(Flag(name="data_without_pairs", detail=detail, stage="finetune"))
 
     for stage in stages:
@@ -37,14 +36,14 @@ def split_for_stages(corpus: Corpus, stages: Collection[str], flags: list[Flag])
         if not train or not held_out:
             what = "rows with a prompt and a completion" if stage == "finetune" else "rows of text"
             raise DataError(
-                f"{corpus.name} has too few different {what}: {stage} needs at least two,"
-                " one to train on and one held out; give more data, or leave the stage out with --stage"
+                f"{corpus.name} has too few different {what}: the stage {stage} needs at least two,"
+                " one for training and one held out; provide more data, or omit the stage with --stage"
             )
     return parts
 
 
 def texts_of(corpus: Corpus) -> list[str]:
-    """The documents' texts."""
+    """Return the texts of the documents."""
     return [document.text for document in corpus.documents]
 
 

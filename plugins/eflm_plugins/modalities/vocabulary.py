@@ -1,4 +1,4 @@
-"""Which tokenizer a model works with: its own, or one trained on the run's text. For `llm`."""
+"""Selects the tokenizer of a model: its own, or one trained on the text of the run. Used by `llm`."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from eflm_plugins.modalities.nano import VOCAB_SIZE
 from eflm_plugins.modalities.pretrained import Pretrained
 from eflm_schemas import Flag
 
-#: A trained tokenizer is no larger, however large the model's vocabulary: the text would give it no more merges.
+#: Maximum size of a trained tokenizer; the training text does not contain enough merges for more tokens.
 _LARGEST_TRAINED = 32768
 
 
 @frozen(kw_only=True)
 class Vocabulary:
-    """A tokenizer, the ids a model has room for, and what the result says of it."""
+    """A tokenizer and the vocabulary of the model that uses it."""
 
     tokenizer: Any
-    size: int  #: of the model's embedding; the tokenizer's ids are below it
+    size: int  #: size of the model's embedding; all ids of the tokenizer are smaller
     pad_token_id: int
-    name: str
+    name: str  #: description of the tokenizer for the result
 
 
 def choose_vocabulary(pretrained: Pretrained | None, texts: Sequence[str], flags: list[Flag]) -> Vocabulary:
-    """The model's own tokenizer where it brings one; otherwise a BPE trained on `texts`, and a flag.
+    """Return the model's own tokenizer if it has one; otherwise train a BPE tokenizer on `texts` and append a flag.
 
-    Raises ModelError when the tokenizer knows more tokens than the model.
+    Raises ModelError if the tokenizer has more tokens than the model's vocabulary.
     """
     if pretrained is None:
         tokenizer, size, name = (
@@ -47,16 +47,16 @@ def choose_vocabulary(pretrained: Pretrained | None, texts: Sequence[str], flags
             flags.append(
                 Flag(
                     name="tokenizer_trained",
-                    detail=f"{pretrained.model} brings no tokenizer, so one was trained on the run's text;"
-                    " pretrained weights do not know its tokens",
+                    detail=f"{pretrained.model} has no tokenizer, so one was trained on the text of the run;"
+                    " pretrained weights were not trained with its tokens",
                 )
             )
         elif len(tokenizer) > size:
             raise ModelError(
-                f"--model {pretrained.model}: its tokenizer has {len(tokenizer)} tokens and the model knows {size};"
-                " put the tokenizer that it was trained with into the folder"
+                f"--model {pretrained.model}: its tokenizer has {len(tokenizer)} tokens, but its vocabulary has only"
+                f" {size}; replace the tokenizer in the folder with the one that the model was trained with"
             )
-    # A model without a padding token pads with its end of sequence: the mask and the labels leave both out.
+    # Without a padding token, pad with the end-of-sequence token: mask and labels exclude the padding anyway.
     pad = next((i for i in (tokenizer.pad_token_id, tokenizer.eos_token_id) if i is not None), 0)
     return Vocabulary(
         tokenizer=tokenizer, size=size, pad_token_id=pad, name=f"{name}, {len(tokenizer)} tokens"

@@ -1,1 +1,1 @@
-"""Bit widths: how weights are stored."""
+"""Quantizers: they store weights in a given number of bits."""

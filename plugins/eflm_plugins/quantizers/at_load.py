@@ -1,4 +1,7 @@
-"""Holds libraries that quantize weights as they read them to the layers of a host. What loads models calls it."""
+"""Restricts libraries that quantize weights while loading to the target layers of the host.
+
+The model loaders in `modalities` call it.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +15,15 @@ from eflm.registry.contracts import Targets
 
 
 def leave_out(load_kwargs: Mapping[str, Any], outline: nn.Module, targets: Targets) -> dict[str, Any]:
-    """A quantizer's keywords for `from_pretrained`, by which every linear layer that is no target keeps its width.
+    """Return the quantizer's `from_pretrained` arguments, changed to skip all linear layers that are no targets.
 
-    By themselves transformers quantizes all but the head, and diffusers all. `outline` is the model without weights, as
-    on the meta device. Keywords without a config of bitsandbytes come back as they are.
+    By default, transformers quantizes every linear layer except the head, and diffusers quantizes all of them.
+    `outline` is the model without weights, for example on the meta device. Arguments without a bitsandbytes config are
+    returned unchanged.
     """
-    words = dict(load_kwargs)
-    if hasattr(words.get("quantization_config"), "llm_int8_skip_modules"):
-        config = words["quantization_config"] = copy.deepcopy(words["quantization_config"])
+    kwargs = dict(load_kwargs)
+    if hasattr(kwargs.get("quantization_config"), "llm_int8_skip_modules"):
+        config = kwargs["quantization_config"] = copy.deepcopy(kwargs["quantization_config"])
         linears = [name for name, module in outline.named_modules() if isinstance(module, nn.Linear)]
         config.llm_int8_skip_modules = [name for name in linears if name not in set(targets.linears)]
-    return words
+    return kwargs

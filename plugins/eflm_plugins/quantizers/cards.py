@@ -1,4 +1,4 @@
-"""The cards of the bit widths. Read by the registry; imports no implementation."""
+"""The cards of the quantizers. The registry reads this file; it imports no implementation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUANTIZERS = (
     ),
     QuantizerCard(
         name="bf16",
-        summary="weights in bfloat16: float32's range, 8 bits of precision",
+        summary="weights in bfloat16: the range of float32 with 8 bits of precision",
         source="Kalamkar et al. 2019, A Study of BFLOAT16 for Deep Learning Training, arXiv:1905.12322",
         factory=Ref("eflm_plugins.quantizers.floating:bf16"),
         bits=16,
@@ -27,13 +27,13 @@ QUANTIZERS = (
         bits=16,
         trainable=False,
         untrainable_reason=(
-            "AdamW's squared gradients and its epsilon fall below fp16's smallest number, and its steps become"
-            " infinite; bf16 or fp32 weights have the range to be trained"
+            "AdamW's squared gradients and epsilon are smaller than the smallest fp16 number, so its steps become"
+            " infinite; bf16 and fp32 have a sufficient range"
         ),
     ),
     QuantizerCard(
         name="int4",
-        summary="4-bit NormalFloat weights (bitsandbytes), dequantized for each product",
+        summary="4-bit NormalFloat weights (bitsandbytes), dequantized for each matrix product",
         source="Dettmers et al. 2023, QLoRA, arXiv:2305.14314, section 3",
         factory=Ref("eflm_plugins.quantizers.int4:int4"),
         config=Ref("eflm_plugins.quantizers.options:Int4Options"),
@@ -41,6 +41,6 @@ QUANTIZERS = (
         extra="quant",
         bits=4,
         trainable=False,
-        untrainable_reason="4-bit weights are stored packed and have no gradient",
+        untrainable_reason="packed 4-bit weights have no gradient",
     ),
 )

@@ -1,4 +1,4 @@
-"""Floating-point widths: weights stored in another dtype. The cards name `fp32`, `bf16` and `fp16`."""
+"""Stores weights in a floating-point dtype. Implements the cards `fp32`, `bf16` and `fp16`."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from eflm.registry.contracts import Targets
 
 
 class FloatingPoint:
-    """Stores every weight in one floating-point dtype."""
+    """Store every weight in one floating-point dtype."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         self.dtype = dtype
 
     def load_kwargs(self, device: str) -> Mapping[str, Any]:
-        """transformers reads checkpoints in any dtype."""
+        """Return the dtype: transformers can load a checkpoint in any dtype."""
         return {"dtype": self.dtype}
 
     @torch.no_grad()
     def apply(self, model: nn.Module, targets: Targets, device: str) -> nn.Module:
         """Cast the weights in place and move the model to `device`.
 
-        Buffers that no checkpoint holds keep their dtype, as when transformers loads in this width: they are
-        positions' frequencies, and in half precision distant positions would fall together.
+        Non-persistent buffers keep their dtype, as when transformers loads a checkpoint in this dtype: they hold the
+        rotary frequencies, and half precision could not distinguish distant positions.
         """
         for module in model.modules():
             for parameter in module.parameters(recurse=False):
@@ -41,15 +41,15 @@ class FloatingPoint:
 
 
 def fp32(_options: None = None) -> FloatingPoint:
-    """IEEE single precision."""
+    """Create the quantizer for IEEE single precision."""
     return FloatingPoint(torch.float32)
 
 
 def bf16(_options: None = None) -> FloatingPoint:
-    """bfloat16."""
+    """Create the quantizer for bfloat16."""
     return FloatingPoint(torch.bfloat16)
 
 
 def fp16(_options: None = None) -> FloatingPoint:
-    """IEEE half precision."""
+    """Create the quantizer for IEEE half precision."""
     return FloatingPoint(torch.float16)

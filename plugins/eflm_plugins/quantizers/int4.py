@@ -1,4 +1,4 @@
-"""4-bit weights by bitsandbytes, on CPU and CUDA alike. The card names `int4`."""
+"""4-bit weights with bitsandbytes, on CPU and CUDA. Implements the card `int4`."""
 
 from __future__ import annotations
 
@@ -15,32 +15,36 @@ from eflm.errors import ModelError
 from eflm.registry.contracts import Targets
 from eflm_plugins.quantizers.options import Int4Options
 
-#: Weights that share one scale: bitsandbytes' default.
+#: Number of weights that share one scale; the default of bitsandbytes.
 BLOCK_SIZE = 64
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Int4:
-    """Linear layers of the blocks in 4 bits; embeddings, head, norms and routers as they are (QLoRA, section 3)."""
+    """Store the linear layers of the blocks in 4 bits (QLoRA, section 3).
+
+    Embeddings, head, norms and routers keep their dtype.
+    """
 
     def __init__(self, options: Int4Options) -> None:
         self.options = options
 
     def load_kwargs(self, device: str) -> Mapping[str, Any]:
-        """On CUDA transformers quantizes each weight as it is read; for the CPU there are no keywords.
+        """Return the arguments that make transformers quantize weights while loading; empty on CPU.
 
-        There, `apply` does it once the model is read: which layers must be left out (see `_fits`) depends on their
-        shapes, and transformers can only be told names.
+        On CPU, `apply` quantizes the loaded model instead. Some layers must be skipped there because of their shapes
+        (see `_fits`), and transformers can skip layers by name only.
         """
         if torch.device(device).type == "cpu":
             return {}
         return {"quantization_config": self._config(torch.bfloat16), "device_map": {"": device}}
 
     def apply(self, model: nn.Module, targets: Targets, device: str) -> nn.Module:
-        """Quantize the target layers of a built model in place, and move it to `device`.
+        """Quantize the target layers of a built model in place and move the model to `device`.
 
-        A model that is in 4 bits already keeps its weights. The model's `quantization_config` names the linear layers
-        that stay as they are. Raises ModelError when all of them do, and when a CPU cannot read what was loaded.
+        A model that is already in 4 bits keeps its weights. The skipped linear layers are listed in the model's
+        `quantization_config`. Raises ModelError if no layer can be quantized, or if a loaded 4-bit layer has a shape
+        that bitsandbytes does not support on CPU.
         """
         bnb = _import_bitsandbytes()
         if not getattr(model, "is_loaded_in_4bit", False):
@@ -48,13 +52,13 @@ class Int4:
         for name, module in model.named_modules():
             if not isinstance(module, bnb.nn.Linear4bit):
                 continue
-            # On CPUs with AVX512-BF16, evaluation would round the scales to bfloat16 and repack the weights:
-            # they would no longer be those that were trained beside, and DoRA's norms would read them wrong.
+            # On CPUs with AVX512-BF16, bitsandbytes repacks the weights in eval mode and rounds their scales to
+            # bfloat16. The adapter was trained with the original weights, and DoRA's norms misread the repacked ones.
             module.support_avx512bf16_for_cpu = False
             if device == "cpu" and not _fits(module.in_features):
                 raise ModelError(
-                    f"{name} was saved in 4 bits with {module.in_features} inputs, which bitsandbytes reads wrongly"
-                    f" on a CPU (it takes multiples of {BLOCK_SIZE}); use --device cuda, or the model in full width"
+                    f"{name} was saved in 4 bits and has {module.in_features} inputs, but on CPU bitsandbytes supports"
+                    f" only multiples of {BLOCK_SIZE}; use --device cuda, or the unquantized model"
                 )
         return model
 
@@ -65,13 +69,15 @@ class Int4:
         fitting = {name: linears[name] for name in targets.linears if _fits(_weight(linears[name]).shape[1])}
         if not fitting:
             raise ModelError(
-                f"no linear layer inside the blocks of {type(model).__name__} could be quantized to 4 bits:"
-                f" it takes inputs in multiples of {BLOCK_SIZE}; choose bf16"
+                f"no linear layer in the blocks of {type(model).__name__} can be quantized to 4 bits:"
+                f" the number of inputs must be a multiple of {BLOCK_SIZE}; choose bf16"
             )
         compute_dtype = self._compute_dtype(next(iter(fitting.values())).weight.dtype)
         for name, linear in fitting.items():
             model.set_submodule(name, self._quantized(linear, compute_dtype, device))
-        _announce(model, self._config(compute_dtype, [name for name in linears if name not in fitting]))
+        _mark_as_quantized(
+            model, self._config(compute_dtype, [name for name in linears if name not in fitting])
+        )
 
     def _quantized(self, linear: nn.Module, compute_dtype: torch.dtype, device: str) -> nn.Module:
         bnb = _import_bitsandbytes()
@@ -111,22 +117,22 @@ class Int4:
 
 
 def int4(options: Int4Options) -> Int4:
-    """See `Int4`."""
+    """Create `Int4`."""
     return Int4(options)
 
 
 def _weight(linear: nn.Module) -> torch.Tensor:
-    """(out, in). Conv1D, GPT-2's name for a linear layer, holds it the other way round."""
+    """Return the weight as (out, in). `Conv1D`, GPT-2's linear layer, stores it transposed."""
     return linear.weight.detach().T if isinstance(linear, Conv1D) else linear.weight.detach()
 
 
 def _fits(in_features: int) -> bool:
-    """Whether a row is made of whole blocks: bitsandbytes' CPU kernel reads every row as if it began with a block."""
+    """Whether a weight row consists of whole blocks; the CPU kernel assumes that every row starts a new block."""
     return in_features % BLOCK_SIZE == 0
 
 
-def _announce(model: nn.Module, config: BitsAndBytesConfig) -> None:
-    """Mark the model as transformers marks one loaded in 4 bits: peft, `save_pretrained` and `to` go by that."""
+def _mark_as_quantized(model: nn.Module, config: BitsAndBytesConfig) -> None:
+    """Set the attributes of a model that transformers loaded in 4 bits; peft, `save_pretrained` and `to` read them."""
     from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
 
     quantizer = Bnb4BitHfQuantizer(config, pre_quantized=False)
@@ -137,7 +143,7 @@ def _announce(model: nn.Module, config: BitsAndBytesConfig) -> None:
 
 
 def _import_bitsandbytes() -> Any:
-    # It warns of a faster kernel that it could fetch from the network; that kernel is switched off here anyway.
+    # On import, bitsandbytes warns about a faster kernel that it could download. `Int4.apply` disables that kernel.
     logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
     level = logger.level
     logger.setLevel(logging.ERROR)

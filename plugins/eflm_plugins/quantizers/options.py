@@ -1,4 +1,4 @@
-"""The options of the quantizers, as `--set int4.quant_type=fp4` takes them. Torch-free: the listing reads them."""
+"""Options of the quantizers, as in `--set int4.quant_type=fp4`. Imports no torch, because `list-plugins` reads it."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from eflm_schemas import option
 
 @frozen(kw_only=True)
 class Int4Options:
-    """4-bit weights as bitsandbytes stores them."""
+    """Options of int4: 4-bit weights in the format of bitsandbytes."""
 
     quant_type: str = option(
-        "nf4", "data type of a weight: normal float or float of 4 bits", choices=("nf4", "fp4")
+        "nf4", "data type of the weights: 4-bit NormalFloat or 4-bit float", choices=("nf4", "fp4")
     )
     double_quant: bool = option(
-        True, "quantize the blocks' scales too: 0.37 bits a weight less (QLoRA, section 3)"
+        True, "quantize the scales of the blocks too, which saves 0.37 bits per weight (QLoRA, section 3)"
     )
     compute_dtype: str = option(
         "auto",
-        "what products are computed in; auto is bf16 for a checkpoint and the weights' own type for a built model",
+        "dtype of the matrix products; auto: bf16 for a checkpoint quantized while loading, else the weights' dtype",
         choices=("auto", "fp32", "bf16", "fp16"),
     )

@@ -1,4 +1,4 @@
-"""Every adapter at every bit width that leaves it something to train, on real tiny decoders."""
+"""Every adapter with every quantizer it can be combined with, on tiny decoders of real architectures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.decoders import CONFIGS, VOCABULARY, with_attention, with_moe
 
 IDS = torch.randint(3, VOCABULARY, (4, 16), generator=torch.Generator().manual_seed(0))
 SETTINGS = {"freeze": {"num_frozen_layers": 1}}
-#: What peft calls a method's parameters.
+#: The prefix of each method's parameter names in peft.
 PREFIXES = dict.fromkeys(("lora", "rslora", "dora", "loraplus", "pissa"), "lora_") | {
     "loha": "hada_",
     "lokr": "lokr_",
@@ -33,11 +33,11 @@ LEGAL = [
     for quantizer in QUANTIZERS
     if (quantizer.trainable or not adapter.trains_base) and not conflict(adapter, quantizer)
 ]
-BESIDE = [card for card in ADAPTERS if not card.trains_base]
+ON_FROZEN_BASE = [card for card in ADAPTERS if not card.trains_base]
 
 
 def tiny(family="qwen2"):
-    """Rows of whole blocks, so that 4 bits can hold them."""
+    """A tiny decoder whose weight rows are multiples of the 4-bit block size."""
     return decoders.tiny(family, hidden_size=64, intermediate_size=128, num_attention_heads=4)
 
 
@@ -70,15 +70,15 @@ def train(model, adapter, steps=4, learning_rate=5e-3):
 
 def check_training(model, adapter):
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
-    wanted = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    assert wanted
+    trainable = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trainable
     losses = train(model, adapter)
     assert losses[-1] < losses[0]
     changed = {name for name, p in model.named_parameters() if not torch.equal(before[name], p.detach())}
-    assert changed == wanted
+    assert changed == trainable
 
 
-#: Families differ in what their layers are, not in what holds their weights.
+#: The other families run in fp32 only: they differ in their layers, not in how weights are stored.
 IN_FAMILIES = [
     pytest.param(family, *pair, id="-".join([family, pair[0].name, pair[1].name]))
     for family in CONFIGS
@@ -88,9 +88,9 @@ IN_FAMILIES = [
 
 
 @pytest.mark.parametrize(("family", "adapter", "quantizer"), IN_FAMILIES)
-def test_training_changes_what_is_trained_and_nothing_else(family, adapter, quantizer):
+def test_training_changes_exactly_the_trainable_parameters(family, adapter, quantizer):
     model, made = adapt(tiny(family), adapter, quantizer)
-    if adapter in BESIDE:
+    if adapter in ON_FROZEN_BASE:
         for name, parameter in model.named_parameters():
             assert parameter.requires_grad == (PREFIXES[adapter.name] in name)
             assert parameter.dtype == torch.float32 or not parameter.requires_grad
@@ -98,7 +98,7 @@ def test_training_changes_what_is_trained_and_nothing_else(family, adapter, quan
 
 
 @pytest.mark.parametrize("adapter", ADAPTERS, ids=lambda card: card.name)
-def test_it_starts_as_the_model_was(adapter):
+def test_output_is_unchanged_before_training(adapter):
     adapter = make(adapter)
     model = adapter.apply(tiny(), DecoderHost().targets(tiny()))
     torch.testing.assert_close(model(IDS).logits, tiny()(IDS).logits, rtol=1e-5, atol=1e-5)
@@ -120,7 +120,7 @@ def test_replaced_attention_and_experts_can_be_trained(attention, adapter, quant
     ("adapter", "quantizer"), [pair for pair in LEGAL if pair[1].name != "int4"], ids=lambda card: card.name
 )
 def test_merging_changes_no_output(adapter, quantizer):
-    # Merged weights are rounded to the base's width; what is left of the difference is that rounding.
+    # Merging rounds the weights to the dtype of the base; the tolerance covers that rounding error.
     tolerance = {"fp32": 1e-5, "fp16": 0.02, "bf16": 0.1}[quantizer.name]
     model, adapter = adapt(tiny("llama"), adapter, quantizer)
     train(model, adapter)
@@ -135,9 +135,9 @@ def test_merging_changes_no_output(adapter, quantizer):
 
 
 @pytest.mark.parametrize(
-    "adapter", [card for card in BESIDE if (card, INT4) in LEGAL], ids=lambda card: card.name
+    "adapter", [card for card in ON_FROZEN_BASE if (card, INT4) in LEGAL], ids=lambda card: card.name
 )
-def test_an_adapter_on_four_bits_stays_beside_them(adapter):
+def test_an_adapter_on_a_4_bit_base_is_not_merged(adapter):
     model, adapter = adapt(tiny(), adapter, INT4)
     train(model, adapter)
     merged = adapter.merge(model)
@@ -148,8 +148,8 @@ def test_an_adapter_on_four_bits_stays_beside_them(adapter):
 
 
 @pytest.mark.parametrize(
-    "adapter", [card for card in BESIDE if conflict(card, INT4)], ids=lambda card: card.name
+    "adapter", [card for card in ON_FROZEN_BASE if conflict(card, INT4)], ids=lambda card: card.name
 )
-def test_a_model_that_came_in_four_bits_is_refused_where_no_card_could_tell(adapter):
-    with pytest.raises(ModelError, match=r"q_proj are packed \(Linear4bit, torch.uint8\).* choose lora"):
+def test_a_model_saved_in_4_bits_is_refused_where_the_card_conflict_does_not_apply(adapter):
+    with pytest.raises(ModelError, match=r"q_proj.*Linear4bit, torch\.uint8.*lora"):
         adapt(tiny(), adapter, INT4)

@@ -1,4 +1,4 @@
-"""What sets LoRA, RSLoRA, DoRA and LoRA+ apart, seen in the layers that peft builds."""
+"""The differences between LoRA, RSLoRA, DoRA and LoRA+, checked in the layers that peft builds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_scale_of_the_update(make, scale):
     assert scales == [pytest.approx(scale)] * 14
 
 
-def test_dora_has_a_magnitude_per_output_and_the_others_have_none():
+def test_only_dora_has_a_magnitude_per_output():
     for module in layers(adapted(dora)).values():
         magnitude = module.lora_magnitude_vector["default"].weight
         torch.testing.assert_close(magnitude, module.base_layer.weight.norm(dim=1))
@@ -46,21 +46,21 @@ def test_dora_has_a_magnitude_per_output_and_the_others_have_none():
         assert not any("magnitude" in name for name, _ in adapted(make).named_parameters())
 
 
-def test_targets_are_all_linears_or_attention_alone():
+def test_targets_are_all_linear_layers_or_only_those_of_attention():
     names = {name.rpartition(".")[2] for name in layers(adapted(lora))}
     assert names == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
     names = {name.rpartition(".")[2] for name in layers(adapted(lora, target="attention"))}
     assert names == {"q_proj", "k_proj", "v_proj", "o_proj"}
 
 
-def test_routers_are_left_alone():
+def test_routers_get_no_update():
     names = list(layers(adapted(lora, with_moe(tiny()))))
     assert any("experts" in name for name in names)
     assert not any("router" in name for name in names)
 
 
 def test_a_model_without_linear_layers_is_refused():
-    with pytest.raises(ModelError, match=r"no linear layer .* choose the adapter full or freeze"):
+    with pytest.raises(ModelError, match=r"all-linear.*full or freeze"):
         lora(LoraOptions()).apply(tiny(), Targets(layers=(), linears=(), attention_linears=()))
 
 
@@ -68,7 +68,7 @@ IDS = torch.randint(3, 97, (4, 16), generator=torch.Generator().manual_seed(0))
 
 
 def with_two_rates(learning_rate=1e-3, **options):
-    """LoRA+ and its optimizer, as fine-tuning makes it; B is no longer zero, so that A has a gradient too."""
+    """LoRA+ and the optimizer that fine-tuning builds for it; B is set to nonzero values so that A gets a gradient."""
     adapter, model = loraplus(LoraPlusOptions(**options)), tiny()
     model = adapter.apply(model, DecoderHost().targets(model))
     for layer in layers(model).values():
@@ -78,7 +78,7 @@ def with_two_rates(learning_rate=1e-3, **options):
 
 
 def rates(optimizer, model):
-    """Learning rate and weight decay of every parameter."""
+    """The learning rate and weight decay of every parameter."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     return {
         names[parameter]: (group["lr"], group["weight_decay"])
@@ -88,7 +88,7 @@ def rates(optimizer, model):
 
 
 @pytest.mark.parametrize("kind", ["AdamW", "AdamW8bit"])
-def test_rates_of_loraplus_are_those_of_pefts_own_optimizer(kind):
+def test_learning_rates_of_loraplus_match_pefts_optimizer(kind):
     model, ours = with_two_rates(lr_ratio=4.0)
     makers = torch.optim if kind == "AdamW" else pytest.importorskip("bitsandbytes").optim
     theirs = create_loraplus_optimizer(
@@ -99,7 +99,7 @@ def test_rates_of_loraplus_are_those_of_pefts_own_optimizer(kind):
     assert {rate for rate, _ in rates(ours, model).values()} == {1e-3, 4e-3}
 
 
-def test_a_step_of_loraplus():
+def test_one_optimizer_step_of_loraplus():
     model, optimizer = with_two_rates(learning_rate=0.01, lr_ratio=16.0)
     model.train()
     model(input_ids=IDS, labels=IDS).loss.backward()
@@ -107,7 +107,7 @@ def test_a_step_of_loraplus():
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             rate = 0.01 * (16 if "lora_B" in name else 1)
-            # AdamW's first step: moments corrected for their start are the gradient and its square.
+            # In AdamW's first step, the bias-corrected moments equal the gradient and its square.
             step = parameter.grad / (parameter.grad.abs() + 1e-8)
             expected[name] = parameter.detach() * (1 - rate * 0.1) - rate * step
     optimizer.step()

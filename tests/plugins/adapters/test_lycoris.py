@@ -1,4 +1,4 @@
-"""LoHa's and LoKr's updates by their formulas, against what the layers that peft builds put out."""
+"""The output of peft's LoHa and LoKr layers, compared with the formulas of the updates."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MAKERS = {"loha": (loha, LycorisOptions), "lokr": (lokr, LokrOptions)}
 
 
 def adapted(method, inputs=24, outputs=36, **options):
-    """One linear layer under the method, its update no longer zero; the adapter's layer comes beside it."""
+    """A model of one linear layer with a nonzero update, and the adapter layer in it."""
     torch.manual_seed(0)
     make, config = MAKERS[method]
     targets = Targets(layers=(), linears=("0",), attention_linears=())
@@ -31,7 +31,7 @@ def adapted(method, inputs=24, outputs=36, **options):
 
 
 def factors(layer, name):
-    """`name`, or the product that stands for it."""
+    """The factor `name` as a matrix: the full matrix, or the product of its two low-rank factors."""
     whole = getattr(layer, name)
     if "default" in whole:
         return whole["default"]
@@ -49,7 +49,7 @@ SIZES = {"inputs": st.integers(1, 40), "outputs": st.integers(1, 40)}
 
 @settings(max_examples=30, deadline=None)
 @given(r=st.integers(1, 9), alpha=st.floats(0.5, 32.0), **SIZES)
-def test_lohas_update_is_two_products_multiplied_number_by_number(r, alpha, inputs, outputs):
+def test_loha_update_is_the_elementwise_product_of_two_low_rank_products(r, alpha, inputs, outputs):
     _, layer = adapted("loha", inputs, outputs, r=r, alpha=alpha)
     b1, a1 = layer.hada_w1_a["default"], layer.hada_w1_b["default"]
     b2, a2 = layer.hada_w2_a["default"], layer.hada_w2_b["default"]
@@ -57,7 +57,7 @@ def test_lohas_update_is_two_products_multiplied_number_by_number(r, alpha, inpu
     check(layer, (b1 @ a1) * (b2 @ a2) * alpha / r)
 
 
-def test_lohas_update_has_the_square_of_its_rank():
+def test_loha_update_has_rank_r_squared():
     _, layer = adapted("loha", r=3)
     assert torch.linalg.matrix_rank(layer.get_delta_weight("default")) == 9
 
@@ -70,7 +70,7 @@ def test_lohas_update_has_the_square_of_its_rank():
     decompose_both=st.booleans(),
     **SIZES,
 )
-def test_lokrs_update_is_a_kronecker_product(r, alpha, inputs, outputs, **options):
+def test_lokr_update_is_a_kronecker_product(r, alpha, inputs, outputs, **options):
     _, layer = adapted("lokr", inputs, outputs, r=r, alpha=alpha, **options)
     left, right = factors(layer, "lokr_w1"), factors(layer, "lokr_w2")
     assert (len(left) * len(right), left.shape[1] * right.shape[1]) == (outputs, inputs)
@@ -78,7 +78,7 @@ def test_lokrs_update_is_a_kronecker_product(r, alpha, inputs, outputs, **option
     check(layer, torch.cat(blocks) * alpha / r)
 
 
-def test_lokrs_factors_are_of_the_wanted_size():
+def test_lokr_factors_have_the_requested_size():
     def shapes(layer):
         return {n.rpartition("_w")[2]: tuple(p.shape) for n, p in layer.named_parameters() if "lokr" in n}
 
@@ -97,7 +97,7 @@ def test_lokrs_factors_are_of_the_wanted_size():
 
 
 @pytest.mark.parametrize("method", MAKERS)
-def test_rank_dropout_takes_the_update_off_some_outputs_while_training(method):
+def test_rank_dropout_drops_the_update_of_some_outputs_during_training(method):
     model, layer = adapted(method, outputs=400, rank_dropout=0.25)
     states = torch.randn(3, 24)
     bare = layer.base_layer(states)
@@ -107,7 +107,7 @@ def test_rank_dropout_takes_the_update_off_some_outputs_while_training(method):
 
 
 @pytest.mark.parametrize("method", MAKERS)
-def test_module_dropout_takes_the_whole_update_off_some_steps(method):
+def test_module_dropout_drops_the_whole_update_in_some_steps(method):
     model, layer = adapted(method, module_dropout=0.5)
     states = torch.randn(3, 24)
     bare = layer.base_layer(states)
@@ -117,7 +117,7 @@ def test_module_dropout_takes_the_whole_update_off_some_steps(method):
     assert not torch.equal(model.eval()(states), bare)
 
 
-def test_lokr_scales_the_rows_that_are_left_where_it_is_asked_to():
+def test_lokr_scales_the_remaining_rows_with_rank_dropout_scale():
     (plain, _), (scaled, layer) = (
         adapted("lokr", rank_dropout=0.5, rank_dropout_scale=scale) for scale in (False, True)
     )
@@ -132,9 +132,9 @@ def test_lokr_scales_the_rows_that_are_left_where_it_is_asked_to():
 
 
 @pytest.mark.parametrize("method", MAKERS)
-def test_a_layer_that_is_no_linear_is_refused(method):
+def test_a_layer_other_than_nn_linear_is_refused(method):
     config = GPT2Config(n_embd=32, n_layer=1, n_head=4, vocab_size=97, bos_token_id=1, eos_token_id=2)
     model = GPT2LMHeadModel(config)
     make, options = MAKERS[method]
-    with pytest.raises(ModelError, match=r"Linear alone, and transformer\.h\.0.*is a Conv1D; choose lora"):
+    with pytest.raises(ModelError, match=r"transformer\.h\.0.*Conv1D.*lora"):
         make(options()).apply(model, DecoderHost().targets(model))

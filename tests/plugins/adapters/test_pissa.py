@@ -1,4 +1,4 @@
-"""PiSSA's start: the principal part of every weight in the adapter, the rest frozen, and the model as it was."""
+"""PiSSA's initialization: the adapter holds the principal part, the residual is frozen, the output is unchanged."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def parts(layer):
 @pytest.mark.parametrize(
     ("options", "scale"), [({"r": 5}, 1.0), ({"r": 5, "lora_alpha": 20.0}, 4.0)], ids=str
 )
-def test_the_adapter_begins_as_the_principal_part(options, scale):
+def test_the_adapter_is_initialized_with_the_principal_part(options, scale):
     weights = {name: module.weight for name, module in tiny().named_modules() if hasattr(module, "weight")}
     for name, layer in layers(adapted(**options)).items():
         assert layer.scaling["default"] == scale
@@ -52,7 +52,7 @@ def test_the_adapter_begins_as_the_principal_part(options, scale):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-def test_in_half_width_nothing_but_the_residual_is_rounded(dtype):
+def test_in_half_precision_only_the_residual_is_rounded(dtype):
     weights = {
         name: module.weight for name, module in tiny().to(dtype).named_modules() if hasattr(module, "weight")
     }
@@ -63,7 +63,7 @@ def test_in_half_width_nothing_but_the_residual_is_rounded(dtype):
         torch.testing.assert_close(residual.float(), exact, rtol=torch.finfo(dtype).eps / 2, atol=1e-6)
 
 
-def test_a_randomized_svd_is_nearly_as_good_and_starts_as_the_model_was():
+def test_a_randomized_svd_is_nearly_as_good_and_keeps_the_initial_output():
     torch.manual_seed(0)
     quick, exact = adapted(niter=8), adapted()
     torch.testing.assert_close(quick(IDS).logits, tiny()(IDS).logits, rtol=1e-4, atol=1e-5)
@@ -73,7 +73,7 @@ def test_a_randomized_svd_is_nearly_as_good_and_starts_as_the_model_was():
 
 
 @pytest.mark.parametrize("niter", [None, 4])
-def test_a_layer_with_few_singular_values_goes_into_the_adapter_whole(niter):
+def test_a_layer_with_fewer_than_r_singular_values_moves_into_the_adapter_completely(niter):
     model = adapted(r=32, niter=niter)
     torch.testing.assert_close(model(IDS).logits, tiny()(IDS).logits, rtol=1e-4, atol=1e-5)
     narrow = layers(model)["model.layers.0.self_attn.k_proj"]
@@ -81,7 +81,7 @@ def test_a_layer_with_few_singular_values_goes_into_the_adapter_whole(niter):
     assert narrow.base_layer.weight.abs().max() < 1e-6
 
 
-def test_layers_that_hold_their_weights_the_other_way_round():
+def test_layers_with_transposed_weights():
     torch.manual_seed(0)
     config = GPT2Config(
         n_embd=32, n_layer=2, n_head=4, vocab_size=97, n_positions=64, bos_token_id=1, eos_token_id=2
@@ -99,7 +99,7 @@ def test_layers_that_hold_their_weights_the_other_way_round():
         torch.testing.assert_close(merged(IDS).logits, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_peft_loads_a_saved_adapter_onto_the_model_as_it_was(tmp_path):
+def test_peft_loads_a_saved_adapter_onto_the_original_model(tmp_path):
     model = adapted(tiny().to(torch.bfloat16))
     for layer in layers(model).values():
         torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.1)

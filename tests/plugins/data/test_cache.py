@@ -1,4 +1,4 @@
-"""The cache keeps what was made, mends what is damaged, and is done without where it cannot be."""
+"""The cache stores content, replaces damaged files, and is skipped if its folder is not writable."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(platformdirs, "user_cache_dir", lambda _name: str(tmp_path / "cache"))
 
 
-def test_it_is_made_once():
+def test_content_is_made_once():
     made = []
     for _ in range(2):
         assert (
@@ -34,6 +34,6 @@ def test_a_damaged_file_is_made_again(tmp_path, damage):
     assert os.listdir(tmp_path / "cache") == ["thing"]
 
 
-def test_a_folder_that_cannot_be_made_is_done_without(tmp_path):
+def test_an_unwritable_cache_folder_is_ignored(tmp_path):
     (tmp_path / "cache").write_text("a file where the folder should be")
     assert remember("thing", lambda: b"content") == b"content"

@@ -1,4 +1,4 @@
-"""Splitting: nothing that is held out is trained on."""
+"""Splitting: no held-out text is in the training part."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from eflm_plugins.data.corpus import SHORTEST_LEAK, Corpus, Document, Pair, passages, split
 
-#: Few different sentences, so that the same passage often stands in several documents.
+#: Only a few different sentences, so that the same passage often occurs in several documents.
 _SENTENCES = [f"sentence number {i} " + "is repeated in several places " * 2 for i in range(6)] + ["short"]
 _TEXTS = st.lists(st.sampled_from(_SENTENCES), min_size=1, max_size=4).map("\n\n".join)
 
@@ -40,7 +40,7 @@ def test_the_parts_share_no_document_no_pair_and_no_passage(corpus):
 
 
 @given(corpora(), st.randoms(use_true_random=False))
-def test_the_order_of_the_documents_decides_nothing(corpus, random):
+def test_the_split_does_not_depend_on_the_order_of_documents(corpus, random):
     documents = list(corpus.documents)
     random.shuffle(documents)
     shuffled = Corpus("drawn", tuple(documents), corpus.pairs)
@@ -49,24 +49,24 @@ def test_the_order_of_the_documents_decides_nothing(corpus, random):
     }
 
 
-def test_about_a_twentieth_is_held_out():
+def test_about_5_percent_is_held_out():
     corpus = Corpus("many", tuple(Document(f"d{i}", f"text {i:04d} " * 10) for i in range(1000)))
     assert 30 <= len(split(corpus).held_out.documents) <= 50
 
 
-def test_two_documents_are_one_to_train_on_and_one_to_judge_by():
+def test_of_two_documents_one_is_held_out():
     parts = split(Corpus("two", (Document("a", "some text"), Document("b", "another text"))))
     assert len(parts.train.documents) == len(parts.held_out.documents) == 1
 
 
-def test_pairs_among_many_documents_are_on_both_sides():
+def test_two_pairs_among_many_documents_are_in_both_parts():
     documents = tuple(Document(f"d{i}", "text " * 20 + str(i)) for i in range(50))
     pairs = (Pair("p0", "prompt", "completion zero"), Pair("p1", "prompt", "completion one"))
     parts = split(Corpus("mixed", documents, pairs))
     assert len(parts.train.pairs) == len(parts.held_out.pairs) == 1
 
 
-def test_the_hash_sees_every_part():
+def test_the_hash_covers_all_names_and_texts():
     corpus = Corpus("c", (Document("a", "text"),), (Pair("a", "p", "c"),))
     others = [
         Corpus("c", (Document("a", "text!"),), corpus.pairs),
@@ -78,10 +78,10 @@ def test_the_hash_sees_every_part():
 
 
 @given(st.lists(st.integers(1, 5000), min_size=3, max_size=30), st.integers(0, 999))
-def test_a_large_document_is_never_what_is_held_out(sizes, salt):
+def test_a_large_document_is_never_held_out(sizes, salt):
     documents = tuple(Document(f"{salt}-{i}", chr(97 + i % 26) * size) for i, size in enumerate(sizes))
     held_out = split(Corpus("sizes", documents)).held_out.documents
     characters = sum(len(document.text) for document in held_out)
-    # Within the share, or the smallest document where none fits in it.
+    # Within the 5%, or the smallest document if none fits into it.
     assert characters <= max(0.05 * sum(sizes), min(sizes))
     assert characters > 0

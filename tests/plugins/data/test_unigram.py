@@ -1,4 +1,4 @@
-"""The floor, against a computation by hand."""
+"""Unigram perplexity, compared with a computation by hand."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_by_hand():
     assert unigram_perplexity(train, held_out, 3) == pytest.approx(expected, rel=1e-12)
 
 
-def test_knowing_nothing_it_is_the_vocabulary():
+def test_without_training_tokens_it_equals_the_vocabulary_size():
     assert unigram_perplexity(torch.tensor([], dtype=torch.long), torch.tensor([4, 2]), 50) == pytest.approx(
         50
     )

@@ -1,4 +1,4 @@
-"""The decoder host: composed models are plain transformers models, and what cannot be is said."""
+"""The decoder host: composed models behave like plain transformers models, and unsupported models are refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VARIANTS = ("mha", "gqa", "mqa", "mla", "nsa", "mamba2", "rwkv7")
 
 
 def left_padded():
-    """Two prompts, the first with eleven tokens of padding before it."""
+    """Two prompts; the first starts with eleven padding tokens."""
     ids = torch.randint(3, VOCABULARY, (2, 40), generator=torch.Generator().manual_seed(4))
     mask = torch.ones_like(ids)
     mask[0, :11] = 0
@@ -40,20 +40,20 @@ def left_padded():
 def test_generation_is_the_same_with_and_without_a_cache(family, name):
     model, (ids, mask) = with_attention(tiny(family), name), left_padded()
     for how in ({}, {"num_beams": 3}, {"do_sample": True, "top_k": 5}):
-        answers = []
+        outputs = []
         for use_cache in (True, False):
             torch.manual_seed(0)
-            answers.append(
+            outputs.append(
                 model.generate(
                     ids, attention_mask=mask, max_new_tokens=12, min_new_tokens=12, use_cache=use_cache, **how
                 )
             )
-        assert answers[0].shape == (2, 52)
-        assert torch.equal(*answers), how
+        assert outputs[0].shape == (2, 52)
+        assert torch.equal(*outputs), how
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_padding_on_the_left_changes_no_answer(name):
+def test_padding_on_the_left_does_not_change_the_output(name):
     model, (ids, mask) = with_attention(tiny(), name), left_padded()
     padded = model.generate(ids, attention_mask=mask, max_new_tokens=10, min_new_tokens=10)
     alone = model.generate(ids[:1, 11:], max_new_tokens=10, min_new_tokens=10)
@@ -82,7 +82,7 @@ def test_a_model_is_saved_and_loaded(name, moe, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_model_of_half_width_is_loaded_as_it_was_saved(dtype, tmp_path):
+def test_a_half_precision_model_is_loaded_as_it_was_saved(dtype, tmp_path):
     from eflm_plugins.hosts.recipe import load_pretrained
 
     model = with_attention(AutoModelForCausalLM.from_config(tiny().config, dtype=dtype), "mla").eval()
@@ -95,7 +95,7 @@ def test_a_model_of_half_width_is_loaded_as_it_was_saved(dtype, tmp_path):
 
 
 @pytest.mark.parametrize("name", [name for name in VARIANTS if name not in ("mamba2", "rwkv7")])
-def test_peft_finds_its_own_places(name):
+def test_peft_finds_its_default_targets(name):
     model = get_peft_model(with_moe(with_attention(tiny(), name)), LoraConfig())
     assert any("q_proj" in key for key, value in model.named_parameters() if value.requires_grad)
     ids = torch.randint(3, VOCABULARY, (1, 20))
@@ -103,7 +103,7 @@ def test_peft_finds_its_own_places(name):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_transformers_trainer_and_gradient_checkpointing(name, tmp_path):
+def test_transformers_trainer_with_gradient_checkpointing(name, tmp_path):
     model = with_moe(with_attention(tiny(), name))
     ids = torch.randint(3, VOCABULARY, (4, 24))
     before = copy.deepcopy(model.state_dict())
@@ -142,7 +142,7 @@ def test_checkpointing_changes_no_gradient(name):
 
 
 @pytest.mark.parametrize("name", ["mqa", "mla", "nsa", "rwkv7"])
-def test_a_model_is_pickled_whole(name):
+def test_a_pickled_model_is_restored_completely(name):
     model = with_moe(with_attention(tiny(), name))
     ids = torch.arange(3, 15)[None]
     again = pickle.loads(pickle.dumps(model))
@@ -154,14 +154,14 @@ def test_a_model_is_pickled_whole(name):
 def test_a_copy_of_a_model_is_independent():
     model = with_attention(tiny(), "nsa")
     ids = torch.randint(3, VOCABULARY, (1, 20))
-    twin = copy.deepcopy(model)
-    torch.testing.assert_close(twin(ids).logits, model(ids).logits)
+    duplicate = copy.deepcopy(model)
+    torch.testing.assert_close(duplicate(ids).logits, model(ids).logits)
     with torch.no_grad():
-        twin.model.layers[0].self_attn.o_proj.weight.zero_()
-    assert (twin(ids).logits - model(ids).logits).abs().max() > 0
+        duplicate.model.layers[0].self_attn.o_proj.weight.zero_()
+    assert (duplicate(ids).logits - model(ids).logits).abs().max() > 0
 
 
-def test_targets_name_linear_layers_and_leave_routers_out():
+def test_targets_are_linear_layers_without_routers():
     model = with_moe(with_attention(tiny(), "mla"))
     targets = DecoderHost().targets(model)
     modules = dict(model.named_modules())
@@ -173,7 +173,7 @@ def test_targets_name_linear_layers_and_leave_routers_out():
     assert targets.embeddings == ("model.embed_tokens",)
 
 
-def test_rotary_serves_scaled_and_partial_rotations():
+def test_scaled_rotary_positions():
     for scaling in (
         {"rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
          "original_max_position_embeddings": 64},
@@ -187,7 +187,7 @@ def test_rotary_serves_scaled_and_partial_rotations():
         assert torch.isfinite(with_attention(tiny("llama", rope_parameters=scaling), "mla")(ids).logits).all()
 
 
-def test_layers_that_see_no_positions_keep_seeing_none():
+def test_layers_without_positions_stay_without_them():
     config = SmolLM3Config(**{**SIZES, "num_hidden_layers": 4}, no_rope_layers=[1, 1, 1, 0])
     model = AutoModelForCausalLM.from_config(config).eval()
     ids = torch.randint(3, VOCABULARY, (1, 20))
@@ -197,55 +197,55 @@ def test_layers_that_see_no_positions_keep_seeing_none():
 
 
 class TestRefusals:
-    """What a host cannot serve is an error in words."""
+    """Models and inputs that the host does not support raise a ModelError."""
 
-    def test_attention_that_would_lose_something(self):
+    def test_attention_that_conversion_would_change(self):
         qwen3 = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES, head_dim=8))
         torch.nn.init.normal_(qwen3.model.layers[0].self_attn.q_norm.weight)
-        with pytest.raises(ModelError, match="Qwen3Attention of layer 0 does more than projections"):
+        with pytest.raises(ModelError, match=r"Qwen3Attention.*layer 0.*--stage pretrain"):
             with_attention(qwen3, "mqa", convert=True)
         assert type(qwen3.model.layers[0].self_attn).__name__ == "Qwen3Attention"
 
-    def test_but_its_architecture_may_be_trained_anew(self):
+    def test_its_architecture_can_be_trained_from_scratch(self):
         qwen3 = AutoModelForCausalLM.from_config(Qwen3Config(**SIZES, head_dim=8))
         ids = torch.randint(3, VOCABULARY, (1, 20))
         assert torch.isfinite(with_attention(qwen3, "nsa")(ids).logits).all()
 
-    def test_a_decoder_of_another_make(self):
+    def test_a_decoder_with_another_structure(self):
         gpt2 = AutoModelForCausalLM.from_config(GPT2Config(n_layer=2, n_embd=16, n_head=2, vocab_size=97))
-        with pytest.raises(ModelError, match="choose a decoder such as Llama"):
+        with pytest.raises(ModelError, match=r"GPT2.*Llama"):
             with_attention(gpt2, "mqa")
 
-    def test_a_mixture_that_is_one_already(self):
+    def test_a_model_that_already_has_experts(self):
         mixtral = AutoModelForCausalLM.from_config(MixtralConfig(**SIZES, num_local_experts=2))
-        with pytest.raises(ModelError, match="no gated feed-forward"):
+        with pytest.raises(ModelError, match=r"Mixtral.*gate_proj.*--moe"):
             with_moe(mixtral)
 
     @pytest.mark.parametrize(
-        ("answer", "words"),
-        [(lambda x: x[..., :1], r"returned \(1, 8, 1\) for"), (lambda x: (x, None), "returned tuple for")],
+        ("output", "facts"),
+        [(lambda x: x[..., :1], r"Wrong.*\(1, 8, 1\).*\(1, 8, 48\)"), (lambda x: (x, None), r"Wrong.*tuple")],
     )
-    def test_an_attention_that_returns_another_shape(self, answer, words):
+    def test_an_attention_with_a_wrong_output(self, output, facts):
         class Wrong(torch.nn.Linear):
             def forward(self, states, **keywords):
-                return answer(states)
+                return output(states)
 
         model = tiny()
         DecoderHost().replace_attention(model, lambda g: Wrong(1, 1), convert=False, recipe={"attention": {}})
-        with pytest.raises(ModelError, match=words):
+        with pytest.raises(ModelError, match=facts):
             model(torch.randint(3, VOCABULARY, (1, 8)))
 
-    def test_a_factory_that_makes_no_module(self):
-        with pytest.raises(ModelError, match=r"returned int, which is no nn\.Module"):
+    def test_a_factory_that_returns_no_module(self):
+        with pytest.raises(ModelError, match=r"\bint\b.*nn\.Module"):
             DecoderHost().replace_attention(tiny(), lambda g: 5, convert=False, recipe={"attention": {}})
 
     def test_sequences_packed_into_one_row(self):
         model = with_attention(tiny(), "gqa")
         ids, positions = torch.randint(3, VOCABULARY, (1, 8)), torch.tensor([[0, 1, 2, 3, 0, 1, 2, 3]])
-        with pytest.raises(ModelError, match="packed into one row"):
+        with pytest.raises(ModelError, match="packed"):
             model(ids, position_ids=positions, use_cache=False)
 
-    def test_a_mask_of_tokens_by_tokens(self):
+    def test_a_mask_with_four_dimensions(self):
         model = with_attention(tiny(), "gqa")
         with pytest.raises(ModelError, match="4 dimensions"):
             model(
@@ -253,16 +253,16 @@ class TestRefusals:
             )
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-    def test_a_soft_cap_that_small_scores_would_not_show(self, dtype):
+    def test_a_soft_cap_that_only_large_scores_reveal(self, dtype):
         config = Gemma2Config(**SIZES, head_dim=8, query_pre_attn_scalar=8, attn_logit_softcapping=50.0)
         gemma2 = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation="eager")
-        with pytest.raises(ModelError, match="Gemma2Attention of layer 0 does more than"):
+        with pytest.raises(ModelError, match=r"Gemma2Attention.*layer 0.*--stage pretrain"):
             with_attention(gemma2, "mqa", convert=True)
 
-    def test_routers_losses_without_a_gradient(self):
+    def test_router_losses_without_a_gradient(self):
         model = with_moe(tiny()).train()
         model.gradient_checkpointing_enable({"use_reentrant": True})
         model.enable_input_require_grads()
         ids = torch.randint(3, VOCABULARY, (1, 20))
-        with pytest.raises(ModelError, match="no gradient under reentrant checkpointing"):
+        with pytest.raises(ModelError, match="use_reentrant"):
             model(ids, labels=ids)

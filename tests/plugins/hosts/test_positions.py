@@ -1,4 +1,4 @@
-"""Positional encodings of the decoder host, against their papers and against transformers' own code."""
+"""Positional encodings of the decoder host, compared with their papers and with the code of transformers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eflm_plugins.modalities.options import LlmOptions
 from eflm_schemas.options import describe
 from support.decoders import CONFIGS, VOCABULARY, tiny, with_attention
 
-#: transformers' own attention, and the variants that take a bias on their scores.
+#: transformers' own attention (None), and the variants that support a bias on their scores.
 EVERY = (None, "mha", "gqa", "mqa", "mla")
 CELLS = [
     pytest.param(kind, name, id=f"{kind}-{name or 'own'}")
@@ -37,7 +37,7 @@ def prompts(length=40):
     return torch.randint(3, VOCABULARY, (2, length), generator=torch.Generator().manual_seed(4))
 
 
-def test_the_option_offers_what_the_host_can_do():
+def test_the_option_lists_the_encodings_of_the_host():
     (positions,) = (info for info in describe(LlmOptions) if info.name == "positions")
     assert positions.allowed == "one of rope, " + ", ".join(ENCODINGS)
     with pytest.raises(ModelError, match=r"alibi.*learned"):
@@ -45,7 +45,7 @@ def test_the_option_offers_what_the_host_can_do():
 
 
 @pytest.mark.parametrize(("kind", "name"), CELLS)
-def test_generation_is_the_same_with_and_without_a_cache_and_with_padding(kind, name):
+def test_generation_does_not_depend_on_cache_or_padding(kind, name):
     model, ids = encoded(kind, name), prompts()
     how = {"max_new_tokens": 10, "min_new_tokens": 10, "do_sample": False}
     mask = torch.ones_like(ids)
@@ -56,7 +56,7 @@ def test_generation_is_the_same_with_and_without_a_cache_and_with_padding(kind, 
 
 
 @pytest.mark.parametrize(("kind", "name"), CELLS)
-def test_every_parameter_learns(kind, name):
+def test_every_parameter_gets_a_gradient(kind, name):
     model, ids = encoded(kind, name).train(), prompts()
     model(input_ids=ids, labels=ids).loss.backward()
     idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
@@ -65,7 +65,7 @@ def test_every_parameter_learns(kind, name):
 
 @pytest.mark.parametrize("kind", ENCODINGS)
 @pytest.mark.parametrize("family", CONFIGS)
-def test_our_attention_gives_what_the_models_own_gives(kind, family):
+def test_converted_attention_matches_the_models_own(kind, family):
     own = encoded(kind, family=family)
     other = with_attention(copy.deepcopy(own), "gqa", convert=True)
     torch.testing.assert_close(other(prompts()).logits, own(prompts()).logits, rtol=1e-4, atol=1e-5)
@@ -76,28 +76,28 @@ def test_a_sliding_window_keeps_its_relative_positions():
     own = encoded("relative", **windowed)
     other = with_attention(copy.deepcopy(own), "gqa", convert=True)
     how = {"max_new_tokens": 10, "min_new_tokens": 10, "do_sample": False}
-    answers = [
+    outputs = [
         model.generate(prompts(), use_cache=cached, **how)
         for model in (own, other)
         for cached in (True, False)
     ]
-    for answer in answers[1:]:
-        assert torch.equal(answer, answers[0])
+    for output in outputs[1:]:
+        assert torch.equal(output, outputs[0])
 
 
 @pytest.mark.parametrize("name", [None, "gqa"])
-def test_only_what_encodes_positions_tells_an_order(name):
-    """Without any encoding the last token sees a bag of what came before it; with one it sees a sequence."""
+def test_only_a_positional_encoding_makes_the_token_order_matter(name):
+    """Without an encoding, the last token attends to an unordered set of tokens; with one, to a sequence."""
     ids = prompts(12)[:1]
     swapped = ids[:, [3, 1, 2, 0, *range(4, 12)]]
     for kind in ENCODINGS:
-        # One block: in later ones causality alone already tells an order.
+        # One block only: in later blocks, the causal mask alone makes the order matter.
         model = encoded(kind, name, num_hidden_layers=1)
         same = torch.allclose(model(ids).logits[:, -1], model(swapped).logits[:, -1], atol=1e-5)
         assert same == (kind == "none"), kind
 
 
-def test_relative_distances_fall_into_t5s_buckets():
+def test_relative_distances_use_the_buckets_of_t5():
     bias = RelativePositions(tiny().config)
     distance = torch.arange(400)
     theirs = T5Attention._relative_position_bucket(-distance, bidirectional=False)
@@ -105,7 +105,7 @@ def test_relative_distances_fall_into_t5s_buckets():
     assert bias.buckets(torch.tensor([-3])).item() == 0
 
 
-def test_sinusoidal_waves_are_the_papers():
+def test_sinusoidal_encoding_matches_the_paper():
     positions = SinusoidalPositions(tiny().config)
     waves, size = positions.waves(torch.tensor([[0, 1, 7, 300]])), 48
     for row, pos in zip(waves[0], (0, 1, 7, 300), strict=True):
@@ -134,16 +134,16 @@ def test_gradient_checkpointing_changes_no_gradient(kind):
             model.gradient_checkpointing_enable({"use_reentrant": False})
         model(input_ids=ids, labels=ids).loss.backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
-    for plain, anew in zip(*gradients, strict=True):
-        torch.testing.assert_close(anew, plain)
+    for plain, recomputed in zip(*gradients, strict=True):
+        torch.testing.assert_close(recomputed, plain)
 
 
-def test_learned_positions_end_where_training_could_reach():
+def test_sequences_longer_than_the_learned_positions_are_refused():
     model = encoded("learned", max_position_embeddings=16)
-    with pytest.raises(ModelError, match=r"17 tokens.*16 positions"):
+    with pytest.raises(ModelError, match=r"\b17 tokens.*\b16\b"):
         model(prompts(17))
 
 
-def test_attention_without_a_place_for_a_bias_is_refused_in_words():
+def test_attention_without_a_bias_argument_is_refused():
     with pytest.raises(ModelError, match=r"NativeSparseAttention.*gqa"):
         encoded("relative", "nsa")

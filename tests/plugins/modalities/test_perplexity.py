@@ -1,4 +1,4 @@
-"""Perplexity against a hand computation, and its interval against repeated draws."""
+"""Perplexity, compared with a computation by hand, and its interval, compared with repeated sampling."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eflm_plugins.modalities.perplexity import Score, evaluated, perplexity
 
 
 class Fixed(nn.Module):
-    """Gives every next token the probabilities of the token before it, from a table of (vocabulary, vocabulary)."""
+    """A bigram model: a table (vocabulary, vocabulary) of next-token probabilities, one row per previous token."""
 
     def __init__(self, table: torch.Tensor) -> None:
         super().__init__()
@@ -25,7 +25,7 @@ class Fixed(nn.Module):
         return SimpleNamespace(logits=self.logits[input_ids])
 
 
-def test_labelled_tokens_are_scored_by_the_position_before_them():
+def test_labelled_tokens_are_scored_by_the_previous_position():
     model = Fixed(torch.tensor([[0.5, 0.5], [0.1, 0.9]])).train()
     ids = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 1]])
     labels = torch.tensor([[0, 1, 1, IGNORED], [1, 0, IGNORED, 1]])
@@ -36,14 +36,14 @@ def test_labelled_tokens_are_scored_by_the_position_before_them():
     assert model.training
 
 
-def test_nothing_to_score_is_said_in_words():
+def test_data_without_a_token_to_score_is_refused():
     ids = torch.tensor([[0]])
-    with pytest.raises(DataError, match="no token to score"):
+    with pytest.raises(DataError, match=r"held-out.*--data"):
         perplexity(Fixed(torch.full((2, 2), 0.5)), [{"input_ids": ids, "labels": ids}])
 
 
-def test_the_interval_covers_the_truth_as_often_as_it_says():
-    # A source that follows the model's own table: the true perplexity is exp of its entropy rate.
+def test_the_interval_covers_the_true_value_in_95_percent_of_cases():
+    # The data is sampled from the model's own table, so the true perplexity is exp of the entropy rate.
     table = torch.tensor([[0.7, 0.3], [0.2, 0.8]], dtype=torch.float64)
     stationary = torch.tensor([0.4, 0.6], dtype=torch.float64)
     truth = math.exp(-(stationary[:, None] * table * table.log()).sum())
@@ -56,11 +56,11 @@ def test_the_interval_covers_the_truth_as_often_as_it_says():
             ids = torch.cat([ids, step], dim=1)
         low, high = perplexity(Fixed(table.float()), [{"input_ids": ids, "labels": ids}]).interval
         covered += low <= truth <= high
-    # 95% of 200, give or take three standard deviations of the count.
+    # 95% of 200, plus or minus three standard deviations of the count.
     assert covered / repeats == pytest.approx(0.95, abs=0.05)
 
 
-def test_one_row_has_no_interval_and_a_diverged_model_no_figure():
+def test_one_row_has_no_interval_and_a_diverged_model_no_value():
     ids = torch.tensor([[0, 1, 0]])
     assert perplexity(Fixed(torch.full((2, 2), 0.5)), [{"input_ids": ids, "labels": ids}]).interval is None
     metric = evaluated(Score(value=math.inf, interval=None, tokens=9), note="")

@@ -1,4 +1,4 @@
-"""Finding pretrained models, and the sentences for those that cannot be had."""
+"""Finding pretrained models, and the errors for models that cannot be used."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def test_a_folder_is_loaded_as_it_was_saved(family, dtype, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), saved.parameters(), strict=True))
 
 
-def test_load_keywords_decide_the_dtype(tmp_path):
+def test_load_kwargs_set_the_dtype(tmp_path):
     tiny().save_pretrained(tmp_path)
     model = find(str(tmp_path)).build(from_scratch=False, load_kwargs={"dtype": torch.float16})
     assert model.dtype == torch.float16
 
 
-def test_from_scratch_is_float32_whatever_the_checkpoint(tmp_path):
+def test_from_scratch_is_float32_for_any_checkpoint(tmp_path):
     tiny().to(torch.bfloat16).save_pretrained(tmp_path)
     assert find(str(tmp_path)).build(from_scratch=True, load_kwargs={}).dtype == torch.float32
 
@@ -50,11 +50,11 @@ def test_a_model_that_needs_plugins_is_loaded_with_them(tmp_path):
     model = found.build(from_scratch=False, load_kwargs={}).eval()
     with torch.no_grad():
         assert torch.equal(model(IDS).logits, saved(IDS).logits)
-    with pytest.raises(ModelError, match="cannot be pretrained anew"):
+    with pytest.raises(ModelError, match=r"pretrained from scratch.*original model"):
         found.build(from_scratch=True, load_kwargs={})
 
 
-def test_trained_weights_keep_the_positions_they_were_trained_with(tmp_path):
+def test_trained_weights_keep_their_positional_encoding(tmp_path):
     set_positions(model := tiny(), "learned")
     model.save_pretrained(tmp_path / "saved")
     found = find(str(tmp_path / "saved")).build(from_scratch=False, load_kwargs={})
@@ -64,7 +64,7 @@ def test_trained_weights_keep_the_positions_they_were_trained_with(tmp_path):
         eflm.build(model=str(tmp_path / "plain"), settings={"llm.positions": "none"})
 
 
-def test_the_hash_sees_config_and_weights(tmp_path):
+def test_the_hash_covers_config_and_weights(tmp_path):
     tiny().save_pretrained(tmp_path)
     first = find(str(tmp_path)).facts()["model_sha256"]
     assert find(str(tmp_path)).facts()["model_sha256"] == first
@@ -75,16 +75,16 @@ def test_the_hash_sees_config_and_weights(tmp_path):
     assert find(str(tmp_path)).facts()["model_sha256"] != first
 
 
-def test_a_path_that_is_no_folder(tmp_path):
-    with pytest.raises(ModelError, match=r"no-such/folder: there is no such folder; give a preset \(nano\)"):
+def test_a_path_that_is_not_a_folder(tmp_path):
+    with pytest.raises(ModelError, match=r"no-such/folder: .*folder.*nano"):
         find(str(tmp_path / "no-such/folder"))
     (tmp_path / "model.bin").write_text("")
-    with pytest.raises(ModelError, match="is a file"):
+    with pytest.raises(ModelError, match=r"model\.bin.*\bfile\b"):
         find(str(tmp_path / "model.bin"))
 
 
 def test_a_folder_without_a_config(tmp_path):
-    with pytest.raises(ModelError, match=r"holds no config\.json"):
+    with pytest.raises(ModelError, match=r"no config\.json"):
         find(str(tmp_path))
 
 
@@ -101,7 +101,7 @@ def test_a_folder_without_weights(tmp_path):
         find(str(tmp_path)).build(from_scratch=False, load_kwargs={})
 
 
-def test_weights_cut_short(tmp_path):
+def test_truncated_weights(tmp_path):
     tiny().save_pretrained(tmp_path)
     file = tmp_path / "model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
@@ -109,32 +109,32 @@ def test_weights_cut_short(tmp_path):
         find(str(tmp_path)).build(from_scratch=False, load_kwargs={})
 
 
-def test_missing_weights_are_not_made_up(tmp_path):
+def test_missing_weights_are_not_initialized_at_random(tmp_path):
     model = tiny("llama")
     state = {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
     model.save_pretrained(tmp_path, state_dict=state)
-    with pytest.raises(ModelError, match=r"lacks 1 of the model's weights \(lm_head\.weight\)"):
+    with pytest.raises(ModelError, match=r"lacks 1 .*lm_head\.weight"):
         find(str(tmp_path)).build(from_scratch=False, load_kwargs={})
 
 
 def test_encoders_are_refused(tmp_path):
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     BertForMaskedLM(BertConfig(vocab_size=50, **sizes)).save_pretrained(tmp_path / "encoder")
-    with pytest.raises(ModelError, match="holds a BertForMaskedLM, not a decoder"):
+    with pytest.raises(ModelError, match="BertForMaskedLM"):
         find(str(tmp_path / "encoder"))
     config = T5Config(vocab_size=50, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     T5ForConditionalGeneration(config).save_pretrained(tmp_path / "both")
-    with pytest.raises(ModelError, match=r"encoder-decoder \(t5\)"):
+    with pytest.raises(ModelError, match=r"encoder-decoder.*\bt5\b"):
         find(str(tmp_path / "both"))
 
 
 def test_a_model_without_its_head_is_refused(tmp_path):
     tiny("llama").model.save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match=r"holds a LlamaModel, not a decoder with a language-model head"):
+    with pytest.raises(ModelError, match=r"LlamaModel\b.*LlamaForCausalLM"):
         find(str(tmp_path))
 
 
-def test_a_checkpoints_own_code_is_never_run(tmp_path):
+def test_code_in_a_checkpoint_is_never_executed(tmp_path):
     (tmp_path / "modeling.py").write_text("raise SystemExit('it ran')\n")
     auto_map = {"AutoConfig": "modeling.Config", "AutoModelForCausalLM": "modeling.Model"}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "their-own", "auto_map": auto_map}))
@@ -148,21 +148,23 @@ def test_a_hub_id_is_loaded_as_it_was_saved_and_keeps_its_name(hub, tmp_path):
     commit = hub.publish("org/tiny", tmp_path / "saved")
     found = find("org/tiny")
     assert found.facts() == {"model_revision": commit}
-    assert found.tokenizer() is None, "it brings none, and its config alone makes no vocabulary"
+    assert found.tokenizer() is None, (
+        "the repository has no tokenizer, and the config alone must not create one"
+    )
     model = found.build(from_scratch=False, load_kwargs={})
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), saved.parameters(), strict=True))
-    # What peft writes of an adapter's base: a name that others can use, and no folder of this machine's.
+    # peft saves this as the base model of an adapter: a name that works elsewhere, not a local path.
     assert model.name_or_path == model.config.name_or_path == "org/tiny"
 
 
-def test_random_weights_need_none_of_the_hubs(hub, tmp_path):
+def test_random_weights_need_no_download_of_weights(hub, tmp_path):
     tiny().save_pretrained(tmp_path / "saved")
     hub.publish("org/tiny", tmp_path / "saved")
     assert find("org/tiny").build(from_scratch=True, load_kwargs={}).dtype == torch.float32
     assert hub.fetched() == {"config.json", "generation_config.json"}
 
 
-def test_a_model_of_the_hub_that_needs_plugins_is_loaded_with_them(hub, tmp_path):
+def test_a_hub_model_that_needs_plugins_is_loaded_with_them(hub, tmp_path):
     saved = with_attention(tiny(), "mla").eval()
     saved.save_pretrained(tmp_path / "saved")
     hub.publish("org/tiny-mla", tmp_path / "saved")

@@ -1,4 +1,4 @@
-"""Quantizing as weights are read: no other layers than those that are quantized in memory."""
+"""Quantizing while loading affects the same layers as quantizing in memory."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from eflm_plugins.quantizers.options import Int4Options
 from support.decoders import tiny
 
 
-def test_other_keywords_stay_as_they_are():
+def test_other_arguments_are_unchanged():
     model = tiny()
-    words = {"dtype": torch.bfloat16}
-    assert leave_out(words, model, DecoderHost().targets(model)) == words
+    kwargs = {"dtype": torch.bfloat16}
+    assert leave_out(kwargs, model, DecoderHost().targets(model)) == kwargs
 
 
-def test_the_quantizers_own_config_is_left_alone():
-    model, words = tiny(), int4(Int4Options()).load_kwargs("cuda")
-    told = leave_out(words, model, DecoderHost().targets(model))
-    assert told["quantization_config"].llm_int8_skip_modules == ["lm_head"]
-    assert words["quantization_config"].llm_int8_skip_modules is None
-    assert told["device_map"] == {"": "cuda"}
+def test_the_quantizers_own_config_is_not_modified():
+    model, kwargs = tiny(), int4(Int4Options()).load_kwargs("cuda")
+    changed = leave_out(kwargs, model, DecoderHost().targets(model))
+    assert changed["quantization_config"].llm_int8_skip_modules == ["lm_head"]
+    assert kwargs["quantization_config"].llm_int8_skip_modules is None
+    assert changed["device_map"] == {"": "cuda"}
 
 
-def test_the_layers_that_are_read_into_4_bits_are_those_of_the_host(tmp_path):
-    """OPT has projections outside its blocks, which transformers would take for any other layer."""
+def test_only_the_targets_of_the_host_are_loaded_in_4_bits(tmp_path):
+    """OPT has projections outside its blocks, which transformers would quantize too."""
     config = OPTConfig(
         hidden_size=64, ffn_dim=128, num_hidden_layers=2, num_attention_heads=4, vocab_size=97,
         word_embed_proj_dim=32, do_layer_norm_before=False, pad_token_id=0,
@@ -38,8 +38,8 @@ def test_the_layers_that_are_read_into_4_bits_are_those_of_the_host(tmp_path):
     found, host = find(str(tmp_path)), DecoderHost()
     keywords = {**int4(Int4Options()).load_kwargs("cuda"), "device_map": {"": "cpu"}}
 
-    def packed(**asked):
-        model = found.build(from_scratch=False, load_kwargs=keywords, **asked)
+    def packed(**kwargs):
+        model = found.build(from_scratch=False, load_kwargs=keywords, **kwargs)
         return {name for name, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
 
     targets = host.targets(found.build(from_scratch=False, load_kwargs={}))

@@ -1,4 +1,4 @@
-"""Floating-point widths: what is cast and what is not."""
+"""Floating-point quantizers: what is cast and what is not."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def apply(quantizer, model):
 
 @pytest.mark.parametrize(("quantizer", "dtype", "tolerance"), WIDTHS)
 @pytest.mark.parametrize("family", CONFIGS)
-def test_a_built_model_and_a_loaded_one_are_the_same(family, quantizer, dtype, tolerance, tmp_path):
+def test_casting_a_model_equals_loading_it_in_that_dtype(family, quantizer, dtype, tolerance, tmp_path):
     tiny(family).save_pretrained(tmp_path)
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path, **quantizer().load_kwargs("cpu")).eval()
     built = apply(quantizer, tiny(family))
@@ -42,14 +42,14 @@ def test_applying_it_again_changes_nothing(quantizer, dtype, _tolerance):
 
 
 @pytest.mark.parametrize("quantizer", [bf16, fp16])
-def test_positions_keep_their_precision(quantizer):
+def test_rotary_frequencies_stay_float32(quantizer):
     model = apply(quantizer, tiny())
     assert model.model.rotary_emb.inv_freq.dtype == torch.float32
 
 
 @pytest.mark.parametrize("quantizer", [bf16, fp16])
 @pytest.mark.parametrize("attention", ["mla", "nsa"])
-def test_other_attention_and_experts_run_in_half_width(quantizer, attention):
+def test_replaced_attention_and_experts_run_in_half_precision(quantizer, attention):
     model = apply(quantizer, with_moe(with_attention(tiny(), attention)))
     out = model.generate(IDS, max_new_tokens=3, min_new_tokens=3, do_sample=False)
     assert out.shape == (2, 19)
