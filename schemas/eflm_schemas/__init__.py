@@ -1,6 +1,6 @@
-"""The data that every other part of eflm speaks: cards, options, run specs, results, geometries.
+"""The data classes that all parts of eflm share: cards, options, run specs, results and geometries.
 
-Pure data on attrs: nothing here imports torch, or anything else of ours.
+They are attrs classes. This package imports neither torch nor any other package of eflm.
 """
 
 from eflm_schemas.cards import (

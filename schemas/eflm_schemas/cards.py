@@ -1,7 +1,7 @@
-"""Cards: what a plugin says of itself, as frozen data.
+"""Cards: descriptions of plugins as frozen data.
 
-A card names its implementation by a `Ref`, which is imported only when a run needs it, so that plugins
-can be listed and legality decided without torch.
+A card refers to its implementation with a `Ref`, which is imported only when a run needs it. Plugins can therefore
+be listed, and their compatibility checked, without torch.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _REF = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 @frozen
 class Ref:
-    """An object by its address, `"package.module:attribute"`, imported on `resolve()` and not before."""
+    """The import path of an object, `"package.module:attribute"`. Only `resolve()` imports the module."""
 
     target: str = field()
 
     @target.validator
     def _check(self, _attribute: Any, value: object) -> None:
         if not isinstance(value, str) or not _REF.fullmatch(value):
-            raise ValueError(f"a Ref is written 'package.module:attribute', not {value!r}")
+            raise ValueError(f"a Ref must have the form 'package.module:attribute', not {value!r}")
 
     def resolve(self) -> Any:
-        """Import the module and return the attribute; ImportError or AttributeError when it is not there."""
+        """Import the module and return the attribute. Raises ImportError or AttributeError if it does not exist."""
         module, _, attribute = self.target.partition(":")
         found: Any = importlib.import_module(module)
         for part in attribute.split("."):
@@ -41,24 +41,24 @@ class Ref:
 
 @frozen
 class Conflict:
-    """A plugin that cannot go together with the one whose card holds this: which, why, what to take instead."""
+    """A plugin that cannot be combined with the plugin of this card, with the reason and an alternative."""
 
     plugin: str  #: "kind/name", for example "quantizer/int4"
     reason: str
     instead: str
-    #: only where that plugin's options have these values; none: always
+    #: the conflict exists only for these option values of that plugin; empty: for all values
     options: Mapping[str, Any] = field(factory=dict)
 
     @property
     def what(self) -> str:
-        """What cannot be had, as a user would write it: the plugin, or its settings."""
+        """The conflicting plugin, or its conflicting options in the form NAME.OPTION=VALUE."""
         name = self.plugin.rpartition("/")[2]
         return " ".join(f"{name}.{key}={value}" for key, value in self.options.items()) or self.plugin
 
 
 @frozen
 class Preset:
-    """A model built in: its name, what it is, and the settings that fit every technique to its size."""
+    """A built-in model: its name, a summary, and option values that fit the techniques to its size."""
 
     name: str
     summary: str
@@ -67,21 +67,21 @@ class Preset:
 
 @frozen
 class Backend:
-    """One of the ways in which a technique can compute the same thing: where it runs, and what it needs.
+    """One implementation of a technique: the devices it supports and the packages it needs.
 
-    A card lists them best first; `--set NAME.backend=...` overrides the choice.
+    A card lists its backends in order of preference. `--set NAME.backend=...` selects one.
     """
 
     name: str
     summary: str
     devices: tuple[str, ...] = ("cpu", "cuda")
     requires: tuple[str, ...] = ()  #: import names
-    extra: str | None = None  #: the extra of the distribution that installs them
+    extra: str | None = None  #: the extra of the distribution that installs the required packages
 
 
 @frozen
 class MetricInfo:
-    """What a metric means: its unit, which direction is better, and the definition it follows."""
+    """The meaning of a metric: its unit, its definition, and whether lower or higher values are better."""
 
     name: str
     unit: str
@@ -91,8 +91,8 @@ class MetricInfo:
     definition: str
 
 
-def _strings(value: Any) -> Any:
-    # A lone string is an easy mistake for a one-element tuple; iterating over its letters would be a worse one.
+def _to_tuple(value: Any) -> Any:
+    # Leave a single string as it is, so that the validator refuses it: it may be a one-element tuple without its comma.
     return tuple(value) if isinstance(value, list | set | frozenset) else value
 
 
@@ -101,11 +101,11 @@ _tuple_of_strings = validators.deep_iterable(validators.instance_of(str), valida
 
 @frozen(kw_only=True)
 class Card:
-    """What every plugin says of itself. Use the subclass of your plugin's kind.
+    """The description of a plugin. Use the subclass for the kind of your plugin.
 
-    `factory` is called by the run; what it takes and returns is the kind's contract (`eflm.contracts`).
-    `config` names an attrs class made with `eflm_schemas.option`; its fields become `--set NAME.FIELD=VALUE`.
-    It must live in a module that does not import torch.
+    A run calls `factory`; `eflm.contracts` defines its parameters and its result for each kind.
+    `config` refers to an attrs class whose fields are declared with `eflm_schemas.option`; users set them with
+    `--set NAME.FIELD=VALUE`. The module of that class must not import torch.
     """
 
     kind: ClassVar[str] = ""
@@ -116,28 +116,26 @@ class Card:
     source: str = field(validator=validators.instance_of(str))  #: paper (arXiv id, section) or URL
     factory: Ref = field(validator=validators.instance_of(Ref))
     config: Ref | None = field(default=None, validator=validators.optional(validators.instance_of(Ref)))
-    requires: tuple[str, ...] = field(
-        default=(), converter=_strings, validator=_tuple_of_strings
-    )  #: import names
-    extra: str | None = None  #: the extra of the distribution that installs what `requires` names
-    modalities: tuple[str, ...] = field(
-        default=(), converter=_strings, validator=_tuple_of_strings
-    )  #: none: any
-    stages: tuple[str, ...] = field(default=STAGES, converter=_strings)
+    #: import names of the packages that it needs
+    requires: tuple[str, ...] = field(default=(), converter=_to_tuple, validator=_tuple_of_strings)
+    extra: str | None = None  #: the extra of the distribution that installs the packages in `requires`
+    #: names of the modalities that it supports; empty: all
+    modalities: tuple[str, ...] = field(default=(), converter=_to_tuple, validator=_tuple_of_strings)
+    stages: tuple[str, ...] = field(default=STAGES, converter=_to_tuple)
     conflicts: tuple[Conflict, ...] = field(
         default=(),
-        converter=_strings,
+        converter=_to_tuple,
         validator=validators.deep_iterable(validators.instance_of(Conflict), validators.instance_of(tuple)),
     )
 
     @stages.validator
     def _check_stages(self, _attribute: Any, value: object) -> None:
         if not isinstance(value, tuple) or not value or any(stage not in STAGES for stage in value):
-            raise ValueError(f"stages are some of {', '.join(STAGES)}, not {value!r}")
+            raise ValueError(f"stages must be a non-empty tuple of {', '.join(STAGES)}, not {value!r}")
 
     @property
     def address(self) -> str:
-        """`kind/name`, as `eflm show` takes it."""
+        """`kind/name`, the argument of `eflm show`."""
         return f"{self.kind}/{self.name}"
 
 
@@ -148,32 +146,32 @@ class AttentionCard(Card):
     kind: ClassVar[str] = "attention"
     hook: ClassVar[str] = "eflm_attention"
 
-    #: it takes over a dense attention's trained weights (`load_dense`), so it may serve a pretrained model
+    #: it can load the trained weights of a dense attention (`load_dense`), so it can be used with a pretrained model
     converts: bool = False
-    #: a model saved with it loads with plain transformers, without this plugin
+    #: transformers can load a model saved with it, without this plugin
     plain_checkpoint: bool = False
-    causal: bool = True  #: it can serve a host that attends to the past only
-    bidirectional: bool = False  #: it can serve a host that attends both ways
-    #: `naive(module, hidden_states, *, rotary, padding_mask)`: the paper's equations, which every fast path must equal
+    causal: bool = True  #: it supports causal hosts
+    bidirectional: bool = False  #: it supports bidirectional hosts
+    #: `naive(module, hidden_states, *, rotary, padding_mask)`: the reference implementation of the paper's equations,
+    #: which every faster implementation must match
     naive: Ref | None = None
-    #: `cost(options) -> AttentionCost`: what its cache holds and what it computes; its module imports no torch
+    #: `cost(options) -> AttentionCost`: its cache size and its operations; the module must not import torch
     cost: Ref | None = None
-    backends: tuple[Backend, ...] = ()  #: ways to compute it, best first; none: there is one way
-    limits: tuple[str, ...] = field(default=(), converter=_strings)  #: what it does not support, in words
+    backends: tuple[Backend, ...] = ()  #: its implementations in order of preference; empty: only one
+    limits: tuple[str, ...] = field(default=(), converter=_to_tuple)  #: cases that it does not support
 
 
 @frozen(kw_only=True)
 class MoeRouterCard(Card):
-    """A mixture-of-experts router: `factory(geometry, options) -> MoeRouter | None` (None keeps the MLP dense)."""
+    """A mixture-of-experts router: `factory(geometry, options) -> MoeRouter | None` (None leaves the MLP dense)."""
 
     kind: ClassVar[str] = "moe"
     hook: ClassVar[str] = "eflm_moe_router"
 
-    dense: bool = False  #: it keeps the MLPs dense
-    causal: bool = (
-        True  #: a token's route depends on no later token; hosts that generate step by step need it
-    )
-    #: `naive(layer, tokens)`: the layer's output by loops over tokens and experts, from the paper's equations
+    dense: bool = False  #: it leaves the MLPs dense
+    #: the routing of a token does not depend on later tokens; autoregressive hosts need this
+    causal: bool = True
+    #: `naive(layer, tokens)`: the reference implementation, which loops over tokens and experts
     naive: Ref | None = None
 
 
@@ -184,23 +182,22 @@ class AdapterCard(Card):
     kind: ClassVar[str] = "adapter"
     hook: ClassVar[str] = "eflm_adapter"
 
-    #: it updates the model's own weights, so the quantizer must leave them trainable
+    #: it trains the weights of the base model, so the quantizer must keep them trainable
     trains_base: bool = False
-    stages: tuple[str, ...] = field(default=("finetune", "infer"), converter=_strings)
+    stages: tuple[str, ...] = field(default=("finetune", "infer"), converter=_to_tuple)
 
 
 @frozen(kw_only=True)
 class QuantizerCard(Card):
-    """A bit width: `factory(options) -> Quantizer`."""
+    """A weight quantizer: `factory(options) -> Quantizer`."""
 
     kind: ClassVar[str] = "quantizer"
     hook: ClassVar[str] = "eflm_quantizer"
 
-    bits: int = field(validator=validators.ge(1))  #: nominal bits of one weight; the exact size is measured
-    #: an optimizer can update the weights it leaves behind; `reason` says why not
-    trainable: bool = True
-    untrainable_reason: str = ""
-    stages: tuple[str, ...] = field(default=("finetune", "infer"), converter=_strings)
+    bits: int = field(validator=validators.ge(1))  #: nominal bits per weight; the exact size is measured
+    trainable: bool = True  #: an optimizer can update the quantized weights
+    untrainable_reason: str = ""  #: why it cannot, if `trainable` is false
+    stages: tuple[str, ...] = field(default=("finetune", "infer"), converter=_to_tuple)
 
 
 @frozen(kw_only=True)
@@ -210,17 +207,17 @@ class ModalityCard(Card):
     kind: ClassVar[str] = "modality"
     hook: ClassVar[str] = "eflm_modality_loader"
 
-    presets: tuple[Preset, ...] = ()  #: the first is what the modality's name stands for as a model
-    causal: bool = True  #: its models attend to the past only and generate step by step
-    #: values of its options with which some attention of a causal model goes both ways, too
+    presets: tuple[Preset, ...] = ()  #: the first is used if the modality's name is given as the model
+    causal: bool = True  #: its models are causal and autoregressive
+    #: option values for which a causal model also contains bidirectional attention
     bidirectional_where: Mapping[str, tuple[Any, ...]] = field(factory=dict)
-    #: what a saved model's folder calls itself (`_class_name`, `model_type`) if this modality can load it
-    architectures: tuple[str, ...] = field(default=(), converter=_strings, validator=_tuple_of_strings)
-    #: stage options that mean nothing to it, as "stage.option": setting one is refused
-    unused_options: tuple[str, ...] = field(default=(), converter=_strings, validator=_tuple_of_strings)
+    #: architectures of saved models that it can load: `_class_name` or `model_type` of their configuration
+    architectures: tuple[str, ...] = field(default=(), converter=_to_tuple, validator=_tuple_of_strings)
+    #: stage options that have no effect for it, in the form "stage.option"; setting one is an error
+    unused_options: tuple[str, ...] = field(default=(), converter=_to_tuple, validator=_tuple_of_strings)
 
     def preset(self, model: str) -> Preset | None:
-        """The preset of that name, or None when `model` names a pretrained model."""
+        """Return the preset called `model`, or None if there is none: then `model` is a pretrained model."""
         return next((preset for preset in self.presets if preset.name == model), None)
 
 
@@ -232,12 +229,12 @@ class MetricCard(Card):
     hook: ClassVar[str] = "eflm_metric_collector"
 
     metrics: tuple[MetricInfo, ...] = field(
-        converter=_strings,
+        converter=_to_tuple,
         validator=validators.deep_iterable(validators.instance_of(MetricInfo), validators.instance_of(tuple)),
     )
 
 
-#: The kinds of plugin, by name, in the order in which they are listed.
+#: Name of a kind of plugin -> class of its cards, in the order of `eflm list-plugins`.
 KINDS: dict[str, type[Card]] = {
     card.kind: card
     for card in (AttentionCard, MoeRouterCard, AdapterCard, QuantizerCard, ModalityCard, MetricCard)

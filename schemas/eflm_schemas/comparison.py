@@ -1,4 +1,4 @@
-"""What several runs say together: repeats of one question, and the comparison of two."""
+"""Documents about several runs: repeated runs of one spec, sweeps over options, and comparisons."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ SWEEP_SCHEMA = "eflm.sweep/1"
 COMPARISON_SCHEMA = "eflm.comparison/1"
 
 Verdict = Literal[
-    "better",  # A is better than B, and the difference is outside the noise
-    "worse",
-    "tie",  # the difference is inside the noise, or too small to matter
-    "differs",  # outside the noise, of a figure that is neither better nor worse when it is larger
-    "unknown",  # one side or both have no such figure
+    "better",  # A is better than B, and the difference is larger than the noise
+    "worse",  # A is worse than B, and the difference is larger than the noise
+    "tie",  # the difference is not larger than the noise, or too small to matter
+    "differs",  # the difference is larger than the noise, and neither direction of this metric is better
+    "unknown",  # one or both sides lack this metric
 ]
 
 
 @frozen(kw_only=True)
 class Repeats:
-    """Runs of one question, and each metric over them: `n` runs, their mean, the spread and interval between them."""
+    """Independent runs of one spec, and each metric over them: number of runs, mean, deviation and interval."""
 
     schema: str = field(default=REPEATS_SCHEMA)
     runs: tuple[RunResult, ...]
@@ -33,7 +33,7 @@ class Repeats:
 
 @frozen(kw_only=True)
 class Point:
-    """One setting of a sweep: the values that it has there, its runs, and each metric over them."""
+    """One point of a sweep: its option values, its runs, and each metric over these runs."""
 
     settings: Mapping[str, Any]
     runs: tuple[RunResult, ...]
@@ -42,7 +42,7 @@ class Point:
 
 @frozen(kw_only=True)
 class Sweep:
-    """The same question over several values of some settings."""
+    """Runs of one spec with several values of some options."""
 
     schema: str = field(default=SWEEP_SCHEMA)
     over: tuple[str, ...]
@@ -51,16 +51,19 @@ class Sweep:
 
 @frozen(kw_only=True)
 class Side:
-    """One side of a comparison: its runs, and whatever must be known before trusting them."""
+    """One side of a comparison: its runs and their flags."""
 
     name: str
-    keys: tuple[str, ...]  #: of the runs, the same one repeated where they ask the same question
+    keys: tuple[str, ...]  #: one per run; repeated runs of one spec have the same key
     flags: tuple[Flag, ...] = ()
 
 
 @frozen(kw_only=True)
 class Difference:
-    """One metric on both sides. `ratio` is A over B, `interval` its 95% interval, `basis` says what that rests on."""
+    """One metric on both sides.
+
+    `ratio` is A / B, `interval` its 95% interval. `basis` says what the interval or the verdict is based on.
+    """
 
     unit: str
     better: Literal["lower", "higher", "neither"]
@@ -74,9 +77,10 @@ class Difference:
 
 @frozen(kw_only=True)
 class Comparison:
-    """Two sides, metric by metric.
+    """Two sides compared metric by metric.
 
-    `caveats`: in what else than techniques they differ. `reasons`: of losses, by stage.
+    `caveats` lists differences between the sides other than their techniques. `reasons` explains, by stage, why a side
+    is worse.
     """
 
     schema: str = field(default=COMPARISON_SCHEMA)

@@ -1,4 +1,4 @@
-"""To and from plain dictionaries, for JSON: the only place that knows how."""
+"""Conversion of the data classes to and from plain dictionaries and JSON."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _converter = make_converter(forbid_extra_keys=True, detailed_validation=True)
 
 
 def to_dict(instance: AttrsInstance) -> dict[str, Any]:
-    """An attrs instance as dictionaries, lists and scalars."""
+    """Convert an attrs instance to dictionaries, lists and scalars."""
     plain: dict[str, Any] = _converter.unstructure(instance)
     return plain
 
 
 def from_dict(data: Any, cls: type[T]) -> T:
-    """The instance that `to_dict` made `data` from; cattrs' ClassValidationError when it does not fit."""
+    """Convert the output of `to_dict` to an instance of `cls`. Raises cattrs' ClassValidationError if it is invalid."""
     return _converter.structure(data, cls)
 
 
 def to_json(instance: AttrsInstance, *, indent: int | None = None) -> str:
-    """One JSON document. NaN and infinities are refused: they are not JSON."""
+    """Convert an attrs instance to JSON. Raises ValueError for NaN and infinity, which JSON cannot represent."""
     return json.dumps(to_dict(instance), indent=indent, allow_nan=False, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Sizes of the floating-point types that models are stored in, by torch's names, for whoever must not import torch."""
+"""Sizes of torch's floating-point types, for modules that must not import torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ BYTES = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
 def bytes_of(dtype: str) -> int:
-    """Bytes of one number; ValueError for a name that is not known."""
+    """Return the bytes per element of `dtype`. Raises ValueError for an unknown name."""
     if dtype not in BYTES:
-        raise ValueError(f"{dtype!r} is none of {', '.join(BYTES)}")
+        raise ValueError(f"dtype must be one of {', '.join(BYTES)}, not {dtype!r}")
     return BYTES[dtype]

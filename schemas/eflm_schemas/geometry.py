@@ -1,4 +1,4 @@
-"""What a technique must know of the place it is put into, and no more: it never sees the model."""
+"""Shapes of the modules that techniques replace. A technique receives only these values and never sees the model."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from attrs import frozen
 
 @frozen(kw_only=True)
 class AttentionGeometry:
-    """The shape of one attention site.
+    """The shape of one attention module.
 
-    `num_key_value_heads` is what the host's own attention has; a variant may choose otherwise.
-    `query_bias` stands for the query, key and value projections' bias, `output_bias` for the output's.
-    `sliding_window` limits how many of the latest tokens a query sees (itself included); None is all.
-    `num_layers` is the depth of the model, which some techniques begin their weights by; None where it is not known.
-    `query_key_norm` is an RMS norm of queries and keys before they are rotated: "head", one for each head by itself, or
-    "heads", one over all heads together; a variant whose scores are bounded otherwise may do without.
+    `num_key_value_heads` is the number in the host's own attention; a variant may use another number.
+    `query_bias`: the query, key and value projections have a bias. `output_bias`: the output projection has one.
+    `sliding_window` is the number of latest tokens that a query attends to, including its own; None: all tokens.
+    `num_layers` is the number of layers of the model, which some techniques use to initialize weights; None: unknown.
+    `query_key_norm` is an RMS norm of queries and keys before the rotary embedding: "head" normalizes each head
+    separately, "heads" all heads together. A variant that bounds its scores in another way may omit it.
     """
 
     hidden_size: int
@@ -38,9 +38,9 @@ class AttentionGeometry:
 
 @frozen(kw_only=True)
 class MlpGeometry:
-    """The shape of one feed-forward site: gate, up and down projections, or up and down alone where it is not `gated`.
+    """The shape of one MLP: gate, up and down projections, or only up and down if it is not `gated`.
 
-    `activation` is a name that transformers' ACT2FN knows.
+    `activation` is a key of transformers' ACT2FN.
     """
 
     hidden_size: int

@@ -1,19 +1,14 @@
-"""JSON Schema (draft 2020-12) of the documents that eflm writes and reads, generated from the classes.
+"""JSON Schemas (draft 2020-12) of the documents that eflm reads and writes, for tools in other languages.
 
-`python -m eflm_schemas.jsonschema` writes them beside this file, under `json/`; a test holds them in sync.
-Whoever reads results with another language validates against them.
+msgspec derives them from the classes; this module adds the rules that types cannot express.
+`python -m eflm_schemas.jsonschema` writes the files in `json/`, and a test checks that they are up to date.
 """
 
 from __future__ import annotations
 
 import json
-import types
-import typing
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
-
-import attrs
+from typing import Any
 
 from eflm_schemas.cards import KINDS, Ref
 from eflm_schemas.comparison import (
@@ -32,84 +27,70 @@ DRAFT = "https://json-schema.org/draft/2020-12/schema"
 FOLDER = Path(__file__).parent / "json"
 CARD_SCHEMA = "eflm.card/1"
 
-_SCALARS: dict[Any, dict[str, Any]] = {
-    str: {"type": "string"},
-    bool: {"type": "boolean"},
-    int: {"type": "integer"},
-    float: {"type": "number"},
-    type(None): {"type": "null"},
-    Any: {},
-}
+_TEXT = {"type": "string", "minLength": 1}
 
-#: What the types alone do not say.
-_UNAVAILABLE = {
-    "properties": {"value": {"type": "null"}, "reason": {"type": "string", "minLength": 1}},
-    "required": ["value", "reason"],
+#: Rules of single fields.
+_FIELD_RULES: dict[type, dict[str, dict[str, Any]]] = {
+    RunResult: {"schema": {"const": SCHEMA}, "stages": {"propertyNames": {"enum": list(STAGES)}}},
+    Repeats: {"schema": {"const": REPEATS_SCHEMA}},
+    Sweep: {"schema": {"const": SWEEP_SCHEMA}},
+    Comparison: {"schema": {"const": COMPARISON_SCHEMA}},
+    RunSpec: {
+        "stages": {"items": {"enum": list(STAGES)}, "uniqueItems": True},
+        "seed": {"minimum": 0},
+        "processes": {"minimum": 1},
+        "isolation": {"enum": list(ISOLATIONS)},
+        "precision": {"exclusiveMinimum": 0, "maximum": 1},
+        "timeout": {"exclusiveMinimum": 0},
+    },
+    Ref: {"target": {"pattern": r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"}},
 }
-_RULES: dict[type, dict[str, Any]] = {
+#: Rules between the fields of a class.
+_CLASS_RULES: dict[type, dict[str, Any]] = {
     Metric: {
         "if": {"properties": {"provenance": {"const": "unavailable"}}},
-        "then": _UNAVAILABLE,
+        "then": {"properties": {"value": {"type": "null"}, "reason": _TEXT}},
         "else": {"properties": {"value": {"type": "number"}}},
     },
     RunResult: {
-        "properties": {
-            "schema": {"const": SCHEMA},
-            "stages": {"propertyNames": {"enum": list(STAGES)}},
-        },
         "if": {"properties": {"status": {"const": "failed"}}},
-        "then": {"properties": {"reason": {"type": "string", "minLength": 1}}},
+        "then": {"properties": {"reason": _TEXT}},
         "else": {"properties": {"reason": {"type": "null"}}},
     },
-    Repeats: {"properties": {"schema": {"const": REPEATS_SCHEMA}}},
-    Sweep: {"properties": {"schema": {"const": SWEEP_SCHEMA}}},
-    Comparison: {"properties": {"schema": {"const": COMPARISON_SCHEMA}}},
-    RunSpec: {
-        "properties": {
-            "stages": {"items": {"enum": list(STAGES)}, "uniqueItems": True},
-            "seed": {"minimum": 0},
-            "processes": {"minimum": 1},
-            "isolation": {"enum": list(ISOLATIONS)},
-            "precision": {"exclusiveMinimum": 0, "maximum": 1},
-            "timeout": {"exclusiveMinimum": 0},
-        }
-    },
-    Ref: {"properties": {"target": {"pattern": r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"}}},
 }
 
 
 def result_schema() -> dict[str, Any]:
-    """Of a result file, and of `eflm bench --json`."""
-    return _document("eflm result", RunResult, written=True)
+    """Schema of a result file and of `eflm bench --json`."""
+    return _document("eflm result", RunResult)
 
 
 def repeats_schema() -> dict[str, Any]:
-    """Of `eflm bench --repeat N --json`."""
-    return _document("eflm repeats", Repeats, written=True)
+    """Schema of `eflm bench --repeat N --json`."""
+    return _document("eflm repeats", Repeats)
 
 
 def sweep_schema() -> dict[str, Any]:
-    """Of `eflm bench --set OWNER.OPTION=1,2,3 --json`."""
-    return _document("eflm sweep", Sweep, written=True)
+    """Schema of `eflm bench --set OWNER.OPTION=1,2,3 --json`."""
+    return _document("eflm sweep", Sweep)
 
 
 def comparison_schema() -> dict[str, Any]:
-    """Of `eflm compare --json`."""
-    return _document("eflm comparison", Comparison, written=True)
+    """Schema of `eflm compare --json`."""
+    return _document("eflm comparison", Comparison)
 
 
 def spec_schema() -> dict[str, Any]:
-    """Of a run spec as a user may write it: what has a default may be left out."""
-    return _document("eflm run spec", RunSpec, written=False)
+    """Schema of a run spec that a user writes: fields with a default are optional."""
+    return _document("eflm run spec", RunSpec, complete=False)
 
 
 def cards_schema() -> dict[str, Any]:
-    """Of `eflm show --json`: a card of any kind, with its options and origin."""
-    builder = _Builder(written=True)
+    """Schema of `eflm show --json`: a card of any kind with its options and the distribution it comes from."""
     text = {"type": "string"}
     common = {
         "schema": {"const": CARD_SCHEMA},
-        "options": {"type": "array", "items": builder.of(OptionInfo)},
+        "options": {"type": "array", "items": {"$ref": "#/$defs/OptionInfo"}},
         "distribution": text,
         "version": text,
         "status": {"enum": ["ready", "needs", "broken"]},
@@ -117,7 +98,8 @@ def cards_schema() -> dict[str, Any]:
         "notes": {"type": "array", "items": text},
     }
     kinds = [
-        {"properties": {"kind": {"const": kind}, "card": builder.of(card)}} for kind, card in KINDS.items()
+        {"properties": {"kind": {"const": kind}, "card": {"$ref": f"#/$defs/{card.__name__}"}}}
+        for kind, card in KINDS.items()
     ]
     return {
         "$schema": DRAFT,
@@ -127,11 +109,11 @@ def cards_schema() -> dict[str, Any]:
         "required": [*common, "kind", "card"],
         "additionalProperties": False,
         "oneOf": kinds,
-        "$defs": builder.definitions,
+        "$defs": _definitions(OptionInfo, *KINDS.values()),
     }
 
 
-#: File name -> what generates it.
+#: File name -> the function that generates its schema.
 SCHEMAS = {
     "result.schema.json": result_schema,
     "spec.schema.json": spec_schema,
@@ -143,7 +125,7 @@ SCHEMAS = {
 
 
 def text_of(name: str) -> str:
-    """The content of the file `name`."""
+    """Return the content of the schema file `name`."""
     return json.dumps(SCHEMAS[name](), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -154,69 +136,34 @@ def main() -> None:
         (FOLDER / name).write_text(text_of(name), encoding="utf-8")
 
 
-def _document(title: str, cls: type, *, written: bool) -> dict[str, Any]:
-    builder = _Builder(written=written)
-    reference = builder.of(cls)
-    return {"$schema": DRAFT, "title": title, **reference, "$defs": builder.definitions}
+def _document(title: str, cls: type, *, complete: bool = True) -> dict[str, Any]:
+    reference = {"$ref": f"#/$defs/{cls.__name__}"}
+    return {"$schema": DRAFT, "title": title, **reference, "$defs": _definitions(cls, complete=complete)}
 
 
-class _Builder:
-    """Turns classes into definitions. `written`: a document of ours has every field, defaults included."""
+def _definitions(*classes: type, complete: bool = True) -> dict[str, Any]:
+    """Return the schemas of `classes` and of the classes of their fields, by class name.
 
-    def __init__(self, *, written: bool) -> None:
-        self._written = written
-        self.definitions: dict[str, Any] = {}
+    `complete` requires every field, because eflm also writes the fields that have their default value.
+    """
+    import msgspec
 
-    def of(self, hint: Any) -> dict[str, Any]:
-        """The schema of a type annotation."""
-        if hint in _SCALARS:
-            return dict(_SCALARS[hint])
-        if isinstance(hint, type) and attrs.has(hint):
-            return self._reference(hint)
-        origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-        if origin is Literal:
-            return {"enum": list(arguments)}
-        if origin in (typing.Union, types.UnionType):
-            return self._union(arguments)
-        if origin is tuple:
-            return self._tuple(arguments)
-        if origin is Mapping or origin is dict:
-            return {"type": "object", "additionalProperties": self.of(arguments[1])}
-        raise TypeError(f"there is no JSON Schema for {hint!r} yet; teach eflm_schemas.jsonschema")
-
-    def _reference(self, cls: type) -> dict[str, Any]:
-        if cls.__name__ not in self.definitions:
-            self.definitions[cls.__name__] = {}  # holds the place: a class may refer to itself
-            self.definitions[cls.__name__] = self._object(cls)
-        return {"$ref": f"#/$defs/{cls.__name__}"}
-
-    def _object(self, cls: type) -> dict[str, Any]:
-        hints = typing.get_type_hints(cls)
-        rules = dict(_RULES.get(cls, {}))
-        refined = rules.pop("properties", {})
-        fields = attrs.fields(cls)
-        properties = {f.name: {**self.of(hints[f.name]), **refined.get(f.name, {})} for f in fields}
-        required = [f.name for f in fields if self._written or f.default is attrs.NOTHING]
-        return {
-            "type": "object",
-            "description": (cls.__doc__ or "").strip().partition("\n")[0],
-            "properties": properties,
-            "required": required,
-            "additionalProperties": False,
-            **rules,
-        }
-
-    def _union(self, arguments: tuple[Any, ...]) -> dict[str, Any]:
-        choices = [self.of(argument) for argument in arguments]
-        if all(set(choice) == {"type"} for choice in choices):
-            return {"type": [choice["type"] for choice in choices]}
-        return {"anyOf": choices}
-
-    def _tuple(self, arguments: tuple[Any, ...]) -> dict[str, Any]:
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return {"type": "array", "items": self.of(arguments[0])}
-        items = [self.of(argument) for argument in arguments]
-        return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
+    _, definitions = msgspec.json.schema_components(classes)
+    for schema in definitions.values():
+        schema["description"] = schema["description"].partition("\n")[0]
+        schema["additionalProperties"] = False
+        for field in schema["properties"].values():
+            field.pop("default", None)  # the default of RunSpec.isolation depends on the platform
+        if complete:
+            schema["required"] = list(schema["properties"])
+    for cls, rules in _FIELD_RULES.items():
+        if cls.__name__ in definitions:
+            for name, rule in rules.items():
+                definitions[cls.__name__]["properties"][name] |= rule
+    for cls, rule in _CLASS_RULES.items():
+        if cls.__name__ in definitions:
+            definitions[cls.__name__] |= rule
+    return definitions
 
 
 if __name__ == "__main__":

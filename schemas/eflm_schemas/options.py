@@ -1,22 +1,47 @@
-"""Options of a plugin or stage: attrs fields that know their help, type and range.
+"""Options of plugins and stages: attrs fields with a help text, a type and a range.
 
-A config class is written once and serves `--set`, `eflm show`, the docs and the error messages.
+`--set`, `eflm show`, the reference pages and the error messages are all derived from one config class.
 """
 
 from __future__ import annotations
 
 import math
+import operator
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from typing import Any
 
 import attrs
 
+_COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
+    ">=": operator.ge,
+    ">": operator.gt,
+    "<=": operator.le,
+    "<": operator.lt,
+}
+
+#: Type of an option -> the types of values that can be converted to it.
+_CONVERTIBLE: dict[Any, tuple[type, ...]] = {
+    type(None): (type(None), str),
+    bool: (bool, str),
+    int: (int, str),
+    float: (int, float, str),
+    str: (str,),
+}
+_WORDS: dict[Any, dict[str, bool | None]] = {
+    type(None): {"none": None},
+    bool: {
+        **dict.fromkeys(("true", "yes", "on", "1"), True),
+        **dict.fromkeys(("false", "no", "off", "0"), False),
+    },
+}
+
 
 class OptionError(ValueError):
-    """A setting that cannot be: the message names it, what was given, and what is allowed."""
+    """An invalid option: the message contains its name, the given value and the allowed values."""
 
 
 def option(
@@ -29,24 +54,19 @@ def option(
     lt: float | None = None,
     choices: tuple[Any, ...] | None = None,
 ) -> Any:
-    """A field of a config class, with its default, one line of help, and the values it may take."""
+    """Declare a field of a config class with its default, one line of help and the allowed values.
+
+    The bounds and `choices` do not apply to None.
+    """
     bounds = {">=": ge, ">": gt, "<=": le, "<": lt}
     bounds = {sign: bound for sign, bound in bounds.items() if bound is not None}
 
     def check(_instance: Any, attribute: attrs.Attribute[Any], value: Any) -> None:
         if value is None:
             return
-        if choices is not None and value not in choices:
+        allowed = choices is None or value in choices
+        if not allowed or not all(_COMPARISONS[sign](value, bound) for sign, bound in bounds.items()):
             raise OptionError(f"{attribute.name} must be {_allowed(attribute)}, not {value!r}")
-        for sign, bound in bounds.items():
-            held = {
-                ">=": lambda v, b: v >= b,
-                ">": lambda v, b: v > b,
-                "<=": lambda v, b: v <= b,
-                "<": lambda v, b: v < b,
-            }
-            if not held[sign](value, bound):
-                raise OptionError(f"{attribute.name} must be {_allowed(attribute)}, not {value!r}")
 
     metadata = {"help": help, "bounds": bounds, "choices": choices}
     return attrs.field(default=default, validator=check, metadata=metadata)
@@ -64,7 +84,7 @@ class OptionInfo:
 
 
 def describe(config: type) -> tuple[OptionInfo, ...]:
-    """The options of a config class, in the order in which they are written."""
+    """Return the options of a config class in the order in which it defines them."""
     hints = typing.get_type_hints(config)
     return tuple(
         OptionInfo(
@@ -79,9 +99,11 @@ def describe(config: type) -> tuple[OptionInfo, ...]:
 
 
 def parse(config: type, values: Mapping[str, Any], *, owner: str) -> Any:
-    """Build `config` from values as typed on a command line or given from Python.
+    """Build an instance of `config` from Python values or from text of the command line.
 
-    Raises OptionError naming `owner.option`, its type and its range.
+    `owner` is the name of the plugin or stage, for the error messages.
+
+    Raises OptionError if an option does not exist, or if its value has the wrong type or is out of range.
     """
     hints = typing.get_type_hints(config)
     known = {attribute.name: attribute for attribute in attrs.fields(config)}
@@ -95,8 +117,8 @@ def parse(config: type, values: Mapping[str, Any], *, owner: str) -> Any:
             converted[name] = _convert(value, hints[name])
         except ValueError:
             allowed = _allowed(known[name])
-            wanted = _type_name(hints[name]) + (f", {allowed}" if allowed else "")
-            raise OptionError(f"{owner}.{name} takes {wanted}; {value!r} is not one") from None
+            expected = _type_name(hints[name]) + (f", {allowed}" if allowed else "")
+            raise OptionError(f"{owner}.{name} must be {expected}, not {value!r}") from None
     try:
         return config(**converted)
     except OptionError as error:
@@ -118,9 +140,8 @@ def _allowed(attribute: attrs.Attribute[Any]) -> str:
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
-    if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
-        return typing.get_args(hint)
-    return (hint,)
+    is_union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if is_union else (hint,)
 
 
 def _type_name(hint: Any) -> str:
@@ -131,44 +152,25 @@ def _type_name(hint: Any) -> str:
 
 
 def _convert(value: Any, hint: Any) -> Any:
-    kinds = _alternatives(hint)
-    if value is None or (isinstance(value, str) and value.lower() == "none"):
-        if type(None) in kinds:
-            return None
-        if str not in kinds:
-            raise ValueError
-    for kind in kinds:
-        if kind is bool:
-            if isinstance(value, bool):
-                return value
-            if isinstance(value, str) and value.lower() in ("true", "yes", "on", "1"):
-                return True
-            if isinstance(value, str) and value.lower() in ("false", "no", "off", "0"):
-                return False
-        elif kind is int:
-            if isinstance(value, int) and not isinstance(value, bool):
-                return _in_64_bits(value)
-            if isinstance(value, str):
-                try:
-                    return _in_64_bits(int(value))
-                except ValueError:
-                    continue
-        elif kind is float:
-            if isinstance(value, int | float | str) and not isinstance(value, bool):
-                try:
-                    number = float(value)
-                except (ValueError, OverflowError):
-                    continue
-                # Neither a result file (JSON) nor a bound can hold the others.
-                if math.isfinite(number):
-                    return number
-        elif kind is str and isinstance(value, str):
-            return value
+    """Convert `value` to the first type of the union `hint` that accepts it; ValueError if none does."""
+    # None comes first, so that the text "none" means None for `str | None`, too.
+    for kind in sorted(_alternatives(hint), key=lambda kind: kind is not type(None)):
+        with suppress(ValueError, KeyError, OverflowError):
+            return _convert_to(kind, value)
     raise ValueError
 
 
-def _in_64_bits(value: int) -> int:
-    """Larger integers fit no tensor's size or index; refused here, they are not met in the middle of a run."""
-    if abs(value) >= 2**63:
+def _convert_to(kind: Any, value: Any) -> Any:
+    convertible = isinstance(value, _CONVERTIBLE.get(kind, ()))
+    if not convertible or (isinstance(value, bool) and kind is not bool):
         raise ValueError
-    return value
+    if kind in _WORDS:
+        return _WORDS[kind][str(value).lower()]
+    converted = kind(value)
+    # Larger integers fit no tensor size or index: refuse them before the run starts.
+    if kind is int and abs(converted) >= 2**63:
+        raise ValueError
+    # JSON and the bounds cannot represent NaN or infinity.
+    if kind is float and not math.isfinite(converted):
+        raise ValueError
+    return converted

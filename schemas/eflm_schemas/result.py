@@ -1,4 +1,4 @@
-"""What a user gets: one document per run, in which every figure carries its unit and where it came from."""
+"""The result of a run: one document in which each metric has a unit and a provenance."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from eflm_schemas.spec import RunSpec
 SCHEMA = "eflm.result/1"
 
 Provenance = Literal[
-    "clock",  # timed with the monotonic clock between synchronised ends
+    "clock",  # measured with the monotonic clock; the device is synchronized at start and end
     "counted",  # counted exactly: tokens, bytes, floating-point operations
-    "sampled",  # read repeatedly by the watching parent
-    "counter",  # a hardware counter read at both ends
-    "computed",  # worked out from other figures of the same run
-    "evaluated",  # the model's outputs scored on held-out data
-    "estimated",  # from a stated model, asked for by the user
-    "unavailable",  # could not be had; `reason` says why
+    "sampled",  # read repeatedly by the parent process
+    "counter",  # difference of a hardware counter between start and end
+    "computed",  # derived from other metrics of the same run
+    "evaluated",  # a score of the model's outputs on held-out data
+    "estimated",  # calculated with a documented model, at the user's request
+    "unavailable",  # not measured; `reason` says why
 ]
 
 
 @frozen(kw_only=True)
 class Metric:
-    """One figure. `value` is None exactly when `provenance` is "unavailable", and `reason` then says why.
+    """One metric. `value` is None if and only if `provenance` is "unavailable"; `reason` then says why.
 
-    `n` is the number of observations; `sd` their standard deviation, `cv` that over their mean; `ci95` the 95%
-    interval of the mean; `percentiles` maps "p50", "p90", ... to values in the same unit; `note` says what a reader
-    must know.
+    `n` is the number of observations, `sd` their standard deviation, `cv` the standard deviation over the mean, `ci95`
+    the 95% interval of the mean. `percentiles` maps "p50", "p90", ... to values in the same unit. `note` is a remark
+    for readers.
     """
 
     value: float | None
@@ -45,16 +45,16 @@ class Metric:
 
     @classmethod
     def unavailable(cls, unit: str, reason: str) -> Metric:
-        """A figure that could not be had, and why."""
+        """Return a metric without a value, with the reason."""
         return cls(value=None, unit=unit, provenance="unavailable", reason=reason)
 
 
 @frozen(kw_only=True)
 class StageResult:
-    """The metrics of one stage, and the seconds of wall time that it took with its set-up.
+    """The metrics of one stage. `seconds` is its wall time including the setup.
 
-    `raw`: seconds of every measured window by its name, in order, where the spec asks for them. `artifacts`: files
-    beside the result that show what the model gives, such as a grid of pictures.
+    `raw` contains the seconds of every measured window by name, in order, if the spec requests them. `artifacts` lists
+    files in the folder of the result that show outputs of the model, for example a grid of images.
     """
 
     metrics: Mapping[str, Metric]
@@ -65,7 +65,7 @@ class StageResult:
 
 @frozen(kw_only=True)
 class Flag:
-    """Something a reader must know before trusting the figures: contamination, a fallback, a substitution."""
+    """A warning about the metrics of a run, for example a busy machine, a fallback or a substitution."""
 
     name: str
     detail: str
@@ -74,7 +74,7 @@ class Flag:
 
 @frozen(kw_only=True)
 class PluginOrigin:
-    """A plugin that took part, and the distribution that it came from."""
+    """A plugin that the run used, and the distribution that it comes from."""
 
     plugin: str  #: "kind/name"
     distribution: str
@@ -83,7 +83,7 @@ class PluginOrigin:
 
 @frozen(kw_only=True)
 class Environment:
-    """The machine and software a run happened on."""
+    """The hardware and software that a run used."""
 
     device: str
     device_name: str
@@ -100,7 +100,7 @@ class Environment:
 
 @frozen(kw_only=True)
 class RunResult:
-    """One run, whole. `key` is a hash of spec, data, plugins and environment: same question, same key."""
+    """The result of one run. `key` is a hash of its spec, data, plugins and environment."""
 
     schema: str = field(default=SCHEMA)
     key: str
@@ -109,11 +109,10 @@ class RunResult:
     started: str  #: UTC, ISO 8601
     seconds: float
     spec: RunSpec
-    options: Mapping[str, Mapping[str, Any]]  #: every option in force, by plugin or stage, defaults included
+    options: Mapping[str, Mapping[str, Any]]  #: all options by plugin or stage, including defaults
     plugins: tuple[PluginOrigin, ...]
     environment: Environment
-    facts: Mapping[str, Any] = field(
-        factory=dict
-    )  #: parameters, bytes, data hash, tokenizer, peak FLOP/s, ...
+    #: parameters, bytes, data hash, tokenizer, peak FLOP/s, ...
+    facts: Mapping[str, Any] = field(factory=dict)
     flags: tuple[Flag, ...] = ()
     stages: Mapping[str, StageResult] = field(factory=dict)

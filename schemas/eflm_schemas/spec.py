@@ -1,4 +1,4 @@
-"""What a user asks for: a model, the techniques to compose, the stages to run."""
+"""The request for a run: a model, the techniques to combine, the stages to run."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any
 
 from attrs import field, frozen, validators
 
-#: The paper's three axes, in the order in which a run takes them.
+#: The stages of a run, in order. They are the three axes of the paper.
 STAGES: tuple[str, ...] = ("pretrain", "finetune", "infer")
 
-
-#: How a run is kept apart from others: a fork of a server, a new interpreter, or, for debugging, not at all.
+#: How a run is isolated: in a fork of a server process, in a new interpreter, or, for debugging, not at all.
 ISOLATIONS: tuple[str, ...] = ("forkserver", "spawn", "none")
-#: macOS' libraries do not survive a fork.
+#: The default. Libraries of macOS crash after a fork.
 ISOLATION = "forkserver" if sys.platform == "linux" else "spawn"
 
 
 @frozen(kw_only=True)
 class Techniques:
-    """One plugin name per kind of technique; None leaves that part as the model has it."""
+    """One plugin name per kind of technique; None leaves that part of the model unchanged."""
 
     attention: str | None = None
     moe: str | None = None
@@ -31,15 +30,16 @@ class Techniques:
 
 @frozen(kw_only=True)
 class RunSpec:
-    """One cell of a study: everything that decides what a run does, and nothing else.
+    """The complete description of one run.
 
-    `model` is a preset, a Hub id or a local folder; `modality` None is the one that the
-    model belongs to. `stages` empty means the default for that model.
-    `settings` maps "plugin.option" and "stage.option" to values, as `--set` does. `timeout` is in seconds.
-    `precision` is the half width of the mean latency's 95% interval to aim for, over that mean: 0.03 is ±3%.
-    `energy` is "measured", "estimate" or "estimate:IDLE:BUSY" in W, for machines that measure none; `region` is a
-    country's three letters, for gCO2e. `processes` train together, each on batches of its own, with their gradients
-    averaged. `isolation` is one of ISOLATIONS. With `raw`, the result holds the time of every window.
+    `model` is a preset, a Hub id or a local folder. `modality` None selects the modality of the model. Empty `stages`
+    select the default stages of the model.
+    `settings` maps "plugin.option" and "stage.option" to values, like `--set`. `timeout` is in seconds.
+    `precision` is the target half-width of the 95% interval of the mean latency, relative to the mean: 0.03 is ±3%.
+    `energy` is "measured", or "estimate" or "estimate:IDLE:BUSY" (in W) for machines without power sensors. `region` is
+    the three-letter code of a country, for gCO2e. `processes` is the number of processes that train with data
+    parallelism: each has its own batches, and the gradients are averaged. `isolation` is one of ISOLATIONS. With `raw`,
+    the result contains the time of every window.
     """
 
     model: str = "nano"

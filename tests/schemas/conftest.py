@@ -1,4 +1,4 @@
-"""Fixtures of the documents' tests."""
+"""Fixtures for the tests of the schemas."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from eflm_schemas import Environment
 
 @pytest.fixture(scope="session")
 def environment():
-    """A machine, as a result describes it."""
+    """The environment of a result."""
     return Environment(
         device="cpu",
         device_name="A CPU",

@@ -1,4 +1,4 @@
-"""Cards refuse, when they are made, what would only fail in somebody's run."""
+"""Cards validate their fields when they are created, before any run uses them."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ def card(kind=AttentionCard, **fields):
     ],
     ids=str,
 )
-def test_a_wrong_field_is_refused(fields):
+def test_an_invalid_field_raises(fields):
     with pytest.raises((ValueError, TypeError)):
         card(**fields)
 
 
-def test_lists_are_taken_for_tuples_so_that_a_card_stays_frozen():
-    made = card(requires=["torch"], stages=["infer"], conflicts=[Conflict("moe/b", "r", "i")])
-    assert (made.requires, made.stages) == (("torch",), ("infer",))
-    assert isinstance(made.conflicts, tuple)
+def test_lists_become_tuples_so_that_a_card_is_immutable():
+    created = card(requires=["torch"], stages=["infer"], conflicts=[Conflict("moe/b", "r", "i")])
+    assert (created.requires, created.stages) == (("torch",), ("infer",))
+    assert isinstance(created.conflicts, tuple)
     with pytest.raises(FrozenInstanceError):
-        made.name = "b"
+        created.name = "b"
 
 
-def test_a_card_knows_its_address_and_usual_stages():
+def test_address_and_default_stages():
     assert card().address == "attention/a"
     assert card().stages == STAGES
     assert card(AdapterCard).stages == card(QuantizerCard, bits=4).stages == ("finetune", "infer")
@@ -70,19 +70,19 @@ def test_a_card_knows_its_address_and_usual_stages():
     assert len({kind.hook for kind in KINDS.values()}) == len(KINDS)
 
 
-def test_a_quantizer_has_at_least_one_bit():
+def test_a_quantizer_needs_at_least_one_bit():
     with pytest.raises(ValueError):
         card(QuantizerCard, bits=0)
 
 
-def test_a_metric_says_which_direction_is_better():
+def test_a_metric_needs_a_valid_direction():
     with pytest.raises(ValueError):
         MetricInfo(name="AL", unit="s", better="faster", definition="d")
     with pytest.raises(TypeError):
         card(MetricCard, metrics=["AL"])
 
 
-def test_a_preset_is_found_by_name_and_anything_else_is_a_pretrained_model():
+def test_preset_returns_none_for_a_pretrained_model():
     nano = Preset("nano", "small", {"a.b": 1})
     modality = card(ModalityCard, presets=(nano,))
     assert modality.preset("nano") is nano
@@ -92,16 +92,16 @@ def test_a_preset_is_found_by_name_and_anything_else_is_a_pretrained_model():
 @pytest.mark.parametrize(
     "target", ["json", "json:", ":loads", "json.loads", "json:lo ads", "1json:loads", None]
 )
-def test_a_ref_is_a_module_and_an_attribute(target):
+def test_a_ref_needs_a_module_and_an_attribute(target):
     with pytest.raises((ValueError, TypeError)):
         Ref(target)
 
 
-def test_a_ref_resolves_when_asked():
+def test_resolve_imports_the_object():
     assert Ref("json:loads").resolve() is json.loads
     assert Ref("json:decoder.JSONDecoder").resolve() is json.JSONDecoder
-    lost = Ref("no_such_module:f")
+    missing = Ref("no_such_module:f")
     with pytest.raises(ImportError):
-        lost.resolve()
+        missing.resolve()
     with pytest.raises(AttributeError):
         Ref("json:nothing").resolve()

@@ -1,4 +1,4 @@
-"""Documents: what is written reads back as what it was, and what does not fit is refused."""
+"""Documents survive a round trip through JSON, and invalid documents raise."""
 
 from __future__ import annotations
 
@@ -64,17 +64,17 @@ def results(environment):
 
 
 @given(data=st.data())
-def test_a_result_reads_back_as_it_was_written(environment, data):
+def test_round_trip_of_a_result(environment, data):
     result = data.draw(results(environment))
     assert from_dict(json.loads(to_json(result)), RunResult) == result
 
 
 @given(specs)
-def test_a_spec_reads_back_as_it_was_written(spec):
+def test_round_trip_of_a_spec(spec):
     assert from_dict(json.loads(to_json(spec)), RunSpec) == spec
 
 
-def test_a_spec_may_leave_out_what_has_a_default():
+def test_fields_of_a_spec_with_a_default_are_optional():
     assert from_dict({"techniques": {"attention": "nsa"}}, RunSpec) == RunSpec(
         techniques=Techniques(attention="nsa")
     )
@@ -85,18 +85,18 @@ def test_a_spec_may_leave_out_what_has_a_default():
     [{"modle": "nano"}, {"seed": -1}, {"techniques": {"attn": "nsa"}}, {"timeout": 0}, {"seed": "one"}],
     ids=str,
 )
-def test_a_document_that_does_not_fit_is_refused(document):
+def test_an_invalid_spec_raises(document):
     with pytest.raises(ClassValidationError):
         from_dict(document, RunSpec)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_what_json_has_no_word_for_is_refused(value):
+def test_nan_and_infinity_raise(value):
     with pytest.raises(ValueError):
         to_json(Metric(value=value, unit="s", provenance="clock"))
 
 
-def test_an_unavailable_metric_says_why():
+def test_an_unavailable_metric_has_a_reason():
     assert to_dict(Metric.unavailable("J", "no counter")) == {
         "value": None,
         "unit": "J",

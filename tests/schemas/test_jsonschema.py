@@ -1,4 +1,4 @@
-"""The checked-in JSON Schemas: generated from the classes, accepting our documents and refusing broken ones."""
+"""The JSON Schema files are up to date, accept the documents that eflm writes, and reject invalid ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def validator(name: str) -> Draft202012Validator:
 
 
 def plain(document):
-    """As it comes out of a file: lists for tuples."""
+    """Convert tuples to lists, as in a file."""
     return json.loads(json.dumps(document))
 
 
@@ -51,20 +51,20 @@ def document(environment):
 
 
 def changed(document, path, value):
-    """A copy of `document` with the value at `path` replaced, or removed when it is `...`."""
+    """Return a copy of `document` with `value` at `path`; `...` removes the key."""
     copied = copy.deepcopy(document)
-    at = copied
+    parent = copied
     for key in path[:-1]:
-        at = at[key]
+        parent = parent[key]
     if value is ...:
-        del at[path[-1]]
+        del parent[path[-1]]
     else:
-        at[path[-1]] = value
+        parent[path[-1]] = value
     return copied
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
-def test_the_checked_in_file_is_what_the_classes_say(name):
+def test_the_schema_file_is_up_to_date(name):
     assert (FOLDER / name).read_text(encoding="utf-8") == text_of(name), (
         f"{name} is out of date: run `python -m eflm_schemas.jsonschema`"
     )
@@ -107,11 +107,11 @@ AL, AEC = ("stages", "infer", "metrics", "AL"), ("stages", "infer", "metrics", "
     ],
     ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else repr(value),
 )
-def test_a_broken_result_is_not_valid(document, path, value):
+def test_an_invalid_result_is_rejected(document, path, value):
     assert not validator("result").is_valid(changed(document, path, value))
 
 
-def test_a_spec_may_be_written_in_part():
+def test_a_partial_spec_is_valid():
     spec = validator("spec")
     spec.validate({})
     spec.validate({"techniques": {"peft": "dora"}, "settings": {"dora.r": 16}, "timeout": None})

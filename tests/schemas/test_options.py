@@ -1,11 +1,11 @@
-"""Options: what is typed on a command line becomes the value, or a sentence that says what would."""
+"""Options: values and text are converted to the option's type, and invalid ones raise an error that helps."""
 
 from __future__ import annotations
 
 import math
 
 import pytest
-from attrs import frozen
+from attrs import frozen, make_class
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,7 +22,7 @@ class Sample:
     on: bool = option(True, "whether")
     name: str = option("auto", "which", choices=("auto", "left", "right"))
     free: str = option("x", "any text")
-    size: int | None = option(None, "how big; none: as it is", ge=1)
+    size: int | None = option(None, "how big; none: unchanged", ge=1)
     share: float | None = option(None, "how much")
 
     def __attrs_post_init__(self) -> None:
@@ -32,7 +32,7 @@ class Sample:
 
 @frozen(kw_only=True)
 class Empty:
-    """No options at all."""
+    """A config class without options."""
 
 
 values = st.fixed_dictionaries(
@@ -50,7 +50,7 @@ values = st.fixed_dictionaries(
 
 
 @given(values)
-def test_a_value_written_as_text_reads_back_as_itself(given_values):
+def test_the_text_of_a_value_is_parsed_to_that_value(given_values):
     native = parse(Sample, given_values, owner="s")
     for name, value in given_values.items():
         assert getattr(native, name) == value
@@ -58,63 +58,63 @@ def test_a_value_written_as_text_reads_back_as_itself(given_values):
 
 
 @given(values)
-def test_what_was_parsed_parses_again_to_the_same(given_values):
+def test_parsing_a_parsed_value_returns_it_unchanged(given_values):
     once = parse(Sample, given_values, owner="s")
     assert parse(Sample, {name: getattr(once, name) for name in given_values}, owner="s") == once
 
 
 @pytest.mark.parametrize("text", ["true", "True", "yes", "on", "1"])
-def test_the_ways_to_say_yes(text):
+def test_text_for_true(text):
     assert parse(Sample, {"on": text}, owner="s").on is True
 
 
 @pytest.mark.parametrize("text", ["false", "No", "OFF", "0"])
-def test_the_ways_to_say_no(text):
+def test_text_for_false(text):
     assert parse(Sample, {"on": text}, owner="s").on is False
 
 
-def test_a_whole_number_is_a_float_where_a_float_is_asked_for():
+def test_a_float_option_accepts_an_integer():
     rate = parse(Sample, {"rate": 3}, owner="s").rate
     assert isinstance(rate, float)
     assert rate == 3.0
 
 
 @pytest.mark.parametrize(
-    ("given_values", "message"),
+    ("given_values", "facts"),
     [
-        ({"coun": 1}, "s has no option 'coun'; did you mean s.count?"),
-        ({"zzz": 1}, "s has no option 'zzz'; its options are count, free, name, on, rate, share, size"),
-        ({"count": "many"}, "s.count takes int, >= 1 and <= 1000000; 'many' is not one"),
-        ({"count": 1.5}, "s.count takes int, >= 1 and <= 1000000; 1.5 is not one"),
-        ({"count": "1.5"}, "s.count takes int, >= 1 and <= 1000000; '1.5' is not one"),
-        ({"count": True}, "s.count takes int, >= 1 and <= 1000000; True is not one"),
-        ({"count": None}, "s.count takes int, >= 1 and <= 1000000; None is not one"),
-        ({"count": 0}, "s.count must be >= 1 and <= 1000000, not 0"),
-        ({"rate": "0"}, "s.rate must be > 0 and < 1000000.0, not 0.0"),
-        ({"rate": "nan"}, "s.rate takes float, > 0 and < 1000000.0; 'nan' is not one"),
-        ({"rate": math.inf}, "s.rate takes float, > 0 and < 1000000.0; inf is not one"),
-        ({"on": "maybe"}, "s.on takes bool; 'maybe' is not one"),
-        ({"on": 1.0}, "s.on takes bool; 1.0 is not one"),
-        ({"name": "up"}, "s.name must be one of auto, left, right, not 'up'"),
-        ({"free": 3}, "s.free takes str; 3 is not one"),
-        ({"size": "big"}, "s.size takes int or none, >= 1; 'big' is not one"),
-        ({"size": 2, "count": 3}, "s: size (2) must be at least count (3)"),
-        ({"share": [1]}, "s.share takes float or none; [1] is not one"),
+        ({"coun": 1}, ["'coun'", "did you mean s.count?"]),
+        ({"zzz": 1}, ["'zzz'", "count, free, name, on, rate, share, size"]),
+        ({"count": "many"}, ["s.count", "int", ">= 1 and <= 1000000", "'many'"]),
+        ({"count": 1.5}, ["s.count", "int", ">= 1 and <= 1000000", "1.5"]),
+        ({"count": "1.5"}, ["s.count", "int", ">= 1 and <= 1000000", "'1.5'"]),
+        ({"count": True}, ["s.count", "int", ">= 1 and <= 1000000", "True"]),
+        ({"count": None}, ["s.count", "int", ">= 1 and <= 1000000", "None"]),
+        ({"count": 0}, ["s.count", ">= 1 and <= 1000000", "not 0"]),
+        ({"rate": "0"}, ["s.rate", "> 0 and < 1000000.0", "0.0"]),
+        ({"rate": "nan"}, ["s.rate", "float", "> 0 and < 1000000.0", "'nan'"]),
+        ({"rate": math.inf}, ["s.rate", "float", "> 0 and < 1000000.0", "inf"]),
+        ({"on": "maybe"}, ["s.on", "bool", "'maybe'"]),
+        ({"on": 1.0}, ["s.on", "bool", "1.0"]),
+        ({"name": "up"}, ["s.name", "auto, left, right", "'up'"]),
+        ({"free": 3}, ["s.free", "str", "3"]),
+        ({"size": "big"}, ["s.size", "int or none", ">= 1", "'big'"]),
+        ({"size": 2, "count": 3}, ["s: size (2) must be at least count (3)"]),
+        ({"share": [1]}, ["s.share", "float or none", "[1]"]),
     ],
 )
-def test_a_value_that_cannot_be_is_answered_with_what_can(given_values, message):
+def test_the_error_for_an_invalid_value_says_what_is_valid(given_values, facts):
     with pytest.raises(OptionError) as caught:
         parse(Sample, given_values, owner="s")
-    assert str(caught.value) == message
+    assert [fact for fact in facts if fact not in str(caught.value)] == []
 
 
-def test_a_class_without_options_says_so():
+def test_a_class_without_options_has_its_own_message():
     assert parse(Empty, {}, owner="s") == Empty()
-    with pytest.raises(OptionError, match="s has no option 'a'; s has no options"):
+    with pytest.raises(OptionError, match="s has no options"):
         parse(Empty, {"a": 1}, owner="s")
 
 
-def test_describe_tells_what_show_prints():
+def test_describe():
     infos = {info.name: info for info in describe(Sample)}
     assert list(infos) == ["count", "rate", "on", "name", "free", "size", "share"]
     assert (infos["count"].type, infos["count"].default, infos["count"].allowed, infos["count"].help) == (
@@ -129,11 +129,28 @@ def test_describe_tells_what_show_prints():
 
 
 @given(st.integers(min_value=2**63) | st.integers(max_value=-(2**63)))
-def test_an_integer_that_no_tensor_could_hold_is_refused(value):
+def test_integers_beyond_64_bits_raise(value):
     @frozen
     class Sizes:
         size: int = option(1, "a size")
 
     for given_as in (value, str(value)):
-        with pytest.raises(OptionError, match=r"sizes\.size takes int"):
+        with pytest.raises(OptionError, match=r"sizes\.size.*int"):
             parse(Sizes, {"size": given_as}, owner="sizes")
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "expected"),
+    [
+        (int | str, "3", 3),
+        (int | str, "x", "x"),
+        (str | None, "none", None),
+        (int | float, "1.5", 1.5),
+        (bool | None, "off", False),
+    ],
+)
+def test_a_union_takes_the_first_type_that_accepts_the_value(type_, value, expected):
+    config = make_class("Config", {"a": option(None, "a value")}, frozen=True)
+    config.__annotations__ = {"a": type_}
+    parsed = parse(config, {"a": value}, owner="s").a
+    assert (parsed, type(parsed)) == (expected, type(expected))

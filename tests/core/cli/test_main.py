@@ -40,7 +40,7 @@ def test_help_names_every_command_with_its_own_first_line(eflm):
         (("show", "lore/x"), "the kinds are"),
         (("bench", "--peft", "dorra"), "did you mean dora?"),
         (("bench", "--set", "steps"), "OWNER.OPTION=VALUE"),
-        (("bench", "--set", "infer.requests=none"), "infer.requests takes int, >= 1; 'none' is not one"),
+        (("bench", "--set", "infer.requests=none"), "infer.requests"),
         (("bench", "--seed", "-1"), "seed"),
         (("bench", "--seed", "one"), "one"),
         (("bench", "--stage", "train"), "'train'"),
