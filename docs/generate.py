@@ -16,7 +16,7 @@ import attrs
 import click
 
 from eflm import load_plugins
-from eflm.cli import COMMANDS, main
+from eflm.cli.main import main
 from eflm.planning.compose import config_class
 from eflm.planning.stage_options import OPTIONS
 from eflm.planning.support_matrix import Cell, cells
@@ -364,7 +364,7 @@ def cli() -> str:
     ]
     root = _context(main, "eflm")
     parts += ["## eflm", _help(root)]
-    for name in COMMANDS:
+    for name in main.list_commands(root):
         command = main.get_command(root, name)
         assert command is not None
         parts += [f"## eflm {name}", _help(_context(command, name, root))]

@@ -1,5 +1,5 @@
 """`python -m eflm`: the command line where the script is not on the path."""
 
-from eflm.cli import main
+from eflm.cli.main import main
 
 main(prog_name="eflm")

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from eflm.errors import UsageError
 from eflm.planning.compose import compose
+from eflm.planning.options import near
 from eflm.registry.discovery import load_plugins
+from eflm.registry.kinds import TECHNIQUES
 from eflm.registry.registry import Registry
-from eflm_schemas import RunResult, RunSpec, Techniques
+from eflm_schemas import RunResult, RunSpec
 from eflm_schemas.spec import ISOLATION
 
 if TYPE_CHECKING:
@@ -23,74 +25,77 @@ if TYPE_CHECKING:
 def bench(
     model: str = "nano",
     *,
-    attention: str | None = None,
-    moe: str | None = None,
-    peft: str | None = None,
-    quant: str | None = None,
     stages: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     data: str | Path | None = None,
     device: str = "auto",
+    threads: int | None = None,
     seed: int = 0,
-    precision: float = 0.03,
-    energy: str = "measured",
-    region: str | None = None,
+    target_ci: float = 0.03,
+    power_model: str = "measured",
+    carbon_region: str | None = None,
     processes: int = 1,
     isolation: str = ISOLATION,
-    raw: bool = False,
+    keep_timings: bool = False,
     timeout: float | None = None,
     results: str | Path | None = None,
+    reuse: bool = False,
+    save: str | Path | None = None,
+    keep_checkpoints: bool = False,
     modality: str | None = None,
+    **techniques: str | None,
 ) -> RunResult:
-    """Run a composition in a fresh worker process and return its measurements, as `eflm bench` does.
+    """Run a composition in fresh worker processes and return its measurements, as `eflm bench` does.
 
-    `settings` maps "plugin.option" and "stage.option" to values. `precision` is the half width of mean latency's 95%
-    interval, over that mean, to measure requests to. `energy`, `region`, `processes` and `isolation` are as on the
-    command line. `timeout` is in seconds. With `raw`, the result holds the time of every window. With `results`, a
-    folder, the result is saved there too. A run that fails is a result with status "failed" and its reason; a request
-    that cannot be raises UsageError.
+    Techniques are keywords: `attention=`, `moe=`, `quant=`, `peft=`. `settings` maps "plugin.option" and "stage.option"
+    to values. All other arguments are as on the command line. With `results`, a folder, everything is saved there. A
+    run that fails is a result with status "failed" and its reason; a request that is not possible raises UsageError.
     """
-    from eflm.controller.run import run
+    from eflm.controller.run import RunOptions, run
 
     spec = request(
         model=model,
         modality=modality,
-        techniques=Techniques(attention=attention, moe=moe, peft=peft, quant=quant),
+        techniques=techniques,
         stages=(stages,) if isinstance(stages, str) else tuple(stages),
         settings=dict(settings or {}),
         data=None if data is None else str(data),
         device=device,
+        threads=threads,
         seed=seed,
-        precision=precision,
-        energy=energy,
-        region=region,
+        target_ci=target_ci,
+        power_model=power_model,
+        carbon_region=carbon_region,
         processes=processes,
         isolation=isolation,
-        raw=raw,
+        keep_timings=keep_timings,
         timeout=timeout,
     )
-    plan = compose(spec, load_plugins())
-    return run(plan, results=None if results is None else Path(results), progress=None)
+    registry = load_plugins()
+    options = RunOptions(
+        results=None if results is None else Path(results),
+        reuse=reuse,
+        keep_checkpoints=keep_checkpoints,
+        save=None if save is None else Path(save),
+    )
+    return run(compose(spec, registry), registry, options)
 
 
 def build(
     model: str = "nano",
     *,
-    attention: str | None = None,
-    moe: str | None = None,
-    peft: str | None = None,
-    quant: str | None = None,
     settings: Mapping[str, Any] | None = None,
     data: str | Path | None = None,
     device: str = "cpu",
     seed: int = 0,
     modality: str | None = None,
     registry: Registry | None = None,
+    **techniques: str | None,
 ) -> nn.Module:
-    """Build the composed model in this process: a plain model of its library, with the techniques put in.
+    """Build the composed model in this process: a plain model of its library with the techniques in it.
 
-    A preset gets random weights from `seed`, a pretrained model keeps its own. Without `peft` no adapter is
-    added. `registry` may hold plugins of this process (`Registry.register`) besides the installed ones.
+    A preset gets random weights from `seed`, a pretrained model keeps its own. Without `peft=` no adapter is added.
+    `registry` may hold plugins of this process (`Registry.register`) in addition to the installed ones.
     Raises UsageError, DataError or ModelError.
     """
     from eflm.worker import assemble
@@ -98,7 +103,7 @@ def build(
     spec = request(
         model=model,
         modality=modality,
-        techniques=Techniques(attention=attention, moe=moe, peft=peft, quant=quant),
+        techniques=techniques,
         settings=dict(settings or {}),
         data=None if data is None else str(data),
         device=device,
@@ -107,9 +112,13 @@ def build(
     return assemble.build(compose(spec, registry or load_plugins(), for_build=True))
 
 
-def request(**fields: Any) -> RunSpec:
-    """A RunSpec, with a value that cannot be explained as a UsageError. Also used by `eflm bench`."""
+def request(*, techniques: Mapping[str, str | None], **fields: Any) -> RunSpec:
+    """A RunSpec; UsageError for a value that it does not accept. Techniques that are None are left out."""
+    flags = [row.flag for row in TECHNIQUES]
+    for flag in techniques:
+        if flag not in flags:
+            raise UsageError(f"there is no argument {flag!r}; {near(flag, flags)} for a technique")
     try:
-        return RunSpec(**fields)
+        return RunSpec(techniques={f: name for f, name in techniques.items() if name is not None}, **fields)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"this request cannot be: {error.args[0] if error.args else error}") from None
+        raise UsageError(f"invalid option: {error.args[0] if error.args else error}") from None

@@ -3,9 +3,11 @@
 from eflm.registry.hookspecs import hookimpl
 from eflm_plugins.adapters.cards import ADAPTERS
 from eflm_plugins.attention.cards import ATTENTION
+from eflm_plugins.doctor.cards import COMMANDS
 from eflm_plugins.metrics.cards import METRICS
 from eflm_plugins.modalities.cards import MODALITIES
 from eflm_plugins.moe.cards import ROUTERS
+from eflm_plugins.power.cards import POWER_SOURCES
 from eflm_plugins.quantizers.cards import QUANTIZERS
 
 
@@ -37,3 +39,13 @@ def eflm_modality_loader():
 @hookimpl
 def eflm_metric_collector():
     return METRICS
+
+
+@hookimpl
+def eflm_power_sources():
+    return POWER_SOURCES
+
+
+@hookimpl
+def eflm_commands():
+    return COMMANDS

@@ -4,33 +4,44 @@ They are attrs classes. This package imports neither torch nor any other package
 """
 
 from eflm_schemas.cards import (
-    KINDS,
     AdapterCard,
     AttentionCard,
     Backend,
     Card,
+    CommandCard,
     Conflict,
     MetricCard,
     MetricInfo,
     ModalityCard,
     MoeRouterCard,
+    ObserverCard,
+    PowerSourceCard,
     Preset,
     QuantizerCard,
     Ref,
+    TechniqueCard,
 )
 from eflm_schemas.geometry import AttentionGeometry, MlpGeometry
 from eflm_schemas.options import OptionError, option
-from eflm_schemas.result import Environment, Flag, Metric, PluginOrigin, RunResult, StageResult
-from eflm_schemas.spec import STAGES, RunSpec, Techniques
+from eflm_schemas.result import (
+    Environment,
+    Flag,
+    Metric,
+    PluginOrigin,
+    RunResult,
+    StageDocument,
+    StageResult,
+)
+from eflm_schemas.spec import STAGES, RunSpec
 
 __all__ = [
-    "KINDS",
     "STAGES",
     "AdapterCard",
     "AttentionCard",
     "AttentionGeometry",
     "Backend",
     "Card",
+    "CommandCard",
     "Conflict",
     "Environment",
     "Flag",
@@ -40,14 +51,17 @@ __all__ = [
     "MlpGeometry",
     "ModalityCard",
     "MoeRouterCard",
+    "ObserverCard",
     "OptionError",
     "PluginOrigin",
+    "PowerSourceCard",
     "Preset",
     "QuantizerCard",
     "Ref",
     "RunResult",
     "RunSpec",
+    "StageDocument",
     "StageResult",
-    "Techniques",
+    "TechniqueCard",
     "option",
 ]

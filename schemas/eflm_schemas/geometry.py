@@ -15,6 +15,7 @@ class AttentionGeometry:
     `query_bias`: the query, key and value projections have a bias. `output_bias`: the output projection has one.
     `sliding_window` is the number of latest tokens that a query attends to, including its own; None: all tokens.
     `num_layers` is the number of layers of the model, which some techniques use to initialize weights; None: unknown.
+    `tokens` is the sequence length that a preset is made for; None where a host describes a built model.
     `query_key_norm` is an RMS norm of queries and keys before the rotary embedding: "head" normalizes each head
     separately, "heads" all heads together. A variant that bounds its scores in another way may omit it.
     """
@@ -34,6 +35,7 @@ class AttentionGeometry:
     initializer_range: float = 0.02
     num_layers: int | None = None
     query_key_norm: Literal["head", "heads"] | None = None
+    tokens: int | None = None
 
 
 @frozen(kw_only=True)

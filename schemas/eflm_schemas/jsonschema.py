@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eflm_schemas.cards import KINDS, Ref
+from eflm_schemas.cards import Ref, card_classes
 from eflm_schemas.comparison import (
     COMPARISON_SCHEMA,
     REPEATS_SCHEMA,
@@ -40,7 +40,8 @@ _FIELD_RULES: dict[type, dict[str, dict[str, Any]]] = {
         "seed": {"minimum": 0},
         "processes": {"minimum": 1},
         "isolation": {"enum": list(ISOLATIONS)},
-        "precision": {"exclusiveMinimum": 0, "maximum": 1},
+        "target_ci": {"exclusiveMinimum": 0, "maximum": 1},
+        "threads": {"minimum": 1},
         "timeout": {"exclusiveMinimum": 0},
     },
     Ref: {"target": {"pattern": r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$"}},
@@ -99,17 +100,17 @@ def cards_schema() -> dict[str, Any]:
     }
     kinds = [
         {"properties": {"kind": {"const": kind}, "card": {"$ref": f"#/$defs/{card.__name__}"}}}
-        for kind, card in KINDS.items()
+        for kind, card in card_classes().items()
     ]
     return {
         "$schema": DRAFT,
         "title": "eflm card",
         "type": "object",
-        "properties": {**common, "kind": {"enum": list(KINDS)}, "card": {"type": "object"}},
+        "properties": {**common, "kind": {"enum": list(card_classes())}, "card": {"type": "object"}},
         "required": [*common, "kind", "card"],
         "additionalProperties": False,
         "oneOf": kinds,
-        "$defs": _definitions(OptionInfo, *KINDS.values()),
+        "$defs": _definitions(OptionInfo, *card_classes().values()),
     }
 
 

@@ -9,7 +9,8 @@ from attrs import field, frozen
 
 from eflm_schemas.spec import RunSpec
 
-SCHEMA = "eflm.result/1"
+SCHEMA = "eflm.result/2"
+STAGE_SCHEMA = "eflm.stage/1"
 
 Provenance = Literal[
     "clock",  # measured with the monotonic clock; the device is synchronized at start and end
@@ -51,16 +52,20 @@ class Metric:
 
 @frozen(kw_only=True)
 class StageResult:
-    """The metrics of one stage. `seconds` is its wall time including the setup.
+    """The metrics of one stage, and the wall time that its worker took, in seconds, set-up included.
 
-    `raw` contains the seconds of every measured window by name, in order, if the spec requests them. `artifacts` lists
-    files in the folder of the result that show outputs of the model, for example a grid of images.
+    `key` is a hash of the question that the stage answers (`eflm.planning.keys`). `timings`: seconds of every measured
+    window by its name, in order, if the spec asks for them. `artifacts`: files next to the result that show what the
+    model generates, such as a grid of pictures. `reused`: when the stage was measured (UTC, ISO 8601), if an earlier
+    run did that.
     """
 
     metrics: Mapping[str, Metric]
     seconds: float
-    raw: Mapping[str, tuple[float, ...]] | None = None
+    key: str = ""
+    timings: Mapping[str, tuple[float, ...]] | None = None
     artifacts: tuple[str, ...] = ()
+    reused: str | None = None
 
 
 @frozen(kw_only=True)
@@ -100,7 +105,7 @@ class Environment:
 
 @frozen(kw_only=True)
 class RunResult:
-    """The result of one run. `key` is a hash of its spec, data, plugins and environment."""
+    """One run. `key` is the key of its last stage: the same question has the same key on every machine."""
 
     schema: str = field(default=SCHEMA)
     key: str
@@ -116,3 +121,22 @@ class RunResult:
     facts: Mapping[str, Any] = field(factory=dict)
     flags: tuple[Flag, ...] = ()
     stages: Mapping[str, StageResult] = field(factory=dict)
+
+
+@frozen(kw_only=True)
+class StageDocument:
+    """One finished stage as it is saved when it ends, for `--reuse` and for runs that fail later.
+
+    `facts` and `flags` are those of this stage; `run_facts` are those of the run (data, tokenizer, architecture).
+    """
+
+    schema: str = field(default=STAGE_SCHEMA)
+    stage: str
+    key: str
+    started: str  #: UTC, ISO 8601
+    result: StageResult
+    facts: Mapping[str, Any]
+    run_facts: Mapping[str, Any]
+    flags: tuple[Flag, ...]
+    plugins: tuple[PluginOrigin, ...]
+    environment: Environment

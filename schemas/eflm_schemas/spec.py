@@ -1,4 +1,4 @@
-"""The request for a run: a model, the techniques to combine, the stages to run."""
+"""What a user asks for: a model, the techniques to compose, the stages to run."""
 
 from __future__ import annotations
 
@@ -9,53 +9,44 @@ from typing import Any
 
 from attrs import field, frozen, validators
 
-#: The stages of a run, in order. They are the three axes of the paper.
+#: The stages of a run, in their order.
 STAGES: tuple[str, ...] = ("pretrain", "finetune", "infer")
 
-#: How a run is isolated: in a fork of a server process, in a new interpreter, or, for debugging, not at all.
+#: How a worker process starts: forked from a server, as a new interpreter, or, for debugging, not at all.
 ISOLATIONS: tuple[str, ...] = ("forkserver", "spawn", "none")
-#: The default. Libraries of macOS crash after a fork.
+#: macOS libraries do not survive a fork.
 ISOLATION = "forkserver" if sys.platform == "linux" else "spawn"
 
 
 @frozen(kw_only=True)
-class Techniques:
-    """One plugin name per kind of technique; None leaves that part of the model unchanged."""
-
-    attention: str | None = None
-    moe: str | None = None
-    peft: str | None = None
-    quant: str | None = None
-
-
-@frozen(kw_only=True)
 class RunSpec:
-    """The complete description of one run.
+    """Everything that decides what a run does, and nothing else.
 
-    `model` is a preset, a Hub id or a local folder. `modality` None selects the modality of the model. Empty `stages`
-    select the default stages of the model.
-    `settings` maps "plugin.option" and "stage.option" to values, like `--set`. `timeout` is in seconds.
-    `precision` is the target half-width of the 95% interval of the mean latency, relative to the mean: 0.03 is ±3%.
-    `energy` is "measured", or "estimate" or "estimate:IDLE:BUSY" (in W) for machines without power sensors. `region` is
-    the three-letter code of a country, for gCO2e. `processes` is the number of processes that train with data
-    parallelism: each has its own batches, and the gradients are averaged. `isolation` is one of ISOLATIONS. With `raw`,
-    the result contains the time of every window.
+    `model` is a preset, a Hub id or a local folder; `modality` None means the modality that the model belongs to.
+    `techniques` maps a flag ("attention", "moe", "quant", "peft") to a plugin name; a flag that is missing leaves that
+    part of the model as it is. `stages` empty means the default stages for the model. `settings` maps "plugin.option"
+    and "stage.option" to values, as `--set` does. `threads` None means one per physical core. `target_ci` is the
+    relative half width of the 95% interval of the mean latency to measure to: 0.03 is ±3%. `power_model` is
+    "measured", "estimate" or "estimate:IDLE:BUSY" in W, for machines without an energy counter. `carbon_region` is a
+    country's three-letter code, for gCO2e. `processes` is the world size of data-parallel training. `isolation` is one
+    of ISOLATIONS. `keep_timings` keeps the seconds of every window in the result. `timeout` is in seconds.
     """
 
     model: str = "nano"
     modality: str | None = None
-    techniques: Techniques = field(factory=Techniques)
+    techniques: Mapping[str, str] = field(factory=dict)
     stages: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(factory=dict)
     data: str | None = None
     device: str = "auto"
+    threads: int | None = field(default=None, validator=validators.optional(validators.ge(1)))
     seed: int = field(default=0, validator=validators.and_(validators.ge(0), validators.lt(2**63)))
-    precision: float = field(default=0.03, validator=validators.and_(validators.gt(0), validators.le(1)))
-    energy: str = "measured"
-    region: str | None = None
+    target_ci: float = field(default=0.03, validator=validators.and_(validators.gt(0), validators.le(1)))
+    power_model: str = "measured"
+    carbon_region: str | None = None
     processes: int = field(default=1, validator=validators.ge(1))
     isolation: str = field(default=ISOLATION, validator=validators.in_(ISOLATIONS))
-    raw: bool = False
+    keep_timings: bool = False
     timeout: float | None = field(
         default=None,
         validator=validators.optional(validators.and_(validators.gt(0), validators.lt(math.inf))),

@@ -1,41 +1,44 @@
-"""`eflm bench`: run one composition in a fresh process, print what was measured, save the result."""
+"""`eflm bench`: run one composition, or a sweep of them, print what was measured, save the results."""
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from eflm.api import request
-from eflm.cli.options import debug_option, json_option, run_options
+from eflm.cli.options import debug_option, json_option, run_options, technique_options, techniques_of
 from eflm.errors import UsageError
 from eflm.planning.compose import compose
 from eflm.planning.sweep import points, swept
 from eflm.registry.discovery import load_plugins
-from eflm_schemas import RunResult, Techniques
-from eflm_schemas.comparison import Repeats, Sweep
 
 if TYPE_CHECKING:
-    from eflm.controller.run import Progress
+    from eflm.planning.plan import Plan
+    from eflm.registry.registry import Registry
 
 
 @click.command("bench")
-@click.option("--attention", metavar="NAME", help="Attention variant (default: as the model has it).")
-@click.option("--moe", metavar="NAME", help="Mixture-of-experts router (default: as the model has it).")
-@click.option("--peft", metavar="NAME", help="Fine-tuning method (default: full, when fine-tuning runs).")
-@click.option("--quant", metavar="NAME", help="Quantizer (default: the model's own width).")
+@technique_options
 @click.option(
     "--repeat",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Whole runs, and the spread between them.",
+    help="Number of independent runs; the result has the spread between them.",
 )
 @run_options
+@click.option("--reuse", is_flag=True, help="Skip stages whose key has a finished result.")
+@click.option(
+    "--save",
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Save the final model as a folder that its library loads.",
+)
+@click.option("--keep-checkpoints", is_flag=True, help="Keep the models between stages.")
+@click.option("--dry-run", is_flag=True, help="Print the stages, options and keys, and run nothing.")
+@click.option("--details", is_flag=True, help="Print every metric and every note.")
 @json_option
 @debug_option
 @click.pass_context
@@ -43,14 +46,15 @@ def command(
     ctx: click.Context,
     /,
     *,
-    attention: str | None,
-    moe: str | None,
-    peft: str | None,
-    quant: str | None,
     stages: tuple[str, ...],
     assignments: tuple[str, ...],
     results: Path,
     repeat: int,
+    reuse: bool,
+    save: Path | None,
+    keep_checkpoints: bool,
+    dry_run: bool,
+    details: bool,
     as_json: bool,
     **fields: Any,
 ) -> None:
@@ -58,89 +62,108 @@ def command(
 
     For example: eflm bench --attention nsa --peft dora --set nsa.window=128
 
-    Several numbers in a setting are several runs: --set infer.batch_size=1,8,32
+    Several values are several runs: --quant fp32,int4 or --set infer.batch_size=1,8,32
     """
-    settings = settings_of(assignments)
-    techniques = Techniques(attention=attention, moe=moe, peft=peft, quant=quant)
+    techniques, settings = techniques_of(fields), settings_of(assignments)
+    if reuse and repeat > 1:
+        raise UsageError(
+            "--reuse uses earlier results and --repeat asks for new runs; leave one of the two out"
+        )
+    sweep = points(techniques, settings)
+    if save is not None and (len(sweep) > 1 or repeat > 1):
+        raise UsageError("--save keeps the model of one run; leave out --repeat and several values")
     specs = [
-        request(techniques=techniques, stages=stages, settings=point, **fields) for point in points(settings)
+        request(techniques=point.techniques, stages=stages, settings=point.settings, **fields)
+        for point in sweep
     ]
     registry = load_plugins()
-    # All of them before the first one runs: a mistake in the last must not cost the others' time.
+    # All of them before the first one runs: a mistake in the last must not cost the time of the others.
     plans = [compose(spec, registry) for spec in specs]
-    # Only now, with a request that can be, the heavy part.
-    from eflm.controller.run import run
+    from eflm.controller.run import RunOptions
 
-    done: list[list[RunResult]] = [[] for _ in plans]
-    with progress_bars(wanted=not as_json) as progress:
-        for _ in range(repeat):
-            for plan, runs in zip(plans, done, strict=True):
-                runs.append(run(plan, results=results, progress=progress))
-    _report(done, swept(settings), results, as_json)
-    if any(result.status != "ok" for runs in done for result in runs):
-        ctx.exit(1)
+    options = RunOptions(results=results, reuse=reuse, keep_checkpoints=keep_checkpoints, save=save)
+    if dry_run:
+        from eflm.cli.dry_run import show
+
+        show(plans, options, as_json=as_json)
+        return
+    over = swept(techniques, settings)
+    measure(
+        ctx,
+        plans,
+        registry,
+        options,
+        repeat=repeat,
+        over=over,
+        values=[p.values for p in sweep],
+        details=details,
+        as_json=as_json,
+    )
 
 
 def settings_of(assignments: tuple[str, ...]) -> dict[str, str]:
-    """`OWNER.OPTION=VALUE` strings as a mapping; of two for one option the later holds."""
-    settings = {}
+    """`OWNER.OPTION=VALUE` strings as a mapping. UsageError for an option that is given twice."""
+    settings: dict[str, str] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
-        if not equals or not key.strip():
+        key, value = key.strip(), value.strip()
+        if not equals or not key:
             raise UsageError(f"--set takes OWNER.OPTION=VALUE, such as infer.requests=20, not {assignment!r}")
-        settings[key.strip()] = value.strip()
+        if key in settings:
+            raise UsageError(f"--set {key} was given twice; give it once, or several numbers with commas")
+        settings[key] = value
     return settings
 
 
-def _report(done: list[list[RunResult]], over: tuple[str, ...], results: Path, as_json: bool) -> None:
+def measure(
+    ctx: click.Context,
+    plans: list[Plan],
+    registry: Registry,
+    options: Any,
+    *,
+    repeat: int,
+    over: tuple[str, ...],
+    values: list[Any],
+    details: bool,
+    as_json: bool,
+) -> None:
+    """Run all plans `repeat` times, interleaved, and print and save what was measured."""
+    from eflm.cli.progress import progress_bar
+    from eflm.cli.signals import sigterm_raises
+    from eflm.cli.streams import stdout_for_results
+    from eflm.controller.run import Terminated, Unsaved, run
     from eflm.results.aggregation import repeats, sweep
-    from eflm.results.store import path_of
 
-    document: RunResult | Repeats | Sweep = done[0][0]
-    if over:
-        document = sweep(over, done)
-    elif len(done[0]) > 1:
-        document = repeats(done[0])
-    if as_json:
-        from eflm_schemas.convert import to_json
+    done: list[list[Any]] = [[] for _ in plans]
+    stopped: int | None = None
+    unsaved: list[str] = []
+    try:
+        with stdout_for_results(), sigterm_raises(), progress_bar(wanted=not as_json) as progress:
+            for _ in range(repeat):
+                for plan, runs in zip(plans, done, strict=True):
+                    try:
+                        runs.append(run(plan, registry, options, progress=progress))
+                    except Unsaved as error:
+                        runs.append(error.result)
+                        unsaved.append(str(error))
+    except KeyboardInterrupt:
+        stopped = 130
+    except Terminated:
+        stopped = 143
+    if stopped is None or any(done):
+        from eflm.cli.output import print_runs
 
-        click.echo(to_json(document, indent=2))
-    else:
-        from eflm.cli import render
-        from eflm.cli.console import output
-
-        show = {RunResult: render.render, Repeats: render.render_repeats, Sweep: render.render_sweep}
-        show[type(document)](document, output())  # type: ignore[operator]
-    for result in (result for runs in done for result in runs):
-        if result.status != "ok":
-            click.echo(f"eflm: the run failed: {result.reason}", err=True)
-        click.echo(f"saved: {path_of(results, result)}", err=as_json)
-        for file in (file for stage in result.stages.values() for file in stage.artifacts):
-            click.echo(f"  look at: {results / file}", err=as_json)
-    if any(stage.artifacts for runs in done for result in runs for stage in result.stages.values()):
-        click.echo(
-            f"all on one page: {shlex.join(['eflm', 'report', '--results', str(results)])}", err=as_json
-        )
-
-
-@contextmanager
-def progress_bars(*, wanted: bool) -> Iterator[Progress | None]:
-    """A bar per stage on standard error, where that is a terminal; otherwise nothing."""
-    from eflm.cli.console import errors
-
-    console = errors()
-    if not wanted or not console.is_terminal:
-        yield None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as bars:
-        tasks = {}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield advance
+        finished = [runs for runs in done if runs]
+        document = finished[0][0]
+        if over:
+            document = sweep(over, [v for v, runs in zip(values, done, strict=True) if runs], finished)
+        elif len(finished[0]) > 1:
+            document = repeats(finished[0])
+        print_runs(document, finished, options.results, details=details, as_json=as_json, saved=not unsaved)
+    for message in unsaved:
+        click.echo(f"eflm: {message}", err=True)
+    if stopped is not None:
+        click.echo(f"interrupted; finished stages are in {options.results}", err=True)
+        ctx.exit(stopped)
+    if unsaved or any(result.status != "ok" for runs in done for result in runs):
+        ctx.exit(1)

@@ -10,24 +10,17 @@ import click
 from eflm.cli.options import debug_option, json_option
 from eflm.registry.discovery import load_plugins
 from eflm.registry.entry import Entry
+from eflm.registry.kinds import kinds
 from eflm.registry.registry import Registry, kind_of
 
 if TYPE_CHECKING:
     from rich.text import Text
 
 SCHEMA = "eflm.plugins/1"
-HEADINGS = {
-    "attention": "Attention variants",
-    "moe": "Mixture-of-experts routers",
-    "adapter": "Adapters (--peft)",
-    "quantizer": "Quantizers (--quant)",
-    "modality": "Modalities",
-    "metric": "Metrics",
-}
 
 
 @click.command("list-plugins")
-@click.option("--kind", help="Only one kind: attention, moe, adapter, quantizer, modality or metric.")
+@click.option("--kind", help=f"Only one kind: {', '.join(row.name for row in kinds())}.")
 @json_option
 @debug_option
 def command(kind: str | None, as_json: bool) -> None:
@@ -75,13 +68,15 @@ def _print(registry: Registry, kind: str | None) -> None:
     from eflm.cli.console import output, table_of
 
     console = output()
-    for each in HEADINGS if kind is None else [kind]:
-        entries = registry.entries(each)
-        table = table_of(HEADINGS[each], "name", "summary", "from", "status")
+    for row in kinds():
+        if kind not in (None, row.name):
+            continue
+        entries = registry.entries(row.name)
+        table = table_of(row.title, "name", "summary", "from", "status")
         for entry in entries:
             origin = f"{entry.origin.distribution} {entry.origin.version}"
             table.add_row(Text(entry.card.name), Text(entry.card.summary), Text(origin), _status(entry))
-        console.print(table if entries else Text(f"{HEADINGS[each]}: none"))
+        console.print(table if entries else Text(f"{row.title}: none"))
         console.print()
     if registry.broken:
         table = table_of("Broken plugins", "entry point", "from", "error", wrap=False)

@@ -8,7 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from eflm.cli import DEBUG
+from eflm.cli.main import DEBUG
+from eflm.errors import UsageError
+from eflm.registry.kinds import TECHNIQUES
 from eflm_schemas.spec import ISOLATION, ISOLATIONS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -46,6 +48,48 @@ def results_option(help_text: str, name: str = "folder") -> Callable[[F], F]:
     )
 
 
+def once(_ctx: click.Context, parameter: click.Parameter, given: tuple[Any, ...]) -> Any:
+    """A callback of an option with `multiple`, of which click would silently take the last value."""
+    if len(given) > 1:
+        name = parameter.opts[0]
+        raise UsageError(
+            f"{name} was given {len(given)} times; give it once, or several values as "
+            f"{name} {','.join(map(str, given))}"
+        )
+    return given[0] if given else None
+
+
+def renamed(old: str, new: str, **attributes: Any) -> Callable[[F], F]:
+    """An option of an earlier version, not in the help: using it names the new one."""
+
+    def refuse(_ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
+        if value:
+            raise UsageError(f"{old} is now called {new}")
+
+    return click.option(old, hidden=True, expose_value=False, callback=refuse, **attributes)
+
+
+def technique_options(command: F) -> F:
+    """One option per kind of technique, from the table of kinds."""
+    for row in reversed(TECHNIQUES):
+        option = click.option(
+            f"--{row.flag}",
+            f"technique_{row.flag}",
+            multiple=True,
+            callback=once,
+            metavar="NAME[,NAME]",
+            help=row.help,
+        )
+        command = option(command)
+    return command
+
+
+def techniques_of(fields: dict[str, Any]) -> dict[str, str]:
+    """Take the values of `technique_options` out of a command's arguments, by flag."""
+    found = {row.flag: fields.pop(f"technique_{row.flag}") for row in TECHNIQUES}
+    return {flag: names for flag, names in found.items() if names is not None}
+
+
 #: What decides a run besides its techniques.
 _RUN_OPTIONS = (
     click.option(
@@ -54,9 +98,7 @@ _RUN_OPTIONS = (
         show_default=True,
         help="A preset, a modality, a Hub id, or a local folder.",
     ),
-    click.option(
-        "--modality", metavar="NAME", help="Kind of model (default: what the model tells; else llm)."
-    ),
+    click.option("--modality", metavar="NAME", help="Kind of model (default: found from the model)."),
     click.option(
         "--stage",
         "stages",
@@ -66,62 +108,69 @@ _RUN_OPTIONS = (
     ),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
     click.option(
+        "--threads", type=click.IntRange(min=1), help="CPU threads (default: one per physical core)."
+    ),
+    click.option(
         "--set",
         "assignments",
         metavar="OWNER.OPTION=VALUE",
         multiple=True,
-        help="A setting; may be repeated.",
+        help="An option of a plugin or stage; may be repeated.",
     ),
     click.option(
         "--data",
         metavar="PATH",
-        help="A file, a folder, or a built-in set by its name, instead of the default data.",
+        help="A file, a folder, or the name of a built-in set, instead of the default data.",
     ),
-    click.option("--seed", type=int, default=0, show_default=True),
+    click.option("--seed", type=int, default=0, show_default=True, help="Seed of all random draws."),
     click.option(
-        "--precision",
+        "--target-ci",
         type=PERCENT,
         default="3%",
         show_default=True,
-        help="Half width of mean latency's 95% interval to measure to.",
+        help="Measure until the 95% interval of the mean latency is this narrow (half width).",
     ),
     click.option(
-        "--energy",
+        "--power-model",
         default="measured",
         show_default=True,
         metavar="HOW",
-        help="measured, estimate, or estimate:IDLE:BUSY in W, for where nothing can be measured.",
+        help="measured, estimate, or estimate:IDLE:BUSY in W, for machines without an energy counter.",
     ),
-    click.option("--region", metavar="CODE", help="Country for gCO2e, such as FRA (needs eflm[carbon])."),
+    click.option("--carbon-region", metavar="CODE", help="Country for gCO2e, such as FRA (eflm[carbon])."),
     click.option(
         "--processes",
         type=click.IntRange(min=1),
         default=1,
         show_default=True,
-        help="Train in so many processes, whose gradients are averaged (data parallel).",
+        help="World size of data-parallel training on this machine.",
     ),
     click.option(
         "--isolation",
         type=click.Choice(ISOLATIONS),
         default=ISOLATION,
         show_default=True,
-        help="How a run gets a process of its own; none shares this one, for debuggers.",
+        help="How a worker process starts; none runs in this process, for debuggers.",
     ),
-    click.option("--raw", is_flag=True, help="Keep the time of every window in the result."),
-    click.option("--timeout", type=float, metavar="SECONDS", help="Give up after this long."),
-    results_option("Folder that the result file is saved in.", "results"),
+    click.option("--keep-timings", is_flag=True, help="Keep the time of every window in the result."),
+    click.option("--timeout", type=float, metavar="SECONDS", help="Stop the run after this long."),
+    results_option("Folder of result files.", "results"),
+    renamed("--precision", "--target-ci"),
+    renamed("--energy", "--power-model"),
+    renamed("--region", "--carbon-region"),
+    renamed("--raw", "--keep-timings", is_flag=True),
 )
 
 
 def run_options(command: F) -> F:
-    """The options of a run that every command which runs something takes."""
+    """The options of every command that runs something."""
     for option in reversed(_RUN_OPTIONS):
         command = option(command)
     return command
 
 
 def debug_option(command: F) -> F:
-    """`--debug`: let an error through with its traceback."""
+    """`--debug`: raise errors with their traceback."""
 
     def remember(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
         ctx.meta[DEBUG] = value

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from eflm.cli.console import table_of
 from eflm.cli.numbers import decimals_of, number, scale
 from eflm.results.aggregation import flags_of
-from eflm_schemas import Flag, Metric, RunResult, StageResult, Techniques
+from eflm_schemas import Flag, Metric, RunResult, StageResult
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,9 +25,17 @@ if TYPE_CHECKING:
 SHORT = 36
 
 
-def render(result: RunResult, console: Console) -> None:
-    """Print a result: what was run, the figures of each stage, and what a reader must know of them."""
-    _print(result, result.stages, result.flags, console)
+def render(document: RunResult | Repeats | Sweep, console: Console, *, details: bool = False) -> None:
+    """Print a document of runs."""
+    from eflm_schemas.comparison import Repeats, Sweep
+
+    match document:
+        case Sweep():
+            render_sweep(document, console)
+        case Repeats():
+            render_repeats(document, console)
+        case _:
+            _print(document, document.stages, document.flags, console)
 
 
 def render_repeats(repeats: Repeats, console: Console) -> None:
@@ -94,15 +102,9 @@ def heading(result: RunResult) -> str:
     return f"{spec.model} ({spec.modality}): {composition(spec.techniques)}; seed {spec.seed}"
 
 
-def composition(techniques: Techniques) -> str:
-    """The techniques that were chosen, or that none was."""
-    parts = {
-        "attention": techniques.attention,
-        "moe": techniques.moe,
-        "peft": techniques.peft,
-        "quant": techniques.quant,
-    }
-    return ", ".join(f"{name} {value}" for name, value in parts.items() if value is not None) or "as it is"
+def composition(techniques: Mapping[str, str]) -> str:
+    """The techniques of a run, or "baseline"."""
+    return ", ".join(f"{flag} {name}" for flag, name in techniques.items()) or "baseline"
 
 
 def point_label(point: Point) -> str:

@@ -10,11 +10,12 @@ import click
 
 from eflm.cli.options import debug_option, json_option
 from eflm.errors import UsageError
-from eflm.planning.compose import config_class
+from eflm.planning.options import config_class
 from eflm.registry.discovery import load_plugins
 from eflm.registry.entry import Entry
+from eflm.registry.kinds import kinds as all_kinds
 from eflm.registry.registry import Registry
-from eflm_schemas import KINDS, AttentionCard, Card, MetricCard, ModalityCard
+from eflm_schemas import AttentionCard, Card, MetricCard, ModalityCard
 from eflm_schemas.options import OptionInfo, describe
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def find(registry: Registry, plugin: str) -> Entry:
     if slash:
         return registry.find(kind, name)
     plain = plugin.rpartition(":")[2]
-    kinds = [kind for kind in KINDS if any(card.name == plain for card in registry.cards(kind))]
+    kinds = [row.name for row in all_kinds() if any(card.name == plain for card in registry.cards(row.name))]
     if len(kinds) == 1:
         return registry.find(kinds[0], plugin)
     if kinds:

@@ -1,13 +1,10 @@
-"""From records to figures: every metric collector sees every stage, and one that fails harms no other.
-
-Called by `eflm.controller.run` once the worker has ended.
-"""
+"""From the record of a stage to metrics: every metric collector is called, and one that fails harms no other."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import redirect_stdout
 from typing import Any, cast, get_args
 
@@ -19,10 +16,17 @@ from eflm_schemas import Flag, Metric, MetricCard
 from eflm_schemas.result import Provenance
 
 
-def collect(record: StageRecord, chosen: Iterable[Chosen]) -> tuple[dict[str, Metric], list[Flag]]:
+def collect(
+    record: StageRecord,
+    chosen: Iterable[Chosen],
+    *,
+    on_start: Callable[[Chosen], None] = lambda _chosen: None,
+    failed: Mapping[str, str] | None = None,
+) -> tuple[dict[str, Metric], list[Flag]]:
     """The metrics of one stage by name, and flags for collectors that failed.
 
-    What the workload evaluated and no collector reports is passed on as it is.
+    What the workload evaluated and no collector reports is passed on as it is. `on_start` is called before each
+    collector. `failed` maps the address of collectors that must not be called (again) to the reason.
     """
     metrics: dict[str, Metric] = {}
     flags: list[Flag] = []
@@ -30,21 +34,26 @@ def collect(record: StageRecord, chosen: Iterable[Chosen]) -> tuple[dict[str, Me
         card = cast(MetricCard, plugin.card)
         if record.stage not in card.stages:
             continue
-        try:
-            # One that prints would spoil the one document that --json promises on standard output.
-            with redirect_stdout(sys.stderr):
-                found = _checked(card, plugin.make().collect(record), metrics)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a collector is anyone's code, one that exits included
-            reason = f"its collector failed: {type(error).__name__}: {error}"
+        reason = (failed or {}).get(card.address)
+        found: dict[str, Metric] = {}
+        if reason is None:
+            on_start(plugin)
+            try:
+                # Standard output is for the document that --json promises.
+                with redirect_stdout(sys.stderr):
+                    found = _checked(card, plugin.make().collect(record), metrics)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a collector is third-party code; it may even exit
+                reason = f"{type(error).__name__}: {error}"
+        if reason is not None:
+            unavailable = f"its collector failed: {reason}"
             found = {
-                info.name: Metric.unavailable(info.unit, reason)
+                info.name: Metric.unavailable(info.unit, unavailable)
                 for info in card.metrics
                 if info.name not in metrics
             }
-            detail = f"{card.address} ({plugin.origin.distribution}): {type(error).__name__}: {error}"
-            flags.append(Flag(name="metric_failed", detail=detail, stage=record.stage))
+            flags.append(Flag(name="metric_failed", detail=f"{plugin.label}: {reason}", stage=record.stage))
         metrics.update(found)
     for name, metric in record.quality.items():
         metrics.setdefault(name, finite(metric))
@@ -64,7 +73,7 @@ def _checked(card: MetricCard, found: object, taken: Mapping[str, Metric]) -> di
         if metric.unit != units[name]:
             raise ValueError(f"{name} is in {metric.unit!r}, and its card announces {units[name]!r}")
         if name in taken:
-            raise ValueError(f"{name} is reported by another plugin already")
+            raise ValueError(f"{name} is already reported by another plugin")
     return {name: finite(_plain(name, metric)) for name, metric in found.items()}
 
 
@@ -91,16 +100,18 @@ def _plain(name: str, metric: Metric) -> Metric:
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool | str | bytes):
-        raise TypeError(f"{name} holds {value!r}, which is no number")
+        raise TypeError(f"{name} holds {value!r}, which is not a number")
     return float(value)
 
 
 def finite(metric: Metric) -> Metric:
-    """The metric, or an unavailable one when its value is no finite number; spreads that are none are left out."""
+    """The metric, or an unavailable one if its value is not finite; spreads that are not finite are left out."""
     if metric.value is None:
         return metric
     if not math.isfinite(metric.value):
-        return Metric.unavailable(metric.unit, f"it came out as {metric.value}, which is no number to report")
+        return Metric.unavailable(
+            metric.unit, f"the computed value is {metric.value}, which is not a finite number"
+        )
     spread = (metric.sd or 0.0, metric.cv or 0.0, *(metric.ci95 or ()), *(metric.percentiles or {}).values())
     if all(map(math.isfinite, spread)):
         return metric

@@ -20,19 +20,18 @@ from typing import Any
 
 from eflm.protocol.fork_server import header
 
-#: What every run imports. Whoever starts the server adds what its runs need besides.
+#: What every run imports, training or not: the memory of inference must not depend on the stages before it. The plan
+#: adds what its plugins need.
 PRELOAD = (
+    "accelerate",
     "numpy",
+    "safetensors.torch",
     "torch",
+    "torch._dynamo",
     "torch.utils.flop_counter",
     "transformers",
     "transformers.models.auto.modeling_auto",
-    "eflm.worker.assemble",
-    "eflm.planning.compose",
-    "eflm.worker.peak",
-    "eflm.worker.model",
-    "eflm.registry.discovery",
-    "eflm.worker.device",
+    "eflm.worker.run_step",
     "eflm.worker.stages.finetune",
     "eflm.worker.stages.infer",
     "eflm.worker.stages.pretrain",

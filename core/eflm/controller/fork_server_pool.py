@@ -33,13 +33,13 @@ READ_AT_IMPORT = (
     "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "BITSANDBYTES_", "TRITON_", "XDG_", "HOME", "PATH", "TMPDIR", "EFLM_",
 )  # fmt: skip
 
-#: Idle servers that stand ready at one time: two sides of a comparison may need different imports.
+#: Idle servers that are kept at one time: two sides of a comparison may need different imports.
 MOST_SERVERS = 4
 
 _Key = tuple[tuple[tuple[str, str], ...], frozenset[str]]
 #: The servers of this process by what they were started with, the one that was asked last at the end.
 _servers: dict[_Key, ForkServer] = {}
-_servers_turn = threading.Lock()
+_servers_lock = threading.Lock()
 
 
 def fork_server(preload: Iterable[str] = ()) -> ForkServer:
@@ -52,7 +52,7 @@ def fork_server(preload: Iterable[str] = ()) -> ForkServer:
         (name, value) for name, value in environment.items() if name.startswith(READ_AT_IMPORT)
     )
     key = tuple(read_early), frozenset(preload)
-    with _servers_turn:
+    with _servers_lock:
         server = _servers.pop(key, None)
         if server is not None and not server.alive():
             server.close()
@@ -69,7 +69,7 @@ def fork_server(preload: Iterable[str] = ()) -> ForkServer:
 
 
 def prepare(preload: Iterable[str]) -> None:
-    """Have the server ready that a worker with these modules will be forked from; the fork tells of what fails."""
+    """Start the server for workers with these modules and wait for its imports; `fork` reports what fails."""
     with suppress(OSError):
         fork_server(preload).wait_until_ready()
 
@@ -77,7 +77,7 @@ def prepare(preload: Iterable[str]) -> None:
 def fork(
     preload: Iterable[str], standard_input: int, output: int, events: int, environment: dict[str, str]
 ) -> Running | str:
-    """A forked worker, or why there can be none; of a new server where the old one has died since it was last asked."""
+    """A forked worker, or the reason why it cannot be forked. A server that has died is replaced once."""
     for _ in range(2):
         server = fork_server(preload)
         try:
@@ -97,12 +97,11 @@ def _close_servers() -> None:
 
 
 def worker_environment() -> dict[str, str]:
-    """This process's environment, with its module path: a plugin that is found here must be found there."""
+    """This process's environment with its module path, so that workers find the same plugins."""
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     environment = {**os.environ, "PYTHONPATH": path}
     if not environment.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
-        # By default OpenMP threads spin at a barrier for long, on the core that the thread they wait for may need: a
-        # little other work on the machine slows a step tenfold and more. So short a spin costs nothing when the
-        # machine is idle and slows a step by what the other work takes when it is not.
+        # By default OpenMP threads spin at a barrier for long, on the core that the thread they wait for may need, so
+        # that a little other work slows a step tenfold. A short spin costs nothing on an idle machine.
         environment["GOMP_SPINCOUNT"] = "1000"
     return environment

@@ -1,7 +1,6 @@
-"""One account of a stage out of those of the processes that did it together. Called by `eflm.controller.run`.
+"""Merges the event logs of the processes that did one stage together.
 
-Peers train in step, so the first one's clock tells how long everything took; what was done in that time, and what was
-held for it, is the sum of all shares.
+They train in step, so the clock of rank 0 says how long everything took. Work and memory are the sum over all ranks.
 """
 
 from __future__ import annotations
@@ -12,36 +11,37 @@ from typing import Any
 
 from attrs import evolve
 
-from eflm.controller.event_log import StageJournal
+from eflm.controller.event_log import EventLog
 from eflm.protocol.record import Window
 
 
-def together(shares: Sequence[StageJournal]) -> StageJournal:
-    """The first one's account, with the tokens, samples, operations and bytes of all of them in it."""
-    first, *others = shares
+def merge_ranks(logs: Sequence[EventLog]) -> EventLog:
+    """The log of rank 0 with the tokens, samples, operations and bytes of all ranks."""
+    first, *others = logs
     if not others:
         return first
     return evolve(
         first,
-        windows=_windows([share.windows for share in shares]),
-        facts=_facts([share.facts for share in shares]),
+        windows=_windows([log.windows for log in logs]),
+        facts=_facts([log.facts for log in logs]),
+        flags=list(dict.fromkeys(flag for log in logs for flag in log.flags)),
     )
 
 
-def _windows(shares: Sequence[Sequence[Window]]) -> list[Window]:
-    first, *others = shares
+def _windows(ranks: Sequence[Sequence[Window]]) -> list[Window]:
+    first, *others = ranks
     by_name: list[dict[str, list[Window]]] = []
-    for share in others:
+    for rank in others:
         by_name.append(defaultdict(list))
-        for window in share:
+        for window in rank:
             by_name[-1][window.name].append(window)
-    order: dict[str, int] = defaultdict(int)
+    count: dict[str, int] = defaultdict(int)
     found = []
     for window in first:
-        place = order[window.name]
-        order[window.name] += 1
-        peers = [named[window.name][place] for named in by_name if place < len(named[window.name])]
-        found.append(_sum([window, *peers]))
+        place = count[window.name]
+        count[window.name] += 1
+        same = [named[window.name][place] for named in by_name if place < len(named[window.name])]
+        found.append(_sum([window, *same]))
     return found
 
 
@@ -55,9 +55,9 @@ def _sum(windows: Sequence[Window]) -> Window:
     )
 
 
-def _facts(shares: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Bytes are held by each of them; whatever else they tell, the first one's word is taken."""
+def _facts(ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Each process holds its own bytes; all other facts are those of rank 0."""
     return {
-        name: sum(share.get(name, 0) for share in shares) if name.endswith("_bytes") else value
-        for name, value in shares[0].items()
+        name: sum(rank.get(name, 0) for rank in ranks) if name.endswith("_bytes") else value
+        for name, value in ranks[0].items()
     }

@@ -1,10 +1,10 @@
-"""The sampler: a thread of the watching parent that reads the worker's memory and the device at a set rate."""
+"""The sampler: a thread of the parent that reads the worker's memory and the power sources at a set rate."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
@@ -12,30 +12,30 @@ import psutil
 
 from eflm.protocol.record import Sample
 
-#: Samples per second. One takes about 30 µs of the watching process, so this is a seventh of a hundredth of a core.
+#: Samples per second. One takes about 30 µs, so this uses about 0.15% of a core.
 RATE = 50.0
 
 
 class Reader(Protocol):
-    """A source of readings besides the process itself: an NVIDIA device, RAPL."""
+    """A source of readings besides the process itself, such as a `PowerSource`."""
 
-    def read(self) -> dict[str, float]:
-        """Readings by the names of Sample's fields; any exception ends this reader's part in the run."""
+    def read(self) -> Mapping[str, float]:
+        """Readings by the names of Sample's fields; after an exception it is not called again."""
 
 
 class Sampler:
     """Samples process `pid` from `start()` until `stop()`, or until the process has gone.
 
-    What its `peers` hold and use is added to it, for as long as each of them lives.
+    What `others` hold and use is added to it, as long as each of them lives.
     """
 
-    def __init__(self, pid: int, rate: float = RATE, *, peers: Iterable[int] = ()) -> None:
+    def __init__(self, pid: int, rate: float = RATE, *, others: Iterable[int] = ()) -> None:
         self._process = psutil.Process(pid)
-        self._peers = []
-        for peer in peers:
-            with suppress(psutil.NoSuchProcess):  # its end will be told by its pipe
-                self._peers.append(psutil.Process(peer))
-        # By process, those that have gone included: CPU seconds, and resident bytes.
+        self._others = []
+        for other in others:
+            with suppress(psutil.NoSuchProcess):  # the end of its pipe reports that
+                self._others.append(psutil.Process(other))
+        # By process, including those that have ended: CPU seconds, and resident bytes.
         self._worked: dict[int, float] = {}
         self._held: dict[int, int] = {}
         self._interval = 1 / rate
@@ -44,13 +44,13 @@ class Sampler:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="eflm-sampler", daemon=True)
         self._cpu: tuple[int, float] | None = None
-        self.faults: list[str] = []  #: readers that failed on the way, and how
+        self.faults: list[str] = []  #: readers that failed, and how
 
     def start(self) -> None:
         self._thread.start()
 
     def attach(self, reader: Reader) -> None:
-        """Ask `reader` too, from the next sample on."""
+        """Read `reader` too, from the next sample on."""
         self._readers = [*self._readers, reader]
 
     def stop(self) -> None:
@@ -72,12 +72,12 @@ class Sampler:
         return self._samples[-1] if self._samples else None
 
     def held(self, pid: int) -> int | None:
-        """Resident bytes of one of the processes when it was last seen: what is known of a worker that has died."""
+        """Resident bytes of a process when it was last sampled, also after its death."""
         return self._held.get(pid)
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU time that the process and its peers had used when they were last seen."""
+        """CPU time of all processes when they were last sampled."""
         return self._cpu[1] if self._cpu else 0.0
 
     def _run(self) -> None:
@@ -87,17 +87,17 @@ class Sampler:
                 self._samples.append(self._sample())
             except psutil.Error:
                 return
-            # A late sample does not make the following ones hurry after it.
+            # After a late sample the next ones keep their distance.
             due = max(due + self._interval, time.monotonic())
             self._stopping.wait(due - time.monotonic())
 
     def _sample(self) -> Sample:
-        rss = self._look_at(self._process)
-        for peer in list(self._peers):
+        rss = self._read_process(self._process)
+        for other in list(self._others):
             try:
-                rss += self._look_at(peer)
+                rss += self._read_process(other)
             except psutil.Error:
-                self._peers.remove(peer)
+                self._others.remove(other)
         readings: dict[str, float | None] = {}
         now = time.monotonic_ns()
         seconds = sum(self._worked.values())
@@ -108,17 +108,17 @@ class Sampler:
         for reader in self._readers:
             try:
                 readings.update(reader.read())
-            except Exception as error:  # whatever a driver throws must not end the watch
+            except Exception as error:  # an error of a driver must not end the sampling
                 self._readers = [other for other in self._readers if other is not reader]
-                self.faults.append(f"{type(reader).__name__} stopped answering: {error}")
+                self.faults.append(f"{type(reader).__name__} failed: {error}")
         return Sample(time=now, rss=rss, **readings)  # type: ignore[arg-type]
 
-    def _look_at(self, process: psutil.Process) -> int:
-        """Its resident bytes; psutil.Error when it has gone. What it has worked so far is noted."""
+    def _read_process(self, process: psutil.Process) -> int:
+        """Its resident bytes; psutil.Error if it has ended. Also records its CPU time."""
         with process.oneshot():
             rss: int = process.memory_info().rss
             cpu = process.cpu_times()
         if not rss:
-            raise psutil.NoSuchProcess(process.pid)  # a dead process that nobody has waited for yet
+            raise psutil.NoSuchProcess(process.pid)  # a zombie
         self._worked[process.pid], self._held[process.pid] = cpu.user + cpu.system, rss
         return rss

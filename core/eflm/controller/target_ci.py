@@ -1,27 +1,29 @@
-"""Whether a stage's latency is known as well as was asked for. Called by `eflm.controller.run` for each stage."""
+"""Whether the mean latency of a stage is known as precisely as `--target-ci` asks."""
 
 from __future__ import annotations
 
 import math
 
-from eflm_schemas import Flag, Metric
+from eflm.protocol.record import StageRecord
+from eflm.statistics import relative_half_width
+from eflm_schemas import Flag
 
 
-def precision_flags(stage: str, latency: Metric | None, wanted: float) -> list[Flag]:
-    """A flag where the mean latency is known less well than was wanted: more work would have been needed."""
-    if latency is None or latency.value is None or latency.n is None:
+def target_ci_flags(record: StageRecord, target: float) -> list[Flag]:
+    """A flag if the 95% interval of the mean latency is wider than the target."""
+    seconds = [window.seconds for window in record.measured(record.unit_of_work)]
+    if not seconds:
         return []
-    if latency.ci95 is None:
-        work = "request" if stage == "infer" else "step"
-        detail = f"one {work} was measured, and says nothing of its own spread"
-        return [Flag(name="imprecise", stage=stage, detail=detail)]
-    reached = (latency.ci95[1] - latency.ci95[0]) / 2 / latency.value
-    if reached <= wanted:
+    reached = relative_half_width(seconds)
+    if reached is None:
+        detail = f"only one {record.unit_of_work} was measured, so its spread is unknown"
+        return [Flag(name="imprecise", stage=record.stage, detail=detail)]
+    if reached <= target:
         return []
-    needed = math.ceil(latency.n * (reached / wanted) ** 2)
-    more = "infer.seconds" if stage == "infer" else f"{stage}.steps"
+    needed = math.ceil(len(seconds) * (reached / target) ** 2)
+    setting = "infer.seconds" if record.stage == "infer" else f"{record.stage}.steps"
     detail = (
-        f"AL is known to ±{reached:.1%}, and ±{wanted:.1%} was asked for (--precision); at this spread it takes about "
-        f"{needed:,} of them (--set {more}=...)"
+        f"mean latency is known to ±{reached:.1%}, not to ±{target:.1%} (--target-ci); about {needed:,} "
+        f"{record.unit_of_work}s would reach that (--set {setting}=...)"
     )
-    return [Flag(name="imprecise", stage=stage, detail=detail)]
+    return [Flag(name="imprecise", stage=record.stage, detail=detail)]

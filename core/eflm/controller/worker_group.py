@@ -1,6 +1,6 @@
-"""The workers of one run: a single one, or as many as train together. They are started, listened to and ended as one.
+"""The workers of one step: one, or as many as train together. They are started, read from and ended as one.
 
-`eflm.controller.run` owns one team per run. Whatever happens in the `with` block, no worker outlives it.
+Whatever happens in the `with` block, no worker outlives it.
 """
 
 from __future__ import annotations
@@ -14,34 +14,42 @@ from types import TracebackType
 from typing import Self
 
 from eflm.controller.worker_process import WorkerProcess
+from eflm.protocol.order import WorkerOrder
 from eflm.protocol.rendezvous import RANK, RENDEZVOUS
 from eflm_schemas import RunSpec
 from eflm_schemas.convert import to_json
 
-#: How long the others may take to end, or to say why they cannot go on, once one of them has given up.
+#: After one worker has failed, the others have so long to end or to report a reason.
 SETTLE_SECONDS = 2.0
 
 
 class WorkerTimeout(Exception):
-    """The workers did not finish within the time that the spec gives them."""
+    """The workers did not finish before the deadline."""
 
 
-class Team:
-    """The workers of `spec`, by rank; what they import besides what every run does is in `preload`."""
+class WorkerGroup:
+    """The workers for `order`, by rank. `preload`: modules that they import besides those of every run."""
 
-    def __init__(self, spec: RunSpec, preload: Iterable[str] = ()) -> None:
-        self._deadline = None if spec.timeout is None else time.monotonic() + spec.timeout
+    def __init__(
+        self,
+        order: WorkerOrder,
+        spec: RunSpec,
+        preload: Iterable[str] = (),
+        *,
+        deadline: float | None = None,
+    ) -> None:
+        self._deadline = deadline
         self._settled: float | None = None
-        meeting = _free_address() if spec.processes > 1 else ""
-        order, preload = to_json(spec), list(preload)
+        rendezvous = _free_address() if spec.processes > 1 else ""
+        line, preload = to_json(order), list(preload)
         with ExitStack() as started:
             self.workers = [
                 started.enter_context(
                     WorkerProcess(
-                        order,
+                        line,
                         isolation=spec.isolation,
                         preload=preload,
-                        environment={RANK: str(rank), RENDEZVOUS: meeting},
+                        environment={RANK: str(rank), RENDEZVOUS: rendezvous},
                     )
                 )
                 for rank in range(spec.processes)
@@ -62,13 +70,13 @@ class Team:
 
     @property
     def fallback(self) -> str | None:
-        """Why workers were spawned although forks were asked for."""
+        """Why workers were spawned although they should have been forked."""
         return next((worker.fallback for worker in self.workers if worker.fallback is not None), None)
 
     def lines(self) -> Iterator[tuple[int, bytes | None]]:
-        """Each worker's events as they come, with its rank, and None when it has closed its pipe; until all have.
+        """Each worker's events as they arrive, with its rank, and None when it has closed its pipe; until all have.
 
-        WorkerTimeout when their time is up.
+        Raises WorkerTimeout at the deadline.
         """
         with selectors.DefaultSelector() as selector:
             for rank, worker in enumerate(self.workers):
@@ -79,34 +87,34 @@ class Team:
                     raise WorkerTimeout
                 if self._settled is not None and now >= self._settled:
                     return
-                heard = {key.data for key, _ in selector.select(self._patience(now))}
-                for rank in sorted(heard):
+                ready = {key.data for key, _ in selector.select(self._wait_seconds(now))}
+                for rank in sorted(ready):
                     lines = self.workers[rank].read()
                     if lines is None:
                         selector.unregister(self.workers[rank])
                         yield rank, None
                     else:
                         yield from ((rank, line) for line in lines)
-                # A child of a worker may hold the pipe open after the worker itself has died.
-                for key in [] if heard else list(selector.get_map().values()):
+                # A child of a worker may keep the pipe open after the worker has died.
+                for key in [] if ready else list(selector.get_map().values()):
                     if not self.workers[key.data].alive():
                         selector.unregister(key.fileobj)
-                        with suppress(BlockingIOError):  # it may have said something since
+                        with suppress(BlockingIOError):  # it may have sent something since
                             yield from ((key.data, line) for line in self.workers[key.data].read() or [])
                         yield key.data, None
 
     def settle(self) -> None:
-        """One of them has given up, so the others cannot go on: `lines` soon ends, whether they do or not."""
+        """One worker has failed, so the others cannot go on: `lines` ends soon."""
         if self._settled is None:
             self._settled = time.monotonic() + SETTLE_SECONDS
 
-    def _patience(self, now: float) -> float:
+    def _wait_seconds(self, now: float) -> float:
         ends = [end for end in (self._deadline, self._settled) if end is not None]
         return max(min([0.5, *(end - now for end in ends)]), 0.0)
 
 
 def _free_address() -> str:
-    """Where nobody on this machine listens now."""
+    """An address on this machine that no process uses now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return "{}:{}".format(*listener.getsockname())

@@ -17,32 +17,32 @@ from typing import Self
 
 from eflm.controller.fork_server_pool import Running, fork, worker_environment
 
-#: How long a worker that has said its last word, or whose pipe has closed, may take to end.
+#: How long a worker may take to exit after it has closed its pipe.
 GRACE_SECONDS = 10.0
 LOG_TAIL_BYTES = 4000
 
 
 class WorkerProcess:
-    """A worker, given `spec` as JSON on its standard input.
+    """A worker, given `order` as a line of JSON on its standard input.
 
-    `isolation`: "spawn" starts a new interpreter, "forkserver" forks one that has imported already what every run
-    needs, and the modules in `preload`. Either way nothing of an earlier run is in it. `environment`: variables of its
-    own besides this process's.
+    `isolation`: "spawn" starts a new interpreter, "forkserver" forks one that has already imported what every run needs
+    and the modules in `preload`. Neither contains anything of an earlier run. `environment`: variables in addition to
+    those of this process.
     """
 
     def __init__(
         self,
-        spec: str,
+        order: str,
         *,
         isolation: str = "spawn",
         preload: Iterable[str] = (),
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        # It has no name, so that not even SIGKILL leaves it behind.
+        # It has no name, so that nothing is left after a SIGKILL.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
         self._rest = b""
         own = {**worker_environment(), **(environment or {})}
-        self.fallback: str | None = None  #: why it was spawned although a fork was asked for
+        self.fallback: str | None = None  #: why it was spawned although it should have been forked
         self._events, events = os.pipe()
         os.set_blocking(self._events, False)
         standard_input, self._input = os.pipe()
@@ -62,7 +62,7 @@ class WorkerProcess:
         finally:
             os.close(events)
             os.close(standard_input)
-        self._send(spec)
+        self._send(order)
 
     def _spawn(self, standard_input: int, events: int, environment: dict[str, str]) -> Running:
         command = [sys.executable, "-P", "-m", "eflm.worker.main"]
@@ -92,11 +92,11 @@ class WorkerProcess:
         os.close(self._input)
 
     def fileno(self) -> int:
-        """The pipe that its events come from."""
+        """The pipe of its events."""
         return self._events
 
     def read(self) -> list[bytes] | None:
-        """The events that have come since the last call; None once it has closed the pipe."""
+        """The events since the last call; None once it has closed the pipe."""
         chunk = os.read(self._events, 1 << 16)
         if not chunk:
             return None
@@ -107,7 +107,7 @@ class WorkerProcess:
         return self._process.poll() is None
 
     def wait(self) -> int:
-        """The exit status, negative for a signal. A worker that hangs after its last word is killed."""
+        """The exit status, negative for a signal. A worker that does not exit after its last event is killed."""
         try:
             return self._process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -115,7 +115,7 @@ class WorkerProcess:
             return self._process.wait()
 
     def kill(self) -> None:
-        """End the worker and everything that it started."""
+        """Kill the worker and everything that it started."""
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -126,20 +126,20 @@ class WorkerProcess:
         self._log.seek(max(size - LOG_TAIL_BYTES, 0))
         return self._log.read().decode(errors="replace").strip()
 
-    def _send(self, spec: str) -> None:
-        # The pipe stays open: when it closes, the worker knows that this process has gone.
-        remaining = memoryview(spec.encode() + b"\n")
-        with suppress(BrokenPipeError):  # it died at once; its exit status will tell
+    def _send(self, order: str) -> None:
+        # The pipe stays open: when it closes, the worker knows that this process has ended.
+        remaining = memoryview(order.encode() + b"\n")
+        with suppress(BrokenPipeError):  # it died at once; its exit status says why
             while remaining:
                 remaining = remaining[os.write(self._input, remaining) :]
 
 
 def describe_end(status: int, resident: int | None) -> str:
-    """Why a worker ended without a word, from its exit status and the memory that it last held in bytes."""
+    """Why a worker ended without a reason, from its exit status and the bytes of memory that it last held."""
     if status >= 0:
         return f"the worker ended with exit status {status} before it was done"
     name = signal.Signals(-status).name if -status in signal.valid_signals() else f"signal {-status}"
-    held = "" if resident is None else f"; it held {resident / 1e9:.1f} GB when it was last seen"
+    held = "" if resident is None else f"; it held {resident / 1e9:.1f} GB when it was last sampled"
     if -status == signal.SIGKILL:
         return (
             "the worker was killed by SIGKILL, which usually means that the machine ran out of memory"

@@ -1,4 +1,4 @@
-"""How much CO2 a kWh stands for in a region: the yearly averages that codecarbon carries, read without running it."""
+"""The carbon intensity of a region's electricity: yearly averages from codecarbon's table, without running it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def carbon_intensity(region: str) -> CarbonIntensity:
     code = region.upper()
     if code not in mixes:
         raise UsageError(
-            f"--region {region} is not known; {did_you_mean(code, mixes)}regions are countries by their three letters, "
-            "such as FRA, DEU, USA, IND"
+            f"--carbon-region {region} is not known; {did_you_mean(code, mixes)}give the three-letter code of a "
+            "country, such as FRA, DEU, USA or IND"
         )
     mix = mixes[code]
     return CarbonIntensity(
@@ -39,6 +39,6 @@ def _mixes() -> tuple[dict[str, dict[str, Any]], str]:
         text = None
     if text is None:
         raise UsageError(
-            "--region needs the carbon intensities that codecarbon brings; pip install 'eflm[carbon]' installs it"
+            "--carbon-region needs codecarbon's table of carbon intensities; pip install 'eflm[carbon]' installs it"
         )
     return json.loads(text), distribution.version

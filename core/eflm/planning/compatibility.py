@@ -1,6 +1,6 @@
-"""Which compositions cannot be, decided from cards alone and explained in words. Called by `compose`.
+"""Which compositions are not possible, decided from cards alone. Called by `compose`.
 
-Every refusal names the plugin, says why, and says what to choose instead.
+Every refusal names the plugin, gives the reason, and says what would work for this command and this model.
 """
 
 from __future__ import annotations
@@ -9,19 +9,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import attrs
-from attrs import frozen
+from attrs import evolve, frozen
 
 from eflm.errors import UsageError
 from eflm.registry.registry import Registry, kind_of
-from eflm_schemas import (
-    AdapterCard,
-    AttentionCard,
-    Card,
-    Conflict,
-    ModalityCard,
-    MoeRouterCard,
-    QuantizerCard,
-)
+from eflm_schemas import Card, Conflict, ModalityCard, TechniqueCard
 
 
 @frozen(kw_only=True)
@@ -29,33 +21,25 @@ class Composition:
     """The cards that were chosen, and what is to be done with them."""
 
     modality: ModalityCard
-    attention: AttentionCard | None
-    moe: MoeRouterCard | None
-    adapter: AdapterCard | None
-    quantizer: QuantizerCard | None
+    techniques: tuple[TechniqueCard, ...]
     stages: tuple[str, ...]
     from_scratch: bool
-    default_adapter: bool  #: the adapter was not asked for
+    asked: frozenset[str] = frozenset()  #: kinds of the techniques that the user named
 
-    @property
-    def techniques(self) -> tuple[Card, ...]:
-        """The techniques at hand, whatever their kind."""
-        return tuple(c for c in (self.attention, self.moe, self.adapter, self.quantizer) if c is not None)
+    def replacing(self, card: TechniqueCard) -> Composition:
+        """The same with `card` in place of the technique of its kind."""
+        others = (card if other.kind == card.kind else other for other in self.techniques)
+        return evolve(self, techniques=tuple(others))
 
 
 def check(composition: Composition, registry: Registry) -> None:
-    """Raise UsageError with the first reason for which this composition cannot be."""
-    for card in composition.techniques:
-        _check_modality(card, composition.modality)
-        _check_stages(card, composition.stages)
-    _check_conflicts(composition)
-    _check_causality(composition, registry)
-    _check_takeover(composition, registry)
-    _check_training(composition, registry)
+    """Raise UsageError with the first reason why this composition is not possible."""
+    if (refusal := _refusal(composition)) is not None:
+        raise UsageError(refusal.sentence(composition, registry))
 
 
 def check_options(composition: Composition, options: Mapping[str, Any], registry: Registry) -> None:
-    """Raise UsageError with the first conflict between a card and another's options (by address)."""
+    """Raise UsageError with the first conflict between a card and another plugin's options (by address)."""
     _check_directions(composition, options, registry)
     cards = (composition.modality, *composition.techniques)
     for card in cards:
@@ -64,7 +48,7 @@ def check_options(composition: Composition, options: Mapping[str, Any], registry
                 given = {name: getattr(options[other.address], name, None) for name in conflict.options}
                 if given and given == dict(conflict.options):
                     raise UsageError(
-                        f"{card.address} cannot go together with {conflict.what}: {conflict.reason}; "
+                        f"{card.address} cannot be combined with {conflict.what}: {conflict.reason}; "
                         f"instead, {conflict.instead}"
                     )
 
@@ -79,35 +63,82 @@ def fits(card: Card, composition: Composition) -> bool:
     )
 
 
-def _check_modality(card: Card, modality: ModalityCard) -> None:
+@frozen(kw_only=True)
+class _Refusal:
+    """Why a composition is not possible. `kinds`: whose replacement by another technique may help."""
+
+    reason: str
+    advice: str = ""
+    kinds: tuple[str, ...] = ()
+
+    def sentence(self, composition: Composition, registry: Registry) -> str:
+        """The reason with what would work: techniques that this very composition accepts."""
+        choices = [choice for kind in self.kinds if (choice := _alternatives(kind, composition, registry))]
+        advice = ", or ".join(filter(None, (self.advice, *choices)))
+        return f"{self.reason}; {advice}" if advice else f"{self.reason}; leave it out"
+
+
+def _alternatives(kind: str, composition: Composition, registry: Registry) -> str:
+    """ "choose one of a, b as the quantizer", of those with which the composition is possible."""
+    names = [
+        registry.reference(entry)
+        for entry in registry.entries(kind)
+        if entry.status == "ready"
+        and isinstance(entry.card, TechniqueCard)
+        and _refusal(composition.replacing(entry.card)) is None
+    ]
+    if not names:
+        return ""
+    return f"choose {'one of ' if len(names) > 1 else ''}{', '.join(sorted(names))} as the {kind}"
+
+
+def _refusal(composition: Composition) -> _Refusal | None:
+    return next(_refusals(composition), None)
+
+
+def _refusals(composition: Composition) -> Iterator[_Refusal]:
+    for card in composition.techniques:
+        yield from _modality(card, composition.modality)
+        yield from _stages(card, composition)
+    yield from _conflicting(composition)
+    yield from _directions(composition)
+    yield from _pretrained_weights(composition)
+    yield from _training(composition)
+
+
+def _modality(card: TechniqueCard, modality: ModalityCard) -> Iterator[_Refusal]:
     if card.modalities and modality.name not in card.modalities:
-        raise UsageError(
-            f"{card.address} does not serve the modality {modality.name}; choose a {card.kind} that does, or "
-            f"a modality that it serves: {', '.join(card.modalities)}"
+        yield _Refusal(
+            reason=f"{card.address} does not support the modality {modality.name}",
+            advice=f"use a model of a modality that it supports ({', '.join(card.modalities)})",
+            kinds=(card.kind,),
         )
 
 
-def _check_stages(card: Card, stages: tuple[str, ...]) -> None:
-    if not any(stage in card.stages for stage in stages):
-        raise UsageError(
-            f"{card.address} would do nothing: it acts in {' and '.join(card.stages)}, and only "
-            f"{' and '.join(stages)} would run; leave it out, or add --stage {card.stages[0]}"
-        )
+def _stages(card: TechniqueCard, composition: Composition) -> Iterator[_Refusal]:
+    if any(stage in card.stages for stage in composition.stages):
+        return
+    possible = [stage for stage in card.stages if stage in composition.modality.stages]
+    yield _Refusal(
+        reason=f"{card.address} acts in {' and '.join(card.stages)}, and this run only does "
+        f"{' and '.join(composition.stages)}, so it would have no effect",
+        advice=f"leave it out, or add --stage {possible[0]}" if possible else "leave it out",
+    )
 
 
-def _check_conflicts(composition: Composition) -> None:
+def _conflicting(composition: Composition) -> Iterator[_Refusal]:
     cards = (composition.modality, *composition.techniques)
     for card in cards:
         for other in cards:
             if conflict := _conflict(card, other):
-                raise UsageError(
-                    f"{card.address} cannot go together with {other.address}: {conflict.reason}; "
-                    f"instead, {conflict.instead}"
+                yield _Refusal(
+                    reason=f"{card.address} cannot be combined with {other.address}: {conflict.reason}",
+                    advice=f"instead, {conflict.instead}",
                 )
 
 
 def _conflict(card: Card, other: Card) -> Conflict | None:
-    """What `card` holds against `other`, whatever its options."""
+    """What `card` declares against `other`, whatever its options."""
     return next((conflict for conflict in _conflicts(card, other) if not conflict.options), None)
 
 
@@ -120,69 +151,73 @@ def _address(plugin: str) -> str:
     return f"{kind_of(kind)}/{name}"
 
 
-def _check_causality(composition: Composition, registry: Registry) -> None:
-    modality, attention, moe = composition.modality, composition.attention, composition.moe
-    if modality.causal:
-        for card in (attention, moe):
-            if card is not None and not card.causal:
-                raise UsageError(
-                    f"{card.address} lets a token see later ones, and {modality.address} generates step by "
-                    "step; " + _choose(registry, card.kind, lambda c: getattr(c, "causal", True))
+def _directions(composition: Composition) -> Iterator[_Refusal]:
+    modality = composition.modality
+    for card in composition.techniques:
+        if modality.causal and not card.works_causally:
+            yield _Refusal(
+                reason=f"{card.address} lets a token see later ones, and {modality.address} generates step by step",
+                kinds=(card.kind,),
+            )
+        if not modality.causal and not card.works_bidirectionally:
+            yield _Refusal(
+                reason=f"{card.address} only attends to the past, and {modality.address} attends both ways",
+                kinds=(card.kind,),
+            )
+
+
+def _pretrained_weights(composition: Composition) -> Iterator[_Refusal]:
+    for card in composition.techniques:
+        if not card.keeps_weights and not composition.from_scratch:
+            pretrains = "pretrain" in composition.modality.stages
+            yield _Refusal(
+                reason=f"{card.address} cannot start from a pretrained model's {card.kind} weights",
+                advice="add --stage pretrain to train the architecture from random weights"
+                if pretrains
+                else "",
+                kinds=(card.kind,),
+            )
+
+
+def _training(composition: Composition) -> Iterator[_Refusal]:
+    for card in composition.techniques:
+        for other in composition.techniques:
+            if card.needs_trainable_weights and other.untrainable:
+                default = "" if card.kind in composition.asked else " (the default)"
+                yield _Refusal(
+                    reason=f"{card.address}{default} trains the model's own weights, and {other.address} does not "
+                    f"allow that: {other.untrainable}",
+                    kinds=(card.kind, other.kind),
                 )
-    elif attention is not None and not attention.bidirectional:
-        raise UsageError(
-            f"{attention.address} only attends to the past, and {modality.address} attends both ways; "
-            + _choose(registry, "attention", lambda c: getattr(c, "bidirectional", False))
-        )
 
 
 def _check_directions(composition: Composition, options: Mapping[str, Any], registry: Registry) -> None:
     """A causal model may have parts that attend both ways, and its options may put techniques there."""
-    modality, attention = composition.modality, composition.attention
-    if attention is None or attention.bidirectional:
-        return
-    for name, values in modality.bidirectional_where.items():
-        chosen = options[modality.address]
-        if (given := getattr(chosen, name)) not in values:
+    modality = composition.modality
+    for card in composition.techniques:
+        if card.works_bidirectionally:
             continue
-        setting = f"{modality.name}.{name}"
-        choices = attrs.fields_dict(type(chosen))[name].metadata.get("choices") or ()
-        others = ", ".join(str(choice) for choice in choices if choice not in values)
-        raise UsageError(
-            f"{attention.address} only attends to the past, and with {setting}={given} it would stand where "
-            f"{modality.address} attends both ways; "
-            + (f"set {setting} to {others}, or " if others else "")
-            + _choose(registry, "attention", lambda c: getattr(c, "bidirectional", False))
-        )
+        for name, values in modality.bidirectional_where.items():
+            chosen = options[modality.address]
+            given = getattr(chosen, name)
+            if given not in values:
+                continue
+            setting = f"{modality.name}.{name}"
+            choices = attrs.fields_dict(type(chosen))[name].metadata.get("choices") or ()
+            causal = ", ".join(str(choice) for choice in choices if choice not in values)
+            both = _with(card.kind, registry, lambda other: other.works_bidirectionally)
+            raise UsageError(
+                f"{card.address} only attends to the past, and {setting}={given} puts it where {modality.address} "
+                f"attends both ways; {f'set {setting} to {causal}, or ' if causal else ''}{both}"
+            )
 
 
-def _check_takeover(composition: Composition, registry: Registry) -> None:
-    attention = composition.attention
-    if attention is not None and not attention.converts and not composition.from_scratch:
-        raise UsageError(
-            f"{attention.address} cannot take over a pretrained model's attention weights; add --stage "
-            "pretrain to train its architecture from random weights, or "
-            + _choose(registry, "attention", lambda c: getattr(c, "converts", False))
-        )
-
-
-def _check_training(composition: Composition, registry: Registry) -> None:
-    adapter, quantizer = composition.adapter, composition.quantizer
-    if adapter is None or quantizer is None or not adapter.trains_base or quantizer.trainable:
-        return
-    default = " (taken when no adapter is asked for)" if composition.default_adapter else ""
-    frozen_base = _choose(registry, "adapter", lambda c: not getattr(c, "trains_base", True))
-    trainable = _choose(registry, "quantizer", lambda c: getattr(c, "trainable", False))
-    reason = quantizer.untrainable_reason or "its weights cannot be trained"
-    raise UsageError(
-        f"{adapter.address}{default} trains the model's own weights, and {quantizer.address} does not allow "
-        f"that: {reason}; {frozen_base}, or {trainable}"
-    )
-
-
-def _choose(registry: Registry, kind: str, suits: Callable[[Card], bool]) -> str:
-    """Advice that names the usable plugins of a kind that would do."""
-    names = [registry.reference(e) for e in registry.entries(kind) if e.status == "ready" and suits(e.card)]
+def _with(kind: str, registry: Registry, suits: Callable[[TechniqueCard], bool]) -> str:
+    names = [
+        registry.reference(entry)
+        for entry in registry.entries(kind)
+        if entry.status == "ready" and isinstance(entry.card, TechniqueCard) and suits(entry.card)
+    ]
     if not names:
-        return f"no installed {kind} would do"
+        return f"no installed {kind} would work there"
     return f"choose {'one of ' if len(names) > 1 else ''}{', '.join(sorted(names))} as the {kind}"

@@ -1,7 +1,8 @@
 """Which modality a model belongs to, from its name or its folder alone. Called by `compose`; imports nothing heavy.
 
-A preset belongs to the modality that has it, a modality's own name stands for its first preset, and a saved model says
-in its JSON files what it is. A Hub id says nothing before it is fetched, so it counts as DEFAULT unless told otherwise.
+A preset belongs to the modality that has it, a modality's own name means its first preset, and the JSON files of a
+saved model say what it is. A Hub id says nothing before it is fetched, so it belongs to the default modality unless
+--modality says otherwise.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from eflm.errors import UsageError
 from eflm.registry.registry import OWN_DISTRIBUTION, Registry
 from eflm_schemas import ModalityCard, RunSpec
 
-DEFAULT = "llm"
 #: Where a folder says what it holds, and under which key: diffusers' pipelines and models, transformers' models.
 _DECLARATIONS = (
     ("model_index.json", "_class_name"),
@@ -56,7 +56,13 @@ def _found(model: str, registry: Registry) -> str:
         raise UsageError(
             f"{model} could be a model of more than one modality; add --modality, one of {names}"
         )
-    return registry.reference(claims[0]) if claims else f"{OWN_DISTRIBUTION}:{DEFAULT}"
+    if claims:
+        return registry.reference(claims[0])
+    defaults = [entry for entry, card in cards if card.default]
+    defaults = [entry for entry in defaults if entry.origin.distribution == OWN_DISTRIBUTION] or defaults
+    if not defaults:
+        raise UsageError(f"no modality claims the model {model}; name one with --modality")
+    return defaults[0].qualified
 
 
 def _declared(folder: Path) -> set[str]:

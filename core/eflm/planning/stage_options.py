@@ -43,7 +43,7 @@ class InferOptions:
 
     requests: int = option(10, "requests that are measured, at least", ge=1)
     seconds: float = option(
-        10.0, "further requests are measured for so long in all at most, until --precision is reached", ge=0
+        10.0, "further requests are measured for so long in all at most, until --target-ci is reached", ge=0
     )
     warmup_requests: int = option(1, "first requests that are served but not measured", ge=0)
     batch_size: int = option(1, "prompts per request", ge=1)

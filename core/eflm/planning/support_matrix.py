@@ -1,6 +1,6 @@
-"""Which technique serves which modality, found by composing each with each. The docs' table and its tests ask for it.
+"""Which technique works with which modality, found by composing each pair. Used by the docs and their tests.
 
-Nothing is run, and nothing heavy imported: a cell is what `eflm bench` would say before it begins.
+Nothing is run and nothing heavy is imported: a cell is what `eflm bench` would say before it starts.
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ import attrs
 from attrs import evolve, frozen
 
 from eflm.errors import EflmError
-from eflm.planning.compose import FIELDS, compose
+from eflm.planning.compose import compose
 from eflm.registry.entry import Entry
+from eflm.registry.kinds import TECHNIQUES, TechniqueKind
 from eflm.registry.registry import Registry
-from eflm_schemas import ModalityCard, RunSpec, Techniques
-
-#: The stage in which each kind of technique first does something.
-STAGE = {"attention": "pretrain", "moe": "pretrain", "adapter": "finetune", "quantizer": "infer"}
+from eflm_schemas import ModalityCard, RunSpec
 
 
 @frozen(kw_only=True)
@@ -42,13 +40,14 @@ def cells(registry: Registry) -> Iterator[Cell]:
     modalities = [
         e for e in registry.entries("modality") if isinstance(e.card, ModalityCard) and e.card.presets
     ]
-    for kind in FIELDS:
-        for technique in registry.entries(kind):
+    # Adapters before bit widths, as users think of them.
+    for row in sorted(TECHNIQUES, key=lambda row: not (set(row.required_in) or row.before == "pretrain")):
+        for technique in registry.entries(row.name):
             for modality in modalities:
-                yield _cell(registry, kind, technique, modality)
+                yield _cell(registry, row, technique, modality)
 
 
-def _cell(registry: Registry, kind: str, technique: Entry, modality: Entry) -> Cell:
+def _cell(registry: Registry, row: TechniqueKind, technique: Entry, modality: Entry) -> Cell:
     card = modality.card
     assert isinstance(card, ModalityCard)
     refused: list[Cell] = []
@@ -56,11 +55,11 @@ def _cell(registry: Registry, kind: str, technique: Entry, modality: Entry) -> C
         spec = RunSpec(
             model=card.presets[0].name,
             modality=card.name,
-            stages=(STAGE[kind],),
-            techniques=Techniques(**{FIELDS[kind]: registry.reference(technique)}),
+            stages=(_stage(row),),
+            techniques={row.flag: registry.reference(technique)},
             settings=settings,
         )
-        cell = Cell(kind=kind, technique=technique.card.name, modality=card.name, spec=spec)
+        cell = Cell(kind=row.name, technique=technique.card.name, modality=card.name, spec=spec)
         try:
             compose(spec, registry)
         except EflmError as error:
@@ -69,6 +68,11 @@ def _cell(registry: Registry, kind: str, technique: Entry, modality: Entry) -> C
             return cell
     # What is said of the defaults is what a user would meet.
     return refused[0]
+
+
+def _stage(row: TechniqueKind) -> str:
+    """The stage in which a kind of technique shows its effect alone."""
+    return row.required_in[0] if row.required_in else ("pretrain" if row.before == "pretrain" else "infer")
 
 
 def _ways(card: ModalityCard) -> Iterator[dict[str, Any]]:

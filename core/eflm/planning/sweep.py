@@ -1,4 +1,4 @@
-"""Sweeps: `--set infer.batch_size=1,8,32` stands for three runs, two such settings for every pair of their values."""
+"""Sweeps: `--set infer.batch_size=1,8,32` and `--quant fp32,int4` are several runs, one per combination."""
 
 from __future__ import annotations
 
@@ -6,16 +6,39 @@ import re
 from collections.abc import Mapping
 from itertools import product
 
+from attrs import frozen
+
 _NUMBERS = re.compile(r"-?[\d.]+(e-?\d+)?(,-?[\d.]+(e-?\d+)?)+")
 
 
-def swept(settings: Mapping[str, str]) -> tuple[str, ...]:
-    """The settings that have several values: numbers separated by commas."""
-    return tuple(name for name, value in settings.items() if _NUMBERS.fullmatch(value.replace(" ", "")))
+@frozen(kw_only=True)
+class Point:
+    """One run of a sweep. `values`: what it has in place of the swept ones, by flag or setting."""
+
+    techniques: Mapping[str, str]
+    settings: Mapping[str, str]
+    values: Mapping[str, str]
 
 
-def points(settings: Mapping[str, str]) -> list[dict[str, str]]:
-    """The settings of each run, in the order of the values; one where nothing is swept."""
-    names = swept(settings)
-    values = [settings[name].replace(" ", "").split(",") for name in names]
-    return [{**settings, **dict(zip(names, chosen, strict=True))} for chosen in product(*values)]
+def swept(techniques: Mapping[str, str], settings: Mapping[str, str]) -> tuple[str, ...]:
+    """The flags and settings that have several values, separated by commas. Settings sweep over numbers only."""
+    flags = [flag for flag, names in techniques.items() if "," in names]
+    return (*flags, *(name for name, value in settings.items() if _NUMBERS.fullmatch(value.replace(" ", ""))))
+
+
+def points(techniques: Mapping[str, str], settings: Mapping[str, str]) -> list[Point]:
+    """The runs, in the order of the values; one if nothing is swept."""
+    over = swept(techniques, settings)
+    given = {**settings, **techniques}
+    choices = [[part.strip() for part in given[name].split(",") if part.strip()] for name in over]
+    found = []
+    for chosen in product(*choices):
+        values = dict(zip(over, chosen, strict=True))
+        found.append(
+            Point(
+                techniques={flag: values.get(flag, name) for flag, name in techniques.items()},
+                settings={name: values.get(name, value) for name, value in settings.items()},
+                values=values,
+            )
+        )
+    return found

@@ -1,36 +1,42 @@
-"""The contracts: what each kind of plugin's factory returns, and what a run asks of it.
+"""The contracts: what the factory of each kind of plugin returns, and what a run calls on it.
 
-Protocols, so a plugin needs no base class. Shapes are written (batch, tokens, hidden); B, T, H, D stand for
-batch, tokens, heads and head size. torch appears in annotations only.
+They are protocols, so a plugin needs no base class. What a plugin need not have is a protocol of its own, named after
+the ability ("ConvertsDense", "ShowsArtifacts"); a run checks for it with `isinstance`. Shapes are written
+(batch, tokens, hidden). torch appears in annotations only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from attrs import frozen
 
 from eflm.protocol.record import StageRecord
-from eflm_schemas import AttentionGeometry, Flag, Metric, MlpGeometry
+from eflm_schemas import AttentionGeometry, Flag, Metric, MlpGeometry, RunResult, RunSpec, StageResult
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import Cache
 
-# --- techniques ---------------------------------------------------------------------------------------
+# --- attention ----------------------------------------------------------------------------------------
 
 
 class Rotary(Protocol):
-    """Rotates queries or keys to the positions of the tokens at hand; the host supplies it."""
+    """Rotates queries or keys to the positions of their tokens; the host supplies it."""
 
     def __call__(self, states: Tensor) -> Tensor:
         """(batch, heads, tokens, dim) -> the same shape. `dim` may be any even size, not only the head's."""
 
 
 class AttentionVariant(Protocol):
-    """One attention layer, an `nn.Module` built from an AttentionGeometry. It knows no model."""
+    """One attention layer, an `nn.Module` built from an AttentionGeometry. It knows no model.
+
+    A variant that computes a score for every pair of tokens may take a further keyword `bias: Tensor | None`
+    ((1, heads, tokens, cached + tokens), added to the scores; relative positions). One whose later layers need what the
+    first computed may take `shared: MutableMapping[str, Tensor] | None`, one mapping for all layers of a forward pass.
+    """
 
     def __call__(
         self,
@@ -43,36 +49,10 @@ class AttentionVariant(Protocol):
     ) -> Tensor:
         """(batch, tokens, hidden) -> (batch, tokens, hidden).
 
-        `padding_mask`: (batch, cached + tokens), bool, True for a real token; None when all are real. Padding
-        may stand on the left (generation) or on the right (training); outputs at padding are not used.
-        `cache`: transformers' Cache; the layer's own entry is `geometry.layer_idx`. The variant appends to it.
-        `context`: (batch, context tokens, cross_attention_dim) for cross-attention; None for self-attention.
-        Causality is `geometry.causal`, not an argument.
-        """
-
-    # A variant that computes a score for every pair of tokens may also take
-    #     bias: Tensor | None = None  ((1, heads, tokens, cached + tokens), added to the scores; relative positions)
-    # One whose later layers need what the first computed may also take
-    #     shared: MutableMapping[str, Tensor] | None = None  (one mapping for all layers of a forward pass)
-    # A variant whose card says `converts` also has:
-    #     def load_dense(self, dense: DenseAttention) -> None
-    # A variant whose card lists backends also has:
-    #     used_backends: dict[str, str | None]  (each backend that ran; None, or why it stood in for a better one)
-
-
-class AttentionCost(Protocol):
-    """What a variant keeps and computes, in closed form: made from its options, in a module that imports no torch."""
-
-    def cache_bytes_per_token(self, geometry: AttentionGeometry, dtype: str) -> float:
-        """Bytes by which one layer's cache grows with each token of a sequence; `dtype` as torch names it."""
-
-    def fixed_cache_bytes(self, geometry: AttentionGeometry, dtype: str) -> float:
-        """Bytes of one layer's cache that no longer grow once a sequence is long: windows, recurrent states."""
-
-    def flops(self, geometry: AttentionGeometry, tokens: int, context: int) -> int:
-        """Operations of one layer's forward for the last `tokens` of `context` positions of one sequence.
-
-        Projections included; a multiply-add is two, and only what a causal mask leaves to see is counted.
+        `padding_mask`: (batch, cached + tokens), bool, True for a real token; None if all are real. Padding may be on
+        the left (generation) or on the right (training); outputs at padding are not used. `cache`: transformers' Cache;
+        the layer's own entry is `geometry.layer_idx`, to which the variant appends. `context`: (batch, context tokens,
+        cross_attention_dim) for cross-attention; None for self-attention. Causality is `geometry.causal`.
         """
 
 
@@ -80,7 +60,7 @@ class AttentionCost(Protocol):
 class DenseAttention:
     """A trained dense attention's weights, for a variant that can start from them.
 
-    Weights as nn.Linear holds them, (out, in); biases None where the model has none.
+    Weights are as nn.Linear holds them, (out, in); biases are None if the model has none.
     """
 
     geometry: AttentionGeometry
@@ -96,12 +76,47 @@ class DenseAttention:
     k_norm: Tensor | None = None
 
 
-class Routing(NamedTuple):
-    """Where tokens go: pairs of a token and an expert, each with the weight of that expert's output.
+@runtime_checkable
+class ConvertsDense(Protocol):
+    """An attention variant that can start from a dense attention's weights. Its card says `converts`."""
 
-    `weights`, `experts`: (tokens, top_k), or any one shape together with `tokens`, which then says whose they are.
-    `probabilities`: (tokens, experts), how the router sees every expert, rows summing to one, for figures only.
-    `aux_loss`: a scalar to add to the loss, or None. A named tuple, since torch.compile sees through one.
+    def load_dense(self, dense: DenseAttention) -> None:
+        """Take over the weights."""
+
+
+@runtime_checkable
+class HasBackends(Protocol):
+    """A module that can compute the same thing in several ways. Its card lists them."""
+
+    #: each backend that ran since this was last cleared -> None, or why it replaced a better one
+    used_backends: MutableMapping[str, str | None]
+
+
+class AttentionCost(Protocol):
+    """What a variant stores and computes, in closed form: made from its options, in a module that imports no torch."""
+
+    def cache_bytes_per_token(self, geometry: AttentionGeometry, dtype: str) -> float:
+        """Bytes by which one layer's cache grows with each token of a sequence; `dtype` as torch names it."""
+
+    def fixed_cache_bytes(self, geometry: AttentionGeometry, dtype: str) -> float:
+        """Bytes of one layer's cache that do not grow with the sequence: windows, recurrent states."""
+
+    def flops(self, geometry: AttentionGeometry, tokens: int, context: int) -> int:
+        """Operations of one layer's forward pass for the last `tokens` of `context` positions of one sequence.
+
+        Projections are included. A multiply-add counts as two, and only what a causal mask leaves visible counts.
+        """
+
+
+# --- mixtures of experts ------------------------------------------------------------------------------
+
+
+class Routing(NamedTuple):
+    """Which tokens go to which experts: pairs of a token and an expert, with the weight of that expert's output.
+
+    `weights`, `experts`: (tokens, top_k), or any one shape together with `tokens`, which then holds the token of each.
+    `probabilities`: (tokens, experts), the router's view of every expert, rows summing to one, for metrics only.
+    `aux_loss`: a scalar to add to the loss, or None. It is a named tuple because torch.compile can trace one.
     """
 
     weights: Tensor
@@ -112,7 +127,10 @@ class Routing(NamedTuple):
 
 
 class MoeRouter(Protocol):
-    """Chooses experts, an `nn.Module`. One expert layer does the dispatch for all routers."""
+    """Chooses experts, an `nn.Module`. One expert layer does the dispatch for all routers.
+
+    A router may also have `num_shared_experts: int`, the number of expert widths of an expert that every token uses.
+    """
 
     num_experts: int
     expert_intermediate_size: int | None  #: None: as wide as the MLP that the experts replace
@@ -120,17 +138,19 @@ class MoeRouter(Protocol):
     def __call__(self, tokens: Tensor) -> Routing:
         """(tokens, hidden) -> Routing."""
 
-    # A router may also have `num_shared_experts`: experts' widths of a further expert that every token goes through.
 
-
+@runtime_checkable
 class Tallying(Protocol):
-    """A module that can count what happens in it while a stage is measured, for a metric collector to read."""
+    """A module that counts what happens in it while a stage is measured, for a metric collector to read."""
 
     def begin_tally(self) -> None:
-        """Forget what came before, and count from here on."""
+        """Reset the counts and start counting."""
 
     def end_tally(self) -> Mapping[str, Any]:
-        """What was counted, plain numbers by name; the stage's record holds a list of them by name in `facts`."""
+        """The counts, plain numbers by name; the stage's record holds a list of them by name in `facts`."""
+
+
+# --- adapters and quantizers --------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -141,7 +161,7 @@ class Targets:
     """
 
     layers: tuple[str, ...]  #: the blocks, first to last
-    linears: tuple[str, ...]  #: linear layers of attention and feed-forward sites; routers and heads left out
+    linears: tuple[str, ...]  #: linear layers of attention and feed-forward sites; no routers, no heads
     attention_linears: tuple[str, ...]  #: those of them that belong to attention
     embeddings: tuple[str, ...] = ()
 
@@ -153,20 +173,34 @@ class Adapter(Protocol):
         """Return the model with exactly the parameters to train requiring a gradient."""
 
     def parameter_groups(self, model: nn.Module, learning_rate: float) -> list[dict[str, Any]]:
-        """The trained parameters as torch optimizers take them; more than one group where rates differ."""
+        """The trained parameters as torch optimizers take them; more than one group if rates differ."""
 
     def merge(self, model: nn.Module) -> nn.Module:
-        """Fold what was learned into the base weights where the method can; otherwise return the model as it is."""
+        """Fold what was learned into the base weights if the method can; otherwise return the model as it is."""
 
 
 class Quantizer(Protocol):
     """A bit width: acts when a pretrained model is loaded, or on a model that is already built."""
 
     def load_kwargs(self, device: str) -> Mapping[str, Any]:
-        """Keywords for `from_pretrained` (`dtype`, `quantization_config`); empty when it only acts on built models."""
+        """Keywords for `from_pretrained` (`dtype`, `quantization_config`); empty if it acts on built models only."""
 
     def apply(self, model: nn.Module, targets: Targets, device: str) -> nn.Module:
-        """Quantize a built model in place or anew. Must do nothing to a model that `load_kwargs` already quantized."""
+        """Quantize a built model in place or as a new one. Do nothing to a model that `load_kwargs` quantized."""
+
+
+@runtime_checkable
+class RestoresPacked(Protocol):
+    """A quantizer whose packed weights can be read back without the full-precision model."""
+
+    def restore(
+        self, model: nn.Module, targets: Targets, tensors: MutableMapping[str, Tensor], device: str
+    ) -> nn.Module:
+        """Put packed layers into `model`, whose parameters are on the meta device, and return it.
+
+        `tensors` is the state dict of the model that `apply` returned. Remove what is used; the run assigns the rest
+        by name.
+        """
 
 
 class Host(Protocol):
@@ -184,11 +218,11 @@ class Host(Protocol):
         recipe: Mapping[str, Any],
         plain: bool = False,
     ) -> None:
-        """Put `build(geometry)` at every attention site, with the old weights taken over when `convert`.
+        """Put `build(geometry)` at every attention site, starting from the old weights if `convert`.
 
-        `recipe` is what a saved model must say of the plugin that it needs to load again. It need not when the variant
-        is `plain` grouped-query attention, and the family's own checkpoints can hold such a one.
-        Raises ModelError when the model's own attention has parts that the variant could not keep.
+        `recipe` is what a saved model must say about the plugin that it needs to load again. It need not if the variant
+        is `plain` grouped-query attention that the family's own checkpoints can hold.
+        Raises ModelError if the model's own attention has parts that the variant could not keep.
         """
 
     def replace_mlps(
@@ -213,11 +247,11 @@ class Host(Protocol):
 
 @frozen(kw_only=True)
 class Batch:
-    """What one step works on: whatever the workload's own functions understand, and how much it counts for.
+    """The input of one step, in a form that the workload's own functions understand, and how much work it is.
 
-    `expected_tokens`: what a request must generate; None where that is not known beforehand. `flops`: its
-    floating-point operations, backward pass included, where the workload knows them; None has torch's operators counted
-    once, on the first batch, which sees nothing of other libraries' work.
+    `expected_tokens`: the tokens that a request must generate; None if that is not known beforehand. `flops`: its
+    floating-point operations, backward pass included, if the workload knows them. With None, torch's operators are
+    counted once, on the first batch, which misses the work of other libraries.
     """
 
     inputs: Any
@@ -229,12 +263,12 @@ class Batch:
 
 @frozen(kw_only=True)
 class Generated:
-    """What one inference request gave: outputs, and the verified counts that throughput is worked out from."""
+    """The result of one inference request: outputs, and the verified counts that throughput is computed from."""
 
     outputs: Any
     samples: int
     tokens: int  #: generated tokens (or images, or frames), counted from the outputs
-    #: Counts what is kept between the tokens, at its largest; called outside every window.
+    #: counts the bytes of the cache at its largest; called outside every window
     cache_bytes: Callable[[], int] | None = None
 
 
@@ -247,7 +281,7 @@ class Phase(Protocol):
 
 @frozen(kw_only=True)
 class WorkloadRequest:
-    """What a modality is asked to prepare. `stages` holds the options of each stage that will run, by name."""
+    """What a modality is asked to prepare. `stages` holds the options of each stage of the run, by name."""
 
     model: str
     data: str | None
@@ -276,15 +310,37 @@ class Workload(Protocol):
         """Inference requests, without end, the same for the same seed."""
 
     def generate(self, model: nn.Module, request: Batch, phase: Phase) -> Generated:
-        """Serve one request with a fixed amount of work; windows for its phases are opened with `phase`."""
+        """Serve one request with a fixed amount of work; windows of its phases are opened with `phase`."""
 
     def quality(self, model: nn.Module, stage: str) -> Mapping[str, Metric]:
-        """Held-out quality after a stage, by metric name, with whatever floor a reader should compare with."""
+        """Held-out quality after a stage, by metric name, with the floor that a reader should compare with."""
 
-    # A workload whose outputs are to be looked at may also have
-    #     def artifacts(self, model: nn.Module, stage: str) -> Mapping[str, bytes]
-    # called after `quality`: files such as "samples.png" by name, which are saved beside the result. What each shows is
-    # told by `facts["artifacts"]`, a sentence by name, which `eflm report` puts below it.
+
+@runtime_checkable
+class ShowsArtifacts(Protocol):
+    """A workload with outputs to look at, such as generated pictures."""
+
+    def artifacts(self, model: nn.Module, stage: str) -> Mapping[str, bytes]:
+        """Files such as "samples.png" by name, called after `quality`; they are saved next to the result.
+
+        `facts["artifacts"]` says what each shows, a sentence by name, which `eflm report` prints below it.
+        """
+
+
+@runtime_checkable
+class HasOutline(Protocol):
+    """A workload that can build its pretrained model's architecture without reading its weights."""
+
+    def outline(self) -> nn.Module:
+        """The model as `build_model` gives it, with parameters of any value; called with parameters on meta."""
+
+
+@runtime_checkable
+class SavesModel(Protocol):
+    """A workload that saves a model in the format of its library, with tokenizer, scheduler and so on."""
+
+    def save(self, model: nn.Module, folder: str) -> None:
+        """Write a folder that transformers, peft or diffusers load, or that names the plugin it needs."""
 
 
 class Modality(Protocol):
@@ -294,11 +350,66 @@ class Modality(Protocol):
         """Read data, train or load the tokenizer, and so on. Raises DataError or ModelError."""
 
 
-# --- metrics ------------------------------------------------------------------------------------------
+# --- the parent process -------------------------------------------------------------------------------
 
 
 class MetricCollector(Protocol):
-    """Computes metrics of one stage from its record, in the watching process."""
+    """Computes metrics of one stage from its record, in a process of the parent's."""
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
         """Metrics by name, as the card announces them; leave out those that do not apply to this stage."""
+
+
+@frozen(kw_only=True)
+class Device:
+    """The device of one worker, for a power source: which one it is, and the process that uses it."""
+
+    kind: str  #: "cpu" or "cuda"
+    index: int  #: torch's index; 0 for a CPU
+    uuid: str | None  #: of a GPU, as torch reports it
+    pid: int
+
+
+class PowerSource(Protocol):
+    """Readings of devices while a stage runs. `source` says where energy comes from; None: it reads no energy."""
+
+    source: str | None
+
+    def read(self) -> Mapping[str, float]:
+        """Readings by the names of `Sample`'s fields: "energy" in J since a fixed moment, "power" in W, and so on.
+
+        Called about 50 times a second; an exception ends this source's part in the run.
+        """
+
+
+@runtime_checkable
+class WatchesDevice(Protocol):
+    """A power source that also knows the device's driver and what disturbed it."""
+
+    def driver(self) -> str | None:
+        """The driver's version."""
+
+    def flags(self) -> Sequence[Flag]:
+        """What a reader must know: other processes on the device, clocks that were held back."""
+
+    def close(self) -> None:
+        """Release the device. Called once, after the last reading."""
+
+
+class Observer(Protocol):
+    """Follows runs from the parent process. It is never called during a measurement."""
+
+    def run_started(self, spec: RunSpec, keys: Mapping[str, str]) -> None:
+        """A run starts; `keys` are those of its stages, by name."""
+
+    def stage_started(self, stage: str, key: str) -> None:
+        """A stage is about to start."""
+
+    def stage_finished(self, stage: str, result: StageResult) -> None:
+        """A stage has ended and its result is saved, or an earlier result was reused."""
+
+    def stage_failed(self, stage: str, reason: str) -> None:
+        """A stage did not finish."""
+
+    def run_finished(self, result: RunResult) -> None:
+        """The run has ended; `result.status` says how."""

@@ -13,43 +13,33 @@ import pluggy
 from attrs import evolve
 
 from eflm.errors import PluginError, UsageError, did_you_mean
-from eflm.registry import hookspecs
 from eflm.registry.entry import BrokenPlugin, Entry, Source, one_line, same_distribution, status_of
-from eflm_schemas import KINDS, Card, PluginOrigin
+from eflm.registry.kinds import PROJECT, hook_specifications, kinds
+from eflm_schemas import Card, PluginOrigin
 
 OWN_DISTRIBUTION = "eflm"
 #: A manifest that takes longer than this to import is noted: it is on the way of every command.
 SLOW_IMPORT_SECONDS = 0.5
 #: What a manifest has no reason to import, and what makes it slow.
 HEAVY = ("torch", "transformers", "peft", "diffusers", "bitsandbytes", "tensorflow", "jax", "accelerate")
-#: Other words for a kind, as command lines and hook names say them.
-ALIASES = {
-    "peft": "adapter",
-    "quant": "quantizer",
-    "router": "moe",
-    "moe_router": "moe",
-    "modality_loader": "modality",
-    "metric_collector": "metric",
-}
 
 
 def kind_of(word: str) -> str:
     """The kind that `word` names, aliases included; UsageError when it names none."""
-    kind = ALIASES.get(word, word)
-    if kind not in KINDS:
-        hint = did_you_mean(word, [*KINDS, *ALIASES])
-        raise UsageError(
-            f"there is no kind of plugin called {word!r}; {hint}the kinds are {', '.join(KINDS)}"
-        )
-    return kind
+    names = {alias: row.name for row in kinds() for alias in (row.name, *row.aliases)}
+    if word not in names:
+        hint = did_you_mean(word, names)
+        known = ", ".join(row.name for row in kinds())
+        raise UsageError(f"there is no kind of plugin called {word!r}; {hint}the kinds are {known}")
+    return names[word]
 
 
 class Registry:
     """The plugins at hand, by kind and name. Filled by `load_plugins`, or by hand with `register`."""
 
     def __init__(self) -> None:
-        self._manager = pluggy.PluginManager(hookspecs.PROJECT)
-        self._manager.add_hookspecs(hookspecs)
+        self._manager = pluggy.PluginManager(PROJECT)
+        self._manager.add_hookspecs(hook_specifications())
         self._entries: list[Entry] = []
         self._broken: list[BrokenPlugin] = []
         self._notes: list[str] = []
@@ -66,9 +56,12 @@ class Registry:
 
     def entries(self, kind: str | None = None) -> tuple[Entry, ...]:
         """Every entry of a kind (default: of all kinds), in the order of the kinds, built-ins first."""
-        kinds = list(KINDS) if kind is None else [kind_of(kind)]
+        wanted = [row.name for row in kinds()] if kind is None else [kind_of(kind)]
         return tuple(
-            self._with_collision_note(entry) for k in kinds for entry in self._entries if entry.card.kind == k
+            self._with_collision_note(entry)
+            for name in wanted
+            for entry in self._entries
+            if entry.card.kind == name
         )
 
     def cards(self, kind: str) -> tuple[Card, ...]:
@@ -170,7 +163,7 @@ class Registry:
 
     def _cards_of(self, plugin: Any, source: Source) -> list[Card]:
         """Call the plugin's own hooks, one by one, and check what they return."""
-        hooks = {card_class.hook: card_class for card_class in KINDS.values()}
+        hooks = {row.hook: row.card for row in kinds()}
         callers = self._manager.get_hookcallers(plugin) or []
         if not callers:
             raise PluginError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from attrs import evolve
 
@@ -16,17 +16,19 @@ def repeats(results: Sequence[RunResult]) -> Repeats:
     return Repeats(runs=tuple(results), stages=_pooled(results))
 
 
-def sweep(over: Sequence[str], done: Sequence[Sequence[RunResult]]) -> Sweep:
-    """The runs of each point of a sweep over the settings `over`; one run stands as it is."""
+def sweep(
+    over: Sequence[str], values: Sequence[Mapping[str, str]], done: Sequence[Sequence[RunResult]]
+) -> Sweep:
+    """The runs of each point of a sweep over `over` (flags and settings), with its `values`."""
     return Sweep(
         over=tuple(over),
         points=tuple(
             Point(
-                settings={name: runs[0].spec.settings[name] for name in over},
+                settings=dict(value),
                 runs=tuple(runs),
                 stages=runs[0].stages if len(runs) == 1 else _pooled(runs),
             )
-            for runs in done
+            for value, runs in zip(values, done, strict=True)
         ),
     )
 

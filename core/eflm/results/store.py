@@ -1,7 +1,4 @@
-"""Results on disk: one run a file, written whole or not at all. The files are the truth; there is no index.
-
-`eflm.controller.run` saves, the command line names the path, and whoever compares or shows results loads.
-"""
+"""Result files: one per run, written whole or not at all. There is no index."""
 
 from __future__ import annotations
 
@@ -12,11 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attrs import evolve
-
 from eflm.errors import DataError, EflmError, UsageError
 from eflm.files import write_atomically
-from eflm_schemas import RunResult
+from eflm_schemas import RunResult, RunSpec
 from eflm_schemas.comparison import (
     COMPARISON_SCHEMA,
     REPEATS_SCHEMA,
@@ -42,55 +37,45 @@ KEY = re.compile(r"[0-9a-f]{4,64}")
 
 
 def path_of(results: Path, result: RunResult) -> Path:
-    """Where `result` is saved in the folder `results`: time, model, techniques, and the start of its key."""
-    techniques = result.spec.techniques
-    names = (techniques.attention, techniques.moe, techniques.peft, techniques.quant)
-    composition = "-".join(name for name in names if name is not None) or "baseline"
+    """Where `result` is saved in the folder `results`."""
+    return results / f"{stem_of(result.spec, result.started, result.key)}.json"
+
+
+def stem_of(spec: RunSpec, started: str, key: str) -> str:
+    """The name of a result's file without its suffix: time, model, techniques, and the start of its key."""
+    composition = "-".join(spec.techniques.values()) or "baseline"
     # To the microsecond and without punctuation, so that names sort by time and two runs never share one.
-    started = re.sub(r"[^0-9T]", "", result.started.partition("+")[0])
-    model = Path(result.spec.model).name or "model"
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{model}-{composition}")[:100]
-    return results / f"{started}-{stem}-{result.key[:8]}.json"
+    digits = re.sub(r"[^0-9T]", "", started.partition("+")[0])
+    model = Path(spec.model).name or "model"
+    label = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{model}-{composition}")[:100]
+    return f"{digits}-{label}-{key[:8]}"
 
 
 def save(results: Path, result: RunResult) -> Path:
-    """Write `result` into the folder `results`, made if need be, and return its path.
+    """Write `result` into the folder `results`, made if needed, and return its path.
 
-    Raises EflmError when the disk or the folder refuses; files that were there stay as they were.
+    Raises EflmError if the disk or the folder refuses; files that were there stay as they were.
     """
     path = path_of(results, result)
-    try:
-        write_atomically(path, (to_json(result, indent=2) + "\n").encode())
-    except OSError as error:
-        raise EflmError(
-            f"the result could not be saved as {path}: {error.strerror or error}; "
-            "earlier results are as they were; --results DIR chooses another folder"
-        ) from error
+    _write(path, (to_json(result, indent=2) + "\n").encode())
     return path
 
 
-def save_artifacts(
-    results: Path, result: RunResult, artifacts: Mapping[str, Mapping[str, bytes]]
-) -> RunResult:
-    """Write what the stages gave to be looked at beside the result, and return the result that names the files.
+def save_artifacts(results: Path, stem: str, stage: str, files: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Write the artifacts of a stage next to its result and return their names. Raises EflmError as `save` does."""
+    for name, content in files.items():
+        _write(results / f"{stem}.{stage}.{name}", content)
+    return tuple(f"{stem}.{stage}.{name}" for name in files)
 
-    `artifacts`: content by name, by stage. Raises EflmError as `save` does.
-    """
-    stem, stages = path_of(results, result).stem, dict(result.stages)
-    for stage, files in artifacts.items():
-        if stage not in stages:
-            continue  # it was not finished
-        names = {name: f"{stem}.{stage}.{name}" for name in files}
-        for name, file in names.items():
-            try:
-                write_atomically(results / file, files[name])
-            except OSError as error:
-                raise EflmError(
-                    f"{results / file} could not be saved: {error.strerror or error}; "
-                    "earlier results are as they were; --results DIR chooses another folder"
-                ) from error
-        stages[stage] = evolve(stages[stage], artifacts=tuple(names.values()))
-    return evolve(result, stages=stages)
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise EflmError(
+            f"{path} could not be saved: {error.strerror or error}; "
+            "earlier results are unchanged; --results DIR chooses another folder"
+        ) from error
 
 
 def check_writable(results: Path) -> None:

@@ -1,44 +1,45 @@
-"""Puts a plan's model together, one function a step. The worker calls them between its stages; `build` calls them all.
+"""Builds a plan's model up to a stage: from scratch, from a pretrained model, or from checkpoints of earlier steps.
 
-The order is the one of a run: modality, attention, mixture of experts, (pretraining), quantizer, adapter.
+The order is that of the run: modality, attention, mixture of experts, (pretraining), quantizer, adapter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from attrs import asdict
-
 from eflm.errors import ModelError
-from eflm.planning.plan import Chosen, Plan
-from eflm.registry.contracts import Adapter, Host, Quantizer, Targets, Workload, WorkloadRequest
+from eflm.planning.plan import Chosen, Plan, technique_card
+from eflm.registry.contracts import HasOutline, RestoresPacked, Workload, WorkloadRequest
+from eflm.registry.kinds import TECHNIQUES, TechniqueKind
+from eflm.worker import checkpoints
 from eflm.worker import device as devices
 from eflm.worker.memory import require_memory
-from eflm_schemas import AdapterCard, AttentionCard, ModalityCard, MoeRouterCard, QuantizerCard
+from eflm.worker.techniques import Build
+from eflm_schemas import QuantizerCard
 
 if TYPE_CHECKING:
     from torch import nn
 
+#: The steps of a run that leave a checkpoint, as `restore` knows them.
+PRETRAINED, QUANTIZED, FINETUNED = "pretrain", "quantize", "finetune"
+
 
 def build(plan: Plan) -> nn.Module:
-    """The composed model in this process, in evaluation mode, with the caller's random state left as it was.
+    """The composed model in this process, in evaluation mode; the caller's random state is left as it was.
 
     Raises UsageError, DataError or ModelError.
     """
-    plan = plan.with_device(devices.resolve(plan.spec.device))
+    devices.require(plan.spec.device)
     with devices.fork_random_state(plan.spec.device):
-        workload = prepare(plan)
-        model = base_model(plan, workload)
-        if plan.quantizer is not None:
-            model = quantize(plan, workload, model)
-        if plan.adapter is not None:
-            model, _ = adapt(plan, workload, model)
+        model = assemble(Build(plan=plan, workload=prepare(plan)), "infer")
     return model.to(plan.spec.device).eval()
 
 
 def prepare(plan: Plan) -> Workload:
-    """The workload of the plan's modality: data read, tokenizer ready, nothing built yet."""
+    """The workload of the plan's modality: data read, tokenizer ready, no model built yet."""
     request = WorkloadRequest(
         model=plan.spec.model,
         data=plan.spec.data,
@@ -49,127 +50,132 @@ def prepare(plan: Plan) -> Workload:
     return cast(Workload, plan.modality.make().prepare(request))
 
 
-def base_model(plan: Plan, workload: Workload) -> nn.Module:
-    """The model with attention and mixture of experts replaced, on the CPU unless a quantizer loaded it elsewhere."""
-    import torch
+def assemble(
+    build: Build, stage: str, restore: Mapping[str, Path] | None = None, *, adapted: bool = True
+) -> nn.Module:
+    """The model as it is when `stage` starts. `restore`: folders of checkpoints by the step that wrote them.
 
-    check_memory(plan, workload)
-    # Whatever a technique initialises shall depend on the run's seed and on nothing that happened before.
-    torch.manual_seed(plan.spec.seed)
-    model = workload.build_model(from_scratch=plan.from_scratch, load_kwargs=load_kwargs(plan))
-    if plan.attention is not None:
-        replace_attention(plan, _host(plan, workload, plan.attention), model)
-    if plan.moe is not None:
-        replace_mlps(plan, _host(plan, workload, plan.moe), model)
+    Without `adapted`, techniques that fine-tuning requires are left to `adapt`.
+    """
+    restore = restore or {}
+    if QUANTIZED in restore:
+        model = _packed(build, restore[QUANTIZED])
+    elif PRETRAINED in restore:
+        model = _read(build, restore[PRETRAINED])
+    else:
+        model = base_model(build)
+    for chosen, row in _later(build.plan, stage):
+        packed = QUANTIZED in restore and technique_card(chosen).compresses
+        if not row.required_in and not packed:
+            model = row.apply.resolve()(build, chosen, model)
+    if adapted:
+        model = adapt(build, stage, model)
+    if FINETUNED in restore and stage == "infer":
+        checkpoints.read(model, restore[FINETUNED], partial=True)
     return model
 
 
-def check_memory(plan: Plan, workload: Workload) -> None:
-    """ModelError when the weights of a pretrained model cannot fit, before they fill the memory that there is."""
+def adapt(build: Build, stage: str, model: nn.Module) -> nn.Module:
+    """The model with the techniques that fine-tuning requires."""
+    for chosen, row in _later(build.plan, stage):
+        if row.required_in:
+            model = row.apply.resolve()(build, chosen, model)
+    return model
+
+
+def base_model(build: Build) -> nn.Module:
+    """The model with the techniques that come before pretraining, on the CPU unless a quantizer loaded it elsewhere."""
     import torch
 
-    if cast(ModalityCard, plan.modality.card).preset(plan.spec.model) is not None:
+    plan = build.plan
+    check_memory(build)
+    # What a technique initialises must depend on the seed and on nothing that happened before.
+    torch.manual_seed(plan.spec.seed)
+    model = build.workload.build_model(from_scratch=plan.from_scratch, load_kwargs=load_kwargs(build))
+    return _apply_early(build, model)
+
+
+def load_kwargs(build: Build) -> Mapping[str, Any]:
+    """The quantizer's keywords for `from_pretrained`; empty unless it acts while weights are read."""
+    if not build.plan.compresses_while_reading:
+        return {}
+    return build.quantizer().load_kwargs(build.device)
+
+
+def outline(build: Build) -> nn.Module | None:
+    """The model's architecture with parameters on the meta device, techniques included; None if it cannot be built.
+
+    Buffers are real: those that no checkpoint holds, such as rotary frequencies, must be computed.
+    """
+    from accelerate import init_empty_weights
+
+    with suppress(Exception), init_empty_weights(include_buffers=False):
+        if isinstance(build.workload, HasOutline) and not build.plan.from_scratch:
+            model = build.workload.outline()
+        else:
+            model = build.workload.build_model(from_scratch=True, load_kwargs={})
+        return _apply_early(build, model, convert=False)
+    return None
+
+
+def check_memory(build: Build) -> None:
+    """ModelError if the weights of a pretrained model cannot fit, before they fill the memory."""
+    plan = build.plan
+    if plan.preset is not None:
         return
-    try:
-        with torch.device("meta"):
-            outline = workload.build_model(from_scratch=True, load_kwargs={})
-    except (
-        Exception
-    ):  # a modality need not be able to build without memory; then the size is not known beforehand
+    model = outline(build)
+    if model is None:  # a modality need not be able to; then the size is not known beforehand
         return
     if plan.from_scratch:
         width = 4.0
-    elif quantizes_at_load(plan):
-        assert plan.quantizer is not None
-        width = cast(QuantizerCard, plan.quantizer.card).bits / 8
+    elif plan.compresses_while_reading:
+        assert plan.compressor is not None
+        width = cast(QuantizerCard, plan.compressor.card).bits / 8
     else:
-        width = (
-            2.0  # what nearly every checkpoint stores; one in float32 that does not fit is still met later
-        )
-    parameters = sum(parameter.numel() for parameter in outline.parameters())
-    what = f"{plan.spec.model} has {parameters:,} parameters, which"
-    require_memory(int(parameters * width), what, plan.spec.device)
-
-
-def quantizes_at_load(plan: Plan) -> bool:
-    """Whether the quantizer sees the weights as they are read; otherwise it acts on the built model."""
-    return bool(load_kwargs(plan))
-
-
-def load_kwargs(plan: Plan) -> Mapping[str, Any]:
-    """The quantizer's keywords for `from_pretrained`.
-
-    Empty for random weights, and where attention or MLPs are to be replaced first: new layers have no
-    quantized weights to take over.
-    """
-    replaced = plan.attention is not None or not (plan.moe is None or _keeps_dense(plan.moe))
-    if plan.quantizer is None or plan.from_scratch or replaced:
-        return {}
-    quantizer: Quantizer = plan.quantizer.make()
-    return quantizer.load_kwargs(plan.spec.device)
-
-
-def replace_attention(plan: Plan, host: Host, model: nn.Module) -> None:
-    """Put the plan's attention variant at every attention site."""
-    chosen = plan.attention
-    assert chosen is not None
-    plain = cast(AttentionCard, chosen.card).plain_checkpoint
-    host.replace_attention(
-        model, chosen.make, convert=not plan.from_scratch, recipe=_recipe(chosen), plain=plain
+        width = 2.0  # what nearly every checkpoint stores; one in float32 that does not fit fails later
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    require_memory(
+        int(parameters * width), f"{plan.spec.model} has {parameters:,} parameters, which", plan.spec.device
     )
 
 
-def replace_mlps(plan: Plan, host: Host, model: nn.Module) -> None:
-    """Put experts behind the plan's router at every feed-forward site; a dense router changes nothing."""
-    chosen = plan.moe
-    assert chosen is not None
-    if not _keeps_dense(chosen):
-        host.replace_mlps(model, chosen.make, convert=not plan.from_scratch, recipe=_recipe(chosen))
+def _apply_early(build: Build, model: nn.Module, *, convert: bool = True) -> nn.Module:
+    """Apply the techniques that come before pretraining."""
+    from attrs import evolve
+
+    early = build if convert else Build(plan=evolve(build.plan, from_scratch=True), workload=build.workload)
+    for chosen in build.plan.applied_before("pretrain"):
+        row = next(row for row in TECHNIQUES if row.name == chosen.card.kind)
+        model = row.apply.resolve()(early, chosen, model)
+    return model
 
 
-def quantize(plan: Plan, workload: Workload, model: nn.Module) -> nn.Module:
-    """The model at the plan's bit width, on the plan's device."""
-    assert plan.quantizer is not None
-    quantizer: Quantizer = plan.quantizer.make()
-    return quantizer.apply(model, _targets(workload, model), plan.spec.device)
+def _read(build: Build, folder: Path) -> nn.Module:
+    """The model of a checkpoint that holds all of its weights."""
+    model = outline(build)
+    if model is None:
+        model = base_model(build)
+    checkpoints.read(model, folder)
+    return model
 
 
-def adapt(plan: Plan, workload: Workload, model: nn.Module) -> tuple[nn.Module, Adapter]:
-    """The model as the plan's adapter trains it, and the adapter."""
-    chosen = plan.adapter
-    assert chosen is not None
-    if not cast(AdapterCard, chosen.card).trains_base:
-        _host(plan, workload, chosen)
-    adapter: Adapter = chosen.make()
-    return adapter.apply(model, _targets(workload, model)), adapter
-
-
-def _keeps_dense(moe: Chosen) -> bool:
-    return cast(MoeRouterCard, moe.card).dense
-
-
-def _host(plan: Plan, workload: Workload, chosen: Chosen) -> Host:
-    if workload.host is None:
+def _packed(build: Build, folder: Path) -> nn.Module:
+    """The quantized model of a checkpoint; the full-precision model is never in memory."""
+    quantizer = build.quantizer()
+    model = outline(build)
+    if model is None:
         raise ModelError(
-            f"{chosen.card.address} cannot be put into {plan.spec.model}: the modality {plan.modality.card.name} "
-            "has no host that would find the places in its models; leave the technique out, or choose another modality"
+            f"{build.plan.spec.model} cannot be built without its weights, so its quantized weights cannot be read back"
         )
-    return workload.host
+    tensors = checkpoints.tensors(folder)
+    if isinstance(quantizer, RestoresPacked):
+        model = quantizer.restore(model, build.targets(model), tensors, build.device)
+    checkpoints.assign(model, tensors, folder)
+    return model.to(build.device)
 
 
-def _targets(workload: Workload, model: nn.Module) -> Targets:
-    if workload.host is None:
-        return Targets(layers=(), linears=(), attention_linears=())
-    return workload.host.targets(model)
-
-
-def _recipe(chosen: Chosen) -> dict[str, Any]:
-    """What a saved model must say of the plugin that it needs to load again."""
-    return {
-        chosen.card.kind: {
-            "plugin": chosen.card.name,
-            "distribution": chosen.origin.distribution,
-            "version": chosen.origin.version,
-            "options": {} if chosen.options is None else asdict(chosen.options),
-        }
-    }
+def _later(plan: Plan, stage: str) -> list[tuple[Chosen, TechniqueKind]]:
+    """The techniques that come after pretraining, up to `stage`, with the rows of their kinds."""
+    early = plan.applied_before("pretrain")
+    rows = {row.name: row for row in TECHNIQUES}
+    return [(chosen, rows[chosen.card.kind]) for chosen in plan.applied_before(stage) if chosen not in early]

@@ -1,7 +1,4 @@
-"""The device of a run: which one "auto" is, what it is called, what fits its memory, and a clean state of it.
-
-Called in the process that does the work: by the worker, and by `eflm.build` in the user's own.
-"""
+"""The device of this process: whether torch can use it, what it is called, and its random state."""
 
 from __future__ import annotations
 
@@ -10,59 +7,36 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from eflm.errors import UsageError
-from eflm.machine import cpu_name, memory_limit, usable_cores
+from eflm.machine import cpu_name, memory_limit
 
-#: Environment variables that decide how threads share work and wait for each other.
+#: Environment variables that decide how OpenMP threads share work and wait for each other.
 _OPENMP = ("OMP_", "GOMP_", "KMP_", "MKL_")
 
 
-def resolve(device: str) -> str:
-    """ "auto" as the device that it stands for here; UsageError for a CUDA device that is not there."""
+def require(device: str) -> None:
+    """UsageError if torch cannot use `device`, which planning chose without importing torch."""
+    if not device.startswith("cuda"):
+        return
     import torch
 
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda"):
-        if not torch.cuda.is_available():
-            raise UsageError(
-                f"--device {device} needs an NVIDIA GPU, and torch {torch.__version__} sees none on this machine; "
-                "--device cpu runs here"
-            )
-        index = torch.device(device).index or 0
-        if index >= torch.cuda.device_count():
-            last = torch.cuda.device_count() - 1
-            raise UsageError(f"there is no device {device} on this machine; the last GPU is cuda:{last}")
-    return device
-
-
-def of_rank(device: str, rank: int, processes: int) -> str:
-    """The device of one of several processes: the CPU for all of them, or a GPU for each.
-
-    UsageError where there are too few cores or GPUs, which for GPUs without a number asks torch.
-    """
-    if processes == 1:
-        return device
-    if device.startswith("cuda"):
-        if device != "cuda":
-            raise UsageError(
-                f"--processes {processes} takes a GPU for each, and --device {device} names one; "
-                f"--device cuda takes the first {processes}"
-            )
-        import torch
-
-        count, what = torch.cuda.device_count(), "GPU"
-    else:
-        count, what = usable_cores(), "core"
-    if processes > count:
+    if not torch.cuda.is_available():
         raise UsageError(
-            f"--processes {processes} takes a {what} for each, and there {'is' if count == 1 else 'are'} {count} here; "
-            f"--processes {count} is the most"
+            f"--device {device} needs an NVIDIA GPU, and torch {torch.__version__} cannot use one on this machine; "
+            "--device cpu runs here"
         )
-    return f"cuda:{rank}" if what == "GPU" else device
+    index = torch.device(device).index or 0
+    if index >= torch.cuda.device_count():
+        last = torch.cuda.device_count() - 1
+        raise UsageError(f"there is no device {device} on this machine; the last GPU is cuda:{last}")
+
+
+def of_rank(device: str, rank: int, world_size: int) -> str:
+    """The device of one of several processes: the CPU for all of them, or a GPU for each."""
+    return f"cuda:{rank}" if device == "cuda" and world_size > 1 else device
 
 
 def describe(device: str) -> dict[str, Any]:
-    """What the worker tells of its device: name, identity for NVML, threads."""
+    """What the worker reports about its device: name, identity for NVML, threads."""
     import torch
 
     facts: dict[str, Any] = {
@@ -82,7 +56,7 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def fork_random_state(device: str) -> AbstractContextManager[None]:
-    """A block whose random draws, on the CPU and on `device`, leave no trace on those after it."""
+    """A block whose random draws, on the CPU and on `device`, do not change those after it."""
     import torch
 
     devices = [torch.device(device)] if device.startswith("cuda") else []

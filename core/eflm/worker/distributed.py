@@ -1,6 +1,6 @@
-"""The processes that train one model together: which of them this one is, and how they wait for each other.
+"""The processes that train one model together: rank, world size, and how they wait for each other.
 
-The worker joins its peers before its first stage; one that works alone has none, and every call here is then nothing.
+A worker joins the group before its stage. One that works alone has no group, and every call here does nothing.
 """
 
 from __future__ import annotations
@@ -16,96 +16,92 @@ from attrs import frozen
 
 from eflm.protocol.rendezvous import RANK, RENDEZVOUS
 
-#: All of them are started at one time; one that is not there by then will never be.
-_MEETING_TAKES = timedelta(minutes=5)
-#: A peer that has died is noticed by the watching process, and one that evaluates may take as long as it likes.
-_PATIENCE = timedelta(days=7)
+#: All processes are started at the same time; one that has not joined by then has failed.
+_JOIN_TIMEOUT = timedelta(minutes=5)
+#: The parent notices a process that died, and evaluation on rank 0 may take as long as it needs.
+_COLLECTIVE_TIMEOUT = timedelta(days=7)
 
 
 @frozen(kw_only=True)
-class Peers:
-    """A worker's place among its peers: `rank` 0 is the first, who alone tells, evaluates and serves."""
+class Group:
+    """This worker's place in its process group. Rank 0 reports, evaluates and writes checkpoints."""
 
     rank: int = 0
-    processes: int = 1
-    _threads: int = 0  #: of all of them together
+    world_size: int = 1
+    _threads: int = 0  #: of all processes together
 
     @classmethod
-    def join(cls, processes: int, device: str) -> Self:
-        """Meet the others, and take a share of this machine's threads. `device`: this process's own."""
-        if processes == 1:
+    def join(cls, world_size: int, device: str) -> Self:
+        """Meet the other processes and use this process's share of the threads. `device` is this process's own."""
+        if world_size == 1:
             return cls()
         import torch
         import torch.distributed as dist
 
         threads = torch.get_num_threads()
-        torch.set_num_threads(max(1, threads // processes))
+        torch.set_num_threads(max(1, threads // world_size))
         if sys.platform == "linux":
-            # They are all on this machine, whose own name need not lead anywhere.
+            # All processes are on this machine, whose own host name need not resolve.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         if device.startswith("cuda"):
             torch.cuda.set_device(device)
-        rank = own_rank(processes)
+        rank = own_rank(world_size)
         host, _, port = os.environ[RENDEZVOUS].rpartition(":")
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo",
-            store=dist.TCPStore(host, int(port), processes, is_master=rank == 0, timeout=_MEETING_TAKES),
+            store=dist.TCPStore(host, int(port), world_size, is_master=rank == 0, timeout=_JOIN_TIMEOUT),
             rank=rank,
-            world_size=processes,
-            timeout=_PATIENCE,
+            world_size=world_size,
+            timeout=_COLLECTIVE_TIMEOUT,
         )
-        return cls(rank=rank, processes=processes, threads=threads)
+        return cls(rank=rank, world_size=world_size, threads=threads)
 
     @property
-    def first(self) -> bool:
+    def is_rank_zero(self) -> bool:
+        """Whether this is the process that reports."""
         return self.rank == 0
 
-    def wait(self) -> None:
-        """Return once all of them have come here."""
+    def barrier(self) -> None:
+        """Return once all processes are here."""
         self.mean([0.0])
 
     @contextmanager
-    def first_alone(self) -> Iterator[None]:
-        """A block that the first goes through before the others: what it fetched or trained, they find in caches."""
-        if not self.first:
-            self.wait()
+    def rank_zero_first(self) -> Iterator[None]:
+        """A block that rank 0 runs before the others, so that they find what it downloaded or trained in caches."""
+        if not self.is_rank_zero:
+            self.barrier()
         yield
-        if self.first:
-            self.wait()
+        if self.is_rank_zero:
+            self.barrier()
 
     @contextmanager
-    def first_only(self) -> Iterator[bool]:
-        """A block with True for the first, who has all cores to itself, and False for the others, who wait."""
-        self.wait()
-        if self.first:
+    def rank_zero_only(self) -> Iterator[bool]:
+        """A block that yields True on rank 0, which gets all threads, and False on the others, which wait."""
+        self.barrier()
+        if self.is_rank_zero:
             self._use(self._threads)
-        yield self.first
-        self._use(max(1, self._threads // self.processes))
-        self.wait()
-
-    def part(self) -> Peers:
-        """For the first, whose peers have no more to do: it is alone, and all cores are its own again."""
-        self._use(self._threads)
-        return Peers()
-
-    def _use(self, threads: int) -> None:
-        if self.processes > 1:
-            import torch
-
-            torch.set_num_threads(threads)
+        yield self.is_rank_zero
+        self._use(max(1, self._threads // self.world_size))
+        self.barrier()
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """The mean over all of them of each value."""
-        if self.processes == 1:
+        """The mean of each value over all processes."""
+        if self.world_size == 1:
             return list(values)
         import torch
         import torch.distributed as dist
 
         sums = torch.tensor(values, dtype=torch.float64)
         dist.all_reduce(sums)
-        return [float(value) for value in sums / self.processes]
+        return [float(value) for value in sums / self.world_size]
+
+    def _use(self, threads: int) -> None:
+        if self.world_size > 1:
+            import torch
+
+            torch.set_num_threads(threads)
 
 
-def own_rank(processes: int) -> int:
-    """Which of them this worker is, as whoever started it says."""
-    return int(os.environ[RANK]) if processes > 1 else 0
+def own_rank(world_size: int) -> int:
+    """The rank that the parent gave this worker."""
+    return int(os.environ[RANK]) if world_size > 1 else 0

@@ -1,13 +1,13 @@
-"""Counts floating-point operations by watching every operator that torch dispatches.
+"""Counts the floating-point operations of every operator that torch dispatches.
 
-What a technique leaves out is therefore not counted: no weight gradient for a frozen base, no expert that was not
-chosen. A kernel that skips masked parts is counted as if it did not, as the literature on MFU counts it: causal and
-windowed attention as full rectangles. The stages count a step or request of its own, never a measured one.
+What a technique leaves out is not counted: no weight gradient of a frozen base, no expert that was not chosen. A kernel
+that skips masked parts is counted as if it did not, as the literature on MFU does: causal and windowed attention count
+as full rectangles. Stages count a separate step or request, never a measured one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,24 +16,29 @@ if TYPE_CHECKING:
 Shape = Sequence[int]
 
 
-def counter() -> FlopCounterMode:
-    """A context manager whose `get_total_flops()` grows as operators run inside it; a multiply-add is two."""
+def counter(operations: Mapping[str, Callable[..., int]] | None = None) -> FlopCounterMode:
+    """A context manager whose `get_total_flops()` grows as operators run inside it; a multiply-add is two.
+
+    `operations` maps names of operators ("library::operator") that a plugin uses to their formulas.
+    """
     from torch.utils.flop_counter import FlopCounterMode
 
-    return FlopCounterMode(display=False, custom_mapping=_formulas())
+    return FlopCounterMode(display=False, custom_mapping=_formulas(operations or {}))
 
 
-def _formulas() -> dict[Any, Callable[..., int]]:
-    """Formulas for the operators that torch's own counter does not know, where this installation has them."""
+def _formulas(operations: Mapping[str, Callable[..., int]]) -> dict[Any, Callable[..., int]]:
+    """Formulas for the operators that torch's own counter does not know, if this installation has them."""
     import torch
 
     found = {}
+    for name, formula in operations.items():
+        library, _, operator = name.partition("::")
+        if hasattr(getattr(torch.ops, library), operator):
+            found[getattr(getattr(torch.ops, library), operator)] = formula
     for library, name, formula in (
         (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", _attention),
         (torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu_backward", _attention_backward),
         (torch.ops.aten, "_grouped_mm", _grouped_product),
-        (torch.ops.bitsandbytes, "gemm_4bit", _four_bit_product),
-        (torch.ops.bitsandbytes, "gemv_4bit", _four_bit_product),
     ):
         if hasattr(library, name):
             found[getattr(library, name)] = formula
@@ -66,13 +71,3 @@ def _grouped_product(left: Shape, right: Shape, *_: Any, out_shape: Any = None, 
     if len(left) == 3:
         return 2 * left[1] * left[2] * right[-1]
     return 2 * left[0] * left[1] * right[-1]
-
-
-def _four_bit_product(
-    activations: Shape, _weights: Shape, shape: Shape, *_: Any, out_shape: Any = None, **__: Any
-) -> int:
-    """The product itself; unpacking the weights is no multiplication of matrices and is not counted."""
-    rows = 1
-    for size in activations[:-1]:
-        rows *= size
-    return 2 * rows * shape[0] * shape[1]

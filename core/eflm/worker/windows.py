@@ -1,10 +1,10 @@
-"""Windows: the worker's side of measuring. It times pieces of work and tells the watching parent; it never samples."""
+"""Windows: timed pieces of work, which the worker sends to the parent. The worker never samples."""
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def synchronizer(device: str) -> Callable[[], None]:
-    """What waits until `device` has done all that it was asked to; on a CPU work is done when the call returns."""
+    """A function that waits until `device` is idle; on a CPU work is done when the call returns."""
     if device.startswith("cuda"):
         import torch
 
@@ -27,14 +27,20 @@ def synchronizer(device: str) -> Callable[[], None]:
 
 
 class Windows:
-    """Opens timed windows and gives them to `emit` in batches, one batch for each outermost window.
+    """Opens timed windows and passes them to `emit` in batches, one batch per outermost window.
 
-    Windows nest: the phases of a request are windows inside the request's. What is counted for one outermost
-    window (`counting`) is attributed to the following ones, phase by phase in their order.
+    Windows nest: the phases of a request are windows inside it. Operations that are counted for one outermost window
+    (`counting`) are attributed to the following ones, phase by phase in their order. `operations`: see `flops.counter`.
     """
 
-    def __init__(self, emit: Callable[[list[Window]], None], synchronize: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        emit: Callable[[list[Window]], None],
+        synchronize: Callable[[], None],
+        operations: Mapping[str, Callable[..., int]] | None = None,
+    ) -> None:
         self._emit = emit
+        self._operations = operations or {}
         self._synchronize = synchronize
         self._depth = 0
         self._warmup = False
@@ -55,10 +61,10 @@ class Windows:
         flops: float | None = None,
         warmup: bool = False,
     ) -> Iterator[Tally]:
-        """One iteration of a stage: a step or a request. Its counts may be settled through the tally it yields.
+        """One iteration of a stage: a step or a request. Its counts may be set later through the tally.
 
-        `extent` says how much is computed on, padding included, where units differ in it; 0 where they do not. `flops`
-        states the unit's operations in place of those counted.
+        `extent` is the size of the inputs, padding included, if units differ in it; 0 if they do not. `flops` states
+        the operations in place of those counted.
         """
         if self._depth:
             raise RuntimeError(f"{name!r} is a unit of work and cannot open inside another window")
@@ -82,14 +88,14 @@ class Windows:
             yield
 
     def add(self, name: str, begin: int, end: int) -> None:
-        """A part of the unit of work that is open, timed by whoever saw it: CLOCK_MONOTONIC nanoseconds."""
+        """Add a part of the open unit of work that was timed elsewhere: CLOCK_MONOTONIC nanoseconds."""
         self._closed.append(_Timed(name, self._order[name], begin, end, Tally(tokens=0, samples=0), 0))
         self._order[name] += 1
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Count floating-point operations of the units run inside, and expect the same of the later ones."""
-        with flops.counter() as self._counter:
+        """Count the floating-point operations of the units inside; later units are assumed to do the same."""
+        with flops.counter(self._operations) as self._counter:
             try:
                 yield
             finally:
@@ -109,7 +115,7 @@ class Windows:
             end = time.monotonic_ns()
         finally:
             self._depth -= 1
-        # A window around this one is still open, so no more is done here than must be.
+        # A window around this one is still open, so as little as possible is done here.
         self._closed.append(_Timed(name, order, begin, end, tally, self._flops() - counted))
 
     def _flops(self) -> int:
@@ -133,7 +139,7 @@ class Windows:
         if counted is None:
             return None
         flops, extent = counted
-        # Longer batches do more work in proportion, but for attention's quadratic part.
+        # Longer batches do more work in proportion, except for attention's quadratic part.
         return flops * self._extent / extent if extent else flops
 
 
@@ -149,7 +155,7 @@ class _Timed(NamedTuple):
 
 
 class Tally:
-    """The tokens and samples of a unit of work, which may be known only once it is done, and the time it took."""
+    """Tokens and samples of a unit of work, which may be known only at its end, and its time."""
 
     def __init__(self, *, tokens: int, samples: int) -> None:
         self.tokens = tokens

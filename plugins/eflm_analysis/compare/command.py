@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eflm.api import request
-from eflm.cli.bench import progress_bars, settings_of
+from eflm.cli.bench import settings_of
 from eflm.cli.options import PERCENT, debug_option, json_option, run_options
 from eflm.errors import UsageError
 from eflm.planning.compose import compose
@@ -53,7 +53,7 @@ def command(
     A and B are result files, the first letters of results' keys, or technique sets, which then run in turn:
     "attention=nsa,nsa.window=128" "attention=gqa", or baseline for none. Ratios are A over B.
     """
-    spec = request(stages=stages, settings=settings_of(assignments), **fields)
+    spec = request(techniques={}, stages=stages, settings=settings_of(assignments), **fields)
     wanted = [sides.is_technique_set(word) for word in (a, b)]
     if any(wanted) and not all(wanted):
         raise UsageError(
@@ -85,7 +85,8 @@ def _run(
     registry = load_plugins()
     # Both are composed before either runs: a mistake in the second must not cost the first one's time.
     plans = tuple(compose(sides.technique_set(word).apply(spec), registry) for word in (a, b))
+    from eflm.cli.progress import progress_bar
     from eflm_analysis.compare.comparison import run_interleaved
 
-    with progress_bars(wanted=not as_json) as progress:
-        return run_interleaved((plans[0], plans[1]), repeat, results=results, progress=progress)
+    with progress_bar(wanted=not as_json) as progress:
+        return run_interleaved((plans[0], plans[1]), registry, repeat, results=results, progress=progress)

@@ -9,6 +9,7 @@ from attrs import evolve
 
 from eflm.errors import EflmError
 from eflm.planning.plan import Plan
+from eflm.registry.registry import Registry
 from eflm.results.aggregation import flags_of
 from eflm_analysis.compare.inputs import caveats
 from eflm_analysis.compare.reasons import reasons
@@ -58,6 +59,7 @@ def compare(
 
 def run_interleaved(
     plans: tuple[Plan, Plan],
+    registry: Registry,
     repeats: int,
     *,
     results: Path,
@@ -67,7 +69,7 @@ def run_interleaved(
 
     Raises EflmError when a run fails; those before it are saved.
     """
-    from eflm.controller.run import run
+    from eflm.controller.run import RunOptions, run
 
     done: tuple[list[RunResult], list[RunResult]] = ([], [])
     for turn in range(repeats):
@@ -75,7 +77,7 @@ def run_interleaved(
             plan = plans[side]
             if progress is not None:
                 progress("runs", 2 * turn + number, 2 * repeats)
-            result = run(plan, results=results)
+            result = run(plan, registry, RunOptions(results=results))
             if result.status != "ok":
                 raise EflmError(
                     f"a run of {'AB'[side]} failed: {result.reason}; earlier runs are in {results}"

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, fields, frozen
+from attrs import evolve, frozen
 
 from eflm.errors import UsageError, did_you_mean
+from eflm.registry.kinds import TECHNIQUES
 from eflm.results import store
-from eflm_schemas import RunResult, RunSpec, Techniques
+from eflm_schemas import RunResult, RunSpec
 
 BASELINE = "baseline"
 
@@ -31,14 +32,14 @@ class TechniqueSet:
         """`spec` with these techniques and settings."""
         return evolve(
             spec,
-            techniques=evolve(spec.techniques, **self.techniques),
+            techniques={**spec.techniques, **self.techniques},
             settings={**spec.settings, **self.settings},
         )
 
 
 def technique_set(word: str) -> TechniqueSet:
     """From "attention=nsa,nsa.window=128"; UsageError for what is not written so."""
-    known = [field.name for field in fields(Techniques)]
+    known = [row.flag for row in TECHNIQUES]
     techniques, settings = {}, {}
     for part in word.split(",") if word != BASELINE else ():
         name, equals, value = (text.strip() for text in part.partition("="))

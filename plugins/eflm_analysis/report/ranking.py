@@ -178,7 +178,7 @@ def _pooled(question: Question, stage: str, name: str) -> Metric | None:
 def _questions(runs: Sequence[RunResult]) -> list[Question]:
     """A question for each key, the model as it is first, then by time; labels tell all of them apart."""
     by_key: dict[str, list[RunResult]] = {}
-    for run in sorted(runs, key=lambda run: (composition(run.spec.techniques) != "as it is", run.started)):
+    for run in sorted(runs, key=lambda run: (composition(run.spec.techniques) != "baseline", run.started)):
         by_key.setdefault(run.key, []).append(run)
     specs = [found[0].spec for found in by_key.values()]
     compositions, told = [composition(spec.techniques) for spec in specs], [_told(spec) for spec in specs]
@@ -188,7 +188,7 @@ def _questions(runs: Sequence[RunResult]) -> list[Question]:
         if _tells_apart(name, told, compositions)
     ]
     labels = [
-        "; ".join([chosen, *(f"{name} {one.get(name, 'as usual')}" for name in differing)])
+        "; ".join([chosen, *(f"{name} {one.get(name, 'default')}" for name in differing)])
         for chosen, one in zip(compositions, told, strict=True)
     ]
     return [

@@ -92,6 +92,7 @@ ADAPTERS = (
         source="EfficientLLM, arXiv:2505.13840, the fine-tuning axis",
         factory=Ref("eflm_plugins.adapters.full:full"),
         trains_base=True,
+        default=True,
     ),
     AdapterCard(
         name="freeze",
@@ -100,5 +101,6 @@ ADAPTERS = (
         factory=Ref("eflm_plugins.adapters.freeze:freeze"),
         config=Ref("eflm_plugins.adapters.options:FreezeOptions"),
         trains_base=True,
+        suggest=Ref("eflm_plugins.adapters.suggestions:freeze"),
     ),
 )

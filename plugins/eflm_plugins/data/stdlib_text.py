@@ -16,8 +16,8 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from eflm.cache import remember
 from eflm.errors import DataError
-from eflm_plugins.data.cache import remember
 from eflm_plugins.data.corpus import Corpus, Document, Pair
 from eflm_plugins.data.pairs import pair_of
 

@@ -13,8 +13,8 @@ import tokenizers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from eflm.cache import remember
 from eflm.errors import DataError
-from eflm_plugins.data.cache import remember
 
 PAD, BOS, EOS = "<pad>", "<bos>", "<eos>"
 #: 256 bytes and three special tokens: a smaller vocabulary could not encode every text.

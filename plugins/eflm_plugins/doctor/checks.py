@@ -1,6 +1,6 @@
-"""What this machine can measure, why not the rest, and whether the ruler is straight: the checks of `eflm doctor`.
+"""The checks of `eflm doctor`: what this machine can measure, and why not the rest.
 
-Each check is a function from a device to findings; none of them raises for what a machine merely lacks.
+Each check is a function from a device to findings. What a machine lacks is a finding and not an error.
 """
 
 from __future__ import annotations
@@ -9,22 +9,23 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import psutil
 from attrs import frozen
 
 from eflm.controller.sampler import RATE, Sampler
 from eflm.protocol.energy import NoEnergy
+from eflm.registry.contracts import Device
+from eflm.registry.discovery import load_plugins
 from eflm.statistics import mean, percentile
-from eflm_plugins.power.nvml import NvmlDevice, NvmlUnavailable
-from eflm_plugins.power.rapl import find_rapl
-from eflm_plugins.power.zeus import find_chip, find_gpu
+from eflm.worker.device import describe
+from eflm_schemas import PowerSourceCard
 
 GB = 1e9
-#: Share of the wished sampling rate below which a machine is too busy to be watched.
+#: Share of the target sampling rate below which a machine is too busy for sampling.
 PUNCTUAL = 0.9
-#: The most that a sleep of 10 ms may last, in the median, on a machine that is fit for timing.
+#: Seconds by which the median sleep of 10 ms may be late on a machine that can time well.
 OVERSLEPT = 0.002
 
 Status = Literal["ok", "limited", "missing"]
@@ -32,7 +33,7 @@ Status = Literal["ok", "limited", "missing"]
 
 @frozen(kw_only=True)
 class Finding:
-    """One thing that was looked at. `detail` is for people; `value` in `unit` where there is a figure."""
+    """One thing that was checked. `detail` is for people; `value` is in `unit`, if there is a figure."""
 
     name: str
     status: Status
@@ -42,13 +43,13 @@ class Finding:
 
 
 def examine(device: str) -> Iterator[Finding]:
-    """All findings, as they come; about half a minute in all."""
+    """All findings as they are found; about half a minute in all."""
     for check in CHECKS:
         yield from check(device)
 
 
 def clock(_device: str) -> Iterator[Finding]:
-    """The monotonic clock that every window is timed with, and how punctually this machine wakes a sleeper."""
+    """The monotonic clock that times every window, and how late this machine ends a sleep."""
     resolution = time.get_clock_info("monotonic").resolution
     slept = []
     for _ in range(50):
@@ -70,17 +71,17 @@ def sampler(_device: str) -> Iterator[Finding]:
     watch.stop()
     cost = time.process_time() - cpu
     reached = float(len(watch.between(0, time.monotonic_ns())))
-    detail = f"{reached:.0f} samples a second of {RATE:.0f} wished, for {cost:.1%} of one core"
+    detail = f"{reached:.0f} of {RATE:.0f} samples per second, for {cost:.1%} of one core"
     status: Status = "ok" if reached >= PUNCTUAL * RATE else "limited"
     yield Finding(name="sampler", status=status, detail=detail, value=reached, unit="1/s")
 
 
 def compute(device: str) -> Iterator[Finding]:
     """Peak FLOP/s by dtype, as PCU will use them."""
-    from eflm.worker import peak as hardware
+    from eflm.worker import peak
 
     for dtype in ("float32", "bfloat16", "float16"):
-        flops, source = hardware.peak(device, dtype)
+        flops, source = peak.peak(device, dtype)
         name = f"peak {dtype}"
         if flops is None:
             yield Finding(name=name, status="missing", detail=source)
@@ -100,42 +101,48 @@ def bandwidth(device: str) -> Iterator[Finding]:
 
 
 def energy(device: str) -> Iterator[Finding]:
-    """Every source of energy, and why it is none here."""
-    sources: dict[str, Any] = {}
-    if device.startswith("cuda"):
-        sources["NVML"] = _nvml(device)
-        sources["zeus"] = find_gpu(int(device.partition(":")[2] or 0))
-    else:
-        sources["RAPL"] = find_rapl()
-        sources["zeus"] = find_chip()
-    for name, found in sources.items():
+    """Every installed power source for the device, and why it reads no energy."""
+    described = describe(device)
+    own = Device(
+        kind=device.partition(":")[0],
+        index=described.get("index", 0),
+        uuid=described.get("uuid"),
+        pid=os.getpid(),
+    )
+    measured = False
+    for entry in load_plugins().entries("power"):
+        card = entry.card
+        if not isinstance(card, PowerSourceCard) or own.kind not in card.devices:
+            continue
+        name = f"energy by {card.name}"
+        if entry.status != "ready":
+            yield Finding(name=name, status="missing", detail=f"it {entry.detail}")
+            continue
+        found = card.factory.resolve()((own,))
         if isinstance(found, NoEnergy):
-            yield Finding(name=f"energy by {name}", status="missing", detail=found.reason)
+            yield Finding(name=name, status="missing", detail=found.reason)
+        elif found.source is None:
+            yield Finding(
+                name=name, status="missing", detail="it reads the device, but neither energy nor power"
+            )
         else:
-            yield Finding(name=f"energy by {name}", status="ok", detail=str(found.source))
-    if all(isinstance(found, NoEnergy) for found in sources.values()):
-        detail = "no energy can be measured; --energy estimate works it out from utilization, labelled as an estimate"
+            measured = True
+            yield Finding(name=name, status="ok", detail=str(found.source))
+    if not measured:
+        detail = (
+            "no energy can be measured; --power-model estimate computes it from utilization, as an estimate"
+        )
         yield Finding(name="energy", status="missing", detail=detail)
 
 
-def _nvml(device: str) -> NvmlDevice | NoEnergy:
-    import torch
-
-    try:
-        found = NvmlDevice(str(torch.cuda.get_device_properties(device).uuid), os.getpid())
-    except NvmlUnavailable as error:
-        return NoEnergy(str(error))
-    return found if found.source is not None else found.no_energy
-
-
 def memory(device: str) -> Iterator[Finding]:
-    """Which kinds of memory are told, and how much there is."""
+    """Which kinds of memory can be read, and whether the machine swaps."""
     high_water = Path("/proc/self/clear_refs").exists()
     detail = "resident, unique" + (
         " and the kernel's high-water mark" if high_water else "; no high-water mark"
     )
     if device.startswith("cuda"):
-        detail += "; torch's CUDA allocator; NVML by process where it tells"
+        detail += "; torch's CUDA allocator; NVML by process if it reports them"
     yield Finding(name="memory kinds", status="ok" if high_water else "limited", detail=detail)
     swap = psutil.swap_memory()
     if swap.used:
@@ -144,11 +151,11 @@ def memory(device: str) -> Iterator[Finding]:
 
 
 def quiet(_device: str) -> Iterator[Finding]:
-    """Whether anything else is at work."""
+    """Whether other processes use the CPU."""
     busy = mean([psutil.cpu_percent(0.5) for _ in range(2)]) / 100
     cores = psutil.cpu_count() or 1
     load = os.getloadavg()[0]
-    detail = f"{busy:.0%} of {cores} cores at work, load average {load:.1f}"
+    detail = f"{busy:.0%} of {cores} cores busy, load average {load:.1f}"
     fine = busy < 0.1 and load <= cores
     yield Finding(name="quiet", status="ok" if fine else "limited", detail=detail, value=busy, unit="ratio")
 

@@ -1,10 +1,8 @@
-"""`eflm doctor`: what this machine can measure, why not the rest, and a check of the ruler itself."""
+"""`eflm doctor`: what this machine can measure, and how well."""
 
 from __future__ import annotations
 
 import json
-import sys
-from contextlib import redirect_stdout
 
 import click
 
@@ -19,18 +17,17 @@ STYLES = {"ok": "green", "limited": "yellow", "missing": "red"}
 @json_option
 @debug_option
 def command(device: str, as_json: bool) -> None:
-    """Say what this machine can measure and why not the rest, and check the ruler: half a minute.
+    """Check what this machine can measure, and how well. Takes half a minute.
 
-    Each finding is ok, limited (figures will be flagged or less sure) or missing (figures will be unavailable).
+    Each finding is ok, limited (figures will be flagged or less precise) or missing (figures will be unavailable).
     """
     from attrs import asdict
 
     from eflm.controller.environment import environment
-    from eflm.worker.device import resolve
+    from eflm.planning.device import choose
     from eflm_plugins.doctor.checks import examine
 
-    with redirect_stdout(sys.stderr):
-        where = resolve(device)
+    where = choose(device).device
     if as_json:
         from eflm.worker.device import describe
         from eflm_schemas.convert import to_dict

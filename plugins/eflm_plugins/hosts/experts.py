@@ -23,7 +23,7 @@ def replace_gated_mlps(
     convert: bool,
     recipe: Mapping[str, Any],
 ) -> None:
-    """Insert experts into every block for which `build` returns a router; see `eflm.registry.contracts.Host.replace_mlps`.
+    """Insert experts into every block for which `build` returns a router; see `Host.replace_mlps`.
 
     `config` belongs to the part of `model` that contains the blocks. The whole model adds the router losses to its own
     loss, and its config records the plugin that it needs.

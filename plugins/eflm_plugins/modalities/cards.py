@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eflm_schemas import ModalityCard, Preset, Ref
+from eflm_schemas import AttentionGeometry, ModalityCard, Preset, Ref
 
 #: Settings for a model with 2.4 million parameters, so that all three stages take less than a minute on two cores.
 NANO_SETTINGS = {
@@ -24,19 +24,6 @@ NANO_SETTINGS = {
     "infer.batch_size": 1,
     "infer.prompt_tokens": 256,
     "infer.new_tokens": 32,
-    "freeze.num_frozen_layers": 2,
-    "mla.kv_lora_rank": 64,
-    "mla.q_lora_rank": None,
-    "mla.qk_nope_head_dim": 32,
-    "mla.qk_rope_head_dim": 16,
-    "mla.v_head_dim": 32,
-    "nsa.compress_block_size": 8,
-    "nsa.compress_stride": 4,
-    "nsa.select_block_size": 16,
-    "nsa.num_selected_blocks": 4,
-    "nsa.window": 64,
-    "topk.num_experts": 8,
-    "topk.top_k": 2,
 }
 
 MODALITIES = (
@@ -47,11 +34,23 @@ MODALITIES = (
         factory=Ref("eflm_plugins.modalities.llm:LlmModality"),
         config=Ref("eflm_plugins.modalities.options:LlmOptions"),
         requires=("torch", "transformers", "tokenizers"),
+        extra="llm",
+        default=True,
+        identity=Ref("eflm_plugins.modalities.identity:identify"),
         presets=(
             Preset(
                 name="nano",
                 summary="Qwen2 with 2.4 million parameters: 4 layers, hidden size 192, 6 heads, 2 key-value heads",
                 settings=NANO_SETTINGS,
+                geometry=AttentionGeometry(
+                    hidden_size=192,
+                    num_attention_heads=6,
+                    num_key_value_heads=2,
+                    head_dim=32,
+                    layer_idx=0,
+                    num_layers=4,
+                    tokens=256,
+                ),
             ),
         ),
     ),

@@ -1,4 +1,4 @@
-"""One NVIDIA GPU, or several as one, as NVML reports them to the watching parent: memory, utilization, power, energy.
+"""NVIDIA GPUs through NVML, read by the parent process: memory, utilization, power, energy.
 
 Every reading is optional: a driver, a container or a MIG slice may refuse any of them.
 """
@@ -6,30 +6,29 @@ Every reading is optional: a driver, a container or a MIG slice may refuse any o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
 from attrs import evolve
 
 from eflm.protocol.energy import NoEnergy
+from eflm.registry.contracts import Device
 from eflm_schemas import Flag
 
-#: NVML's bits for what holds clocks back, and what they mean. A power limit is part of how a card is sold: a reader
-#: must know of it, and it makes no figure wrong.
+#: NVML's bits for reasons of reduced clocks. A power limit is a property of the card and makes no figure wrong, but a
+#: reader must know about it.
 THROTTLING = {
-    0x04: Flag(name="power_limited", detail="the device's power limit held its clocks back"),
-    0x08: Flag(
-        name="throttled", detail="heat, current or a power brake made the hardware hold the clocks back"
-    ),
-    0x20: Flag(name="throttled", detail="the driver held the clocks back because of heat"),
-    0x40: Flag(name="throttled", detail="the hardware held the clocks back because of heat"),
-    0x80: Flag(name="throttled", detail="an external power brake held the clocks back"),
+    0x04: Flag(name="power_limited", detail="the device's power limit reduced its clocks"),
+    0x08: Flag(name="throttled", detail="heat, current or a power brake made the hardware reduce the clocks"),
+    0x20: Flag(name="throttled", detail="the driver reduced the clocks because of heat"),
+    0x40: Flag(name="throttled", detail="the hardware reduced the clocks because of heat"),
+    0x80: Flag(name="throttled", detail="an external power brake reduced the clocks"),
 }
 
 
 class NvmlDevice:
-    """The GPU with torch's `uuid`, seen for the process `pid`. OSError-like faults surface as `NvmlUnavailable`."""
+    """The GPU with torch's `uuid`, read for the process `pid`. Raises NvmlUnavailable if NVML cannot find it."""
 
     def __init__(self, uuid: str, pid: int) -> None:
         try:
@@ -49,14 +48,14 @@ class NvmlDevice:
         self._counts_energy = (
             self._ask(lambda: pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) is not None
         )
-        self._tells_power = self._ask(lambda: pynvml.nvmlDeviceGetPowerUsage(self._handle)) is not None
+        self._reports_power = self._ask(lambda: pynvml.nvmlDeviceGetPowerUsage(self._handle)) is not None
 
     @property
     def source(self) -> str | None:
-        """Where energy comes from, or None where this device tells neither energy nor power."""
+        """Where energy comes from; None if the device reports neither energy nor power."""
         if self._counts_energy:
             return "NVML energy counter"
-        return "sampled NVML power" if self._tells_power else None
+        return "sampled NVML power" if self._reports_power else None
 
     @property
     def no_energy(self) -> NoEnergy:
@@ -65,7 +64,7 @@ class NvmlDevice:
         )
 
     def read(self) -> dict[str, float]:
-        """What the device tells now, in the units and under the names of `eflm.protocol.record.Sample`."""
+        """The readings, in the units and under the names of `eflm.protocol.record.Sample`."""
         nvml, handle = self._nvml, self._handle
         memory = self._ask(lambda: nvml.nvmlDeviceGetMemoryInfo(handle))
         rates = self._ask(lambda: nvml.nvmlDeviceGetUtilizationRates(handle))
@@ -91,9 +90,9 @@ class NvmlDevice:
             "clock": clock,
             "temperature": temperature,
         }
-        told = {name: value for name, value in readings.items() if value is not None}
-        self._silent += not told
-        return told
+        readings = {name: value for name, value in readings.items() if value is not None}
+        self._silent += not readings
+        return readings
 
     def memory_bytes(self) -> int | None:
         """The device's whole memory."""
@@ -106,10 +105,10 @@ class NvmlDevice:
         return None if version is None else str(version)
 
     def flags(self) -> list[Flag]:
-        """What was seen on the device that spoils figures: others that computed on it, a clock that was held back.
+        """What disturbed the figures: other processes on the device, reduced clocks.
 
-        In a container NVML names processes by the host's numbers, so the worker is one of those that are listed,
-        whether it is recognised or not.
+        In a container NVML lists processes by the host's numbers, so one of them is the worker even if its number is
+        another.
         """
         flags = []
         others = max(self._most_processes - 1, 0)
@@ -123,12 +122,14 @@ class NvmlDevice:
                 flags.append(evolve(flag, detail=f"{flag.detail} in {share:.0%} of the readings"))
         if self._silent:
             share = self._silent / self._reads
-            detail = f"the device told nothing in {share:.0%} of the readings, as one that was lost or reset"
+            detail = (
+                f"the device reported nothing in {share:.0%} of the readings, as one that was lost or reset"
+            )
             flags.append(Flag(name="device_lost", detail=detail))
         return flags
 
     def close(self) -> None:
-        """Let go of NVML."""
+        """Release NVML."""
         self._ask(self._nvml.nvmlShutdown)
 
     def _processes(self) -> dict[int, int | None]:
@@ -150,15 +151,14 @@ class NvmlDevice:
 
 
 class NvmlDevices:
-    """The GPUs of one run, by torch's uuid and the process that works on each, read as one device.
+    """The GPUs of one run, by torch's uuid and the process that uses each, read as one device.
 
-    What they hold and draw is summed, how busy and how fast they are is averaged, and the hottest one tells the
-    temperature. A reading that one of them does not give is not given: a sum over the others would look like a drop.
+    Memory, power and energy are summed, utilization and clocks are averaged, and the temperature is the highest.
+    Drop readings that any GPU lacks: a sum over the others would look like a drop.
     """
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._devices = [NvmlDevice(uuid, pid) for uuid, pid in pids.items()]
-        self._read = self._devices
 
     @property
     def source(self) -> str | None:
@@ -170,15 +170,11 @@ class NvmlDevices:
     def no_energy(self) -> NoEnergy:
         return self._devices[0].no_energy
 
-    def leave_to_first(self) -> None:
-        """From now on read the first one alone: the others' processes have gone, and they idle."""
-        self._read = self._devices[:1]
-
     def read(self) -> dict[str, float]:
         """As of NvmlDevice."""
-        readings = [device.read() for device in self._read]
-        told = set.intersection(*(set(reading) for reading in readings))
-        return {name: _TOGETHER[name]([reading[name] for reading in readings]) for name in told}
+        readings = [device.read() for device in self._devices]
+        common = set.intersection(*(set(reading) for reading in readings))
+        return {name: _COMBINE[name]([reading[name] for reading in readings]) for name in common}
 
     def driver(self) -> str | None:
         """The driver's version."""
@@ -189,12 +185,12 @@ class NvmlDevices:
         return [flag for device in self._devices for flag in device.flags()]
 
     def close(self) -> None:
-        """Let go of NVML."""
+        """Release NVML."""
         for device in self._devices:
             device.close()
 
 
-_TOGETHER: Mapping[str, Callable[[list[float]], float]] = {
+_COMBINE: Mapping[str, Callable[[list[float]], float]] = {
     "device_used": sum,
     "device_process": sum,
     "power": sum,
@@ -206,4 +202,12 @@ _TOGETHER: Mapping[str, Callable[[list[float]], float]] = {
 
 
 class NvmlUnavailable(Exception):
-    """NVML cannot watch the device; the message says why. The run goes on without its readings."""
+    """NVML cannot read the device; the message says why. The run goes on without its readings."""
+
+
+def nvml(devices: Sequence[Device]) -> NvmlDevices | NoEnergy:
+    """The factory that the card names. GPUs that NVML cannot find are a NoEnergy with the reason."""
+    try:
+        return NvmlDevices({device.uuid or "": device.pid for device in devices})
+    except NvmlUnavailable as error:
+        return NoEnergy(str(error))

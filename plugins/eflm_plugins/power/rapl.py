@@ -1,4 +1,4 @@
-"""RAPL: the CPU's own energy counters, read as files. The watching parent samples them on CPU runs."""
+"""RAPL: the energy counters of the CPU, read as files. The parent process samples them in runs on the CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ POWERCAP = Path("/sys/class/powercap")
 
 @define
 class _Domain:
-    """One counter in microjoules, which starts again from zero after `range`."""
+    """One counter in microjoules, which wraps around after `range`."""
 
     name: str
     path: Path
@@ -42,14 +42,14 @@ class Rapl:
 
 
 def find_rapl(root: Path = POWERCAP) -> Rapl | NoEnergy:
-    """The RAPL counters under `root`, or the reason why there are none."""
+    """The RAPL counters under `root`, or the reason why none can be read."""
     domains = []
     refused: list[str] = []
     # Not intel-rapl-mmio: it is another way to the same counters.
     for folder in sorted(root.glob("intel-rapl:*")):
         try:
             name = (folder / "name").read_text().strip()
-            # Cores and the uncore are parts of their package; psys would count the package again.
+            # Cores and the uncore are parts of their package; psys includes the package.
             if not (name.startswith("package") or name == "dram"):
                 continue
             counter = folder / "energy_uj"
@@ -59,7 +59,7 @@ def find_rapl(root: Path = POWERCAP) -> Rapl | NoEnergy:
             refused.append(str(error.filename))
         except (OSError, ValueError):
             continue
-    # A package without its refused neighbour would be an undercount, so one refusal is a refusal of all.
+    # One package without the other would be an undercount: if one counter is unreadable, report none.
     if refused:
         return NoEnergy(
             "the RAPL counters of this CPU are readable by root only; "
@@ -68,3 +68,8 @@ def find_rapl(root: Path = POWERCAP) -> Rapl | NoEnergy:
     if not domains:
         return NoEnergy(f"{root} has no RAPL domain of the CPU (a virtual machine hides it)")
     return Rapl(domains)
+
+
+def rapl(_devices: object) -> Rapl | NoEnergy:
+    """The factory that the card names."""
+    return find_rapl()

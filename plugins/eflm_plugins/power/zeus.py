@@ -1,15 +1,14 @@
-"""Energy of what NVML and RAPL do not reach, through zeus: AMD GPUs, Apple silicon, Jetson boards.
-
-Needs the `zeus` extra. Read by the watching parent like any other source.
-"""
+"""Energy of AMD GPUs, Apple silicon and Jetson boards, through zeus. Needs the extra `zeus`."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from eflm.protocol.energy import NoEnergy
+from eflm.registry.contracts import Device
 
-#: Fields that add up to a whole chip, in the order of preference; the first group that a chip tells is taken.
+#: Fields that add up to a whole chip, in the order of preference; the first group that a chip reports is taken.
 _TOTALS = (
     ("total_energy_mj",),
     ("cpu_total_mj", "gpu_mj", "ane_mj", "dram_mj"),
@@ -25,10 +24,10 @@ class ZeusChip:
         self.source = f"zeus, {type(chip).__name__}"
 
     def read(self) -> dict[str, float]:
-        """`{"energy": J}` since a moment that stays the same; empty where the chip tells no total."""
-        told = self._chip.get_total_energy_consumption()
+        """`{"energy": J}` since a fixed moment; empty if the chip reports no total."""
+        readings = self._chip.get_total_energy_consumption()
         for names in _TOTALS:
-            parts = [getattr(told, name, None) for name in names]
+            parts = [getattr(readings, name, None) for name in names]
             known = [float(part) for part in parts if part is not None]
             if known:
                 return {"energy": sum(known) / 1e3}
@@ -47,13 +46,13 @@ class ZeusGpu:
         readings = {"power": self._gpus.get_instant_power_usage(self._index) / 1e3}
         try:
             readings["energy"] = self._gpus.get_total_energy_consumption(self._index) / 1e3
-        except Exception:  # not every device counts; zeus has an error of its own for each vendor's
+        except Exception:  # not every device has a counter; zeus has an error class per vendor
             return readings
         return readings
 
 
 def find_chip() -> ZeusChip | NoEnergy:
-    """This machine's chip, or why zeus does not read it."""
+    """The chip of this machine, or the reason why zeus does not read it."""
     try:
         from zeus.device.soc import get_soc
 
@@ -61,12 +60,12 @@ def find_chip() -> ZeusChip | NoEnergy:
         return found if found.read() else NoEnergy("zeus finds no energy counter on this chip")
     except ImportError:
         return NoEnergy("the zeus extra, which reads Apple silicon and Jetson boards, is not installed")
-    except Exception as error:  # zeus' own errors, and whatever a driver throws
+    except Exception as error:  # errors of zeus and of drivers
         return NoEnergy(f"zeus reads no energy here: {error}")
 
 
 def find_gpu(index: int) -> ZeusGpu | NoEnergy:
-    """The GPU with torch's `index`, or why zeus does not read it."""
+    """The GPU with torch's `index`, or the reason why zeus does not read it."""
     try:
         from zeus.device import get_gpus
 
@@ -77,3 +76,12 @@ def find_gpu(index: int) -> ZeusGpu | NoEnergy:
         return NoEnergy("the zeus extra, which reads AMD GPUs, is not installed")
     except Exception as error:  # as above
         return NoEnergy(f"zeus reads no energy here: {error}")
+
+
+def zeus(devices: Sequence[Device]) -> ZeusChip | ZeusGpu | NoEnergy:
+    """The factory that the card names."""
+    if devices[0].kind != "cuda":
+        return find_chip()
+    if len(devices) > 1:
+        return NoEnergy(f"zeus reads one GPU here, and {len(devices)} took part")
+    return find_gpu(devices[0].index)

@@ -10,6 +10,7 @@ QUANTIZERS = (
         summary="weights in IEEE single precision",
         source="IEEE 754-2019, binary32",
         factory=Ref("eflm_plugins.quantizers.floating:fp32"),
+        at_load=("cpu", "cuda"),
         bits=32,
     ),
     QuantizerCard(
@@ -17,6 +18,7 @@ QUANTIZERS = (
         summary="weights in bfloat16: the range of float32 with 8 bits of precision",
         source="Kalamkar et al. 2019, A Study of BFLOAT16 for Deep Learning Training, arXiv:1905.12322",
         factory=Ref("eflm_plugins.quantizers.floating:bf16"),
+        at_load=("cpu", "cuda"),
         bits=16,
     ),
     QuantizerCard(
@@ -24,6 +26,7 @@ QUANTIZERS = (
         summary="weights in IEEE half precision",
         source="IEEE 754-2019, binary16",
         factory=Ref("eflm_plugins.quantizers.floating:fp16"),
+        at_load=("cpu", "cuda"),
         bits=16,
         trainable=False,
         untrainable_reason=(
@@ -36,6 +39,8 @@ QUANTIZERS = (
         summary="4-bit NormalFloat weights (bitsandbytes), dequantized for each matrix product",
         source="Dettmers et al. 2023, QLoRA, arXiv:2305.14314, section 3",
         factory=Ref("eflm_plugins.quantizers.int4:int4"),
+        at_load=("cuda",),
+        operations=Ref("eflm_plugins.quantizers.operations:four_bit"),
         config=Ref("eflm_plugins.quantizers.options:Int4Options"),
         requires=("bitsandbytes",),
         extra="quant",

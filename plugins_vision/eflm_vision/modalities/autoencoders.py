@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL, AutoencoderKLWan
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from eflm_plugins.data.cache import remember
+from eflm.cache import remember
 
 PICTURE_CHANNELS, CLIP_CHANNELS = 4, 8
 #: Small batches and large steps, which clipping makes safe: what restores most in the seconds that there are.

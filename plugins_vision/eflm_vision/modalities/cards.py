@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eflm_schemas import ModalityCard, Preset, Ref
+from eflm_schemas import AttentionGeometry, ModalityCard, Preset, Ref
 
 #: Stage options that are lengths of text, which these models know nothing of.
 TEXT_ONLY = (
@@ -22,28 +22,11 @@ NANO_SETTINGS = {
     "infer.requests": 5,
     "infer.warmup_requests": 1,
     "infer.batch_size": 10,
-    "gqa.num_key_value_heads": 2,
-    "mla.kv_lora_rank": 64,
-    "mla.qk_nope_head_dim": 32,
-    "mla.qk_rope_head_dim": 16,
-    "mla.v_head_dim": 32,
-    "nsa.compress_block_size": 2,
-    "nsa.compress_stride": 1,
-    "nsa.select_block_size": 2,
-    "nsa.num_selected_blocks": 4,
-    "nsa.window": 4,
-    "topk.num_experts": 4,
-    "topk.top_k": 2,
 }
 #: The published shapes see 256 tokens a picture at most, a sequence short enough for small blocks.
 PUBLISHED_SETTINGS = {
     "dit.eval_samples": 100,
     "infer.batch_size": 4,
-    "nsa.compress_block_size": 8,
-    "nsa.compress_stride": 4,
-    "nsa.select_block_size": 16,
-    "nsa.num_selected_blocks": 4,
-    "nsa.window": 32,
 }
 
 #: A text-to-picture or text-to-clip model in small; its autoencoder is trained when it is first needed, and kept.
@@ -60,19 +43,6 @@ FLOW_SETTINGS: dict[str, object] = {
     "infer.seconds": 5.0,
     "infer.warmup_requests": 1,
     "infer.batch_size": 4,
-    "freeze.num_frozen_layers": 1,
-    "gqa.num_key_value_heads": 2,
-    "mla.kv_lora_rank": 32,
-    "mla.qk_nope_head_dim": 16,
-    "mla.qk_rope_head_dim": 16,
-    "mla.v_head_dim": 16,
-    "nsa.compress_block_size": 4,
-    "nsa.compress_stride": 2,
-    "nsa.select_block_size": 4,
-    "nsa.num_selected_blocks": 4,
-    "nsa.window": 8,
-    "topk.num_experts": 4,
-    "topk.top_k": 2,
 }
 
 
@@ -98,19 +68,29 @@ VL_SETTINGS: dict[str, object] = {
     "infer.warmup_requests": 1,
     "infer.batch_size": 1,
     "infer.new_tokens": 16,
-    "freeze.num_frozen_layers": 3,
-    "mla.kv_lora_rank": 32,
-    "mla.qk_nope_head_dim": 16,
-    "mla.qk_rope_head_dim": 16,
-    "mla.v_head_dim": 16,
-    "nsa.compress_block_size": 4,
-    "nsa.compress_stride": 2,
-    "nsa.select_block_size": 4,
-    "nsa.num_selected_blocks": 4,
-    "nsa.window": 8,
-    "topk.num_experts": 4,
-    "topk.top_k": 2,
 }
+
+
+def _geometry(
+    hidden_size: int,
+    *,
+    heads: int,
+    head_dim: int,
+    layers: int,
+    tokens: int,
+    key_value_heads: int | None = None,
+) -> AttentionGeometry:
+    return AttentionGeometry(
+        hidden_size=hidden_size,
+        num_attention_heads=heads,
+        num_key_value_heads=key_value_heads or heads,
+        head_dim=head_dim,
+        layer_idx=0,
+        causal=False,
+        num_layers=layers,
+        tokens=tokens,
+    )
+
 
 MODALITIES = (
     ModalityCard(
@@ -121,6 +101,7 @@ MODALITIES = (
         config=Ref("eflm_vision.modalities.options:DitOptions"),
         requires=("torch", "diffusers", "sklearn", "PIL"),
         extra="vision",
+        identity=Ref("eflm_plugins.modalities.identity:identify"),
         stages=("pretrain", "infer"),
         causal=False,
         architectures=("DiTPipeline", "DiTTransformer2DModel", "EflmDiTTransformer2DModel"),
@@ -130,21 +111,25 @@ MODALITIES = (
                 name="dit-nano",
                 summary="DiT of 1.1 million parameters on 8 × 8 digits: 3 blocks, 128 wide, 4 heads, patches of 2",
                 settings=NANO_SETTINGS,
+                geometry=_geometry(128, heads=4, head_dim=32, layers=3, tokens=16),
             ),
             Preset(
                 name="dit-b-4",
                 summary="DiT-B/4's shape on 32 × 32 pictures: 12 blocks, 768 wide, 12 heads",
                 settings=PUBLISHED_SETTINGS,
+                geometry=_geometry(768, heads=12, head_dim=64, layers=12, tokens=64),
             ),
             Preset(
                 name="dit-l-8",
                 summary="DiT-L/8's shape on 32 × 32 pictures: 24 blocks, 1024 wide, 16 heads",
-                settings={**PUBLISHED_SETTINGS, **{k: v for k, v in NANO_SETTINGS.items() if "nsa." in k}},
+                settings=PUBLISHED_SETTINGS,
+                geometry=_geometry(1024, heads=16, head_dim=64, layers=24, tokens=16),
             ),
             Preset(
                 name="dit-xl-2",
                 summary="DiT-XL/2's shape on 32 × 32 pictures: 28 blocks, 1152 wide, 16 heads",
                 settings=PUBLISHED_SETTINGS,
+                geometry=_geometry(1152, heads=16, head_dim=72, layers=28, tokens=256),
             ),
         ),
     ),
@@ -156,6 +141,7 @@ MODALITIES = (
         config=Ref("eflm_vision.modalities.options:FlowOptions"),
         requires=("torch", "transformers", "diffusers", "sklearn", "PIL"),
         extra="vision",
+        identity=Ref("eflm_plugins.modalities.identity:identify"),
         causal=False,
         architectures=("StableDiffusion3Pipeline",),
         unused_options=TEXT_ONLY,
@@ -164,6 +150,7 @@ MODALITIES = (
                 name="sd3.5-nano",
                 summary="SD 3.5 in small on captioned digits of 16 × 16: 3 joint blocks, 64 wide, three text encoders",
                 settings=_flow_settings("sd3.5", 2.0, pretrain__steps=800),
+                geometry=_geometry(64, heads=4, head_dim=16, layers=3, tokens=64),
             ),
         ),
     ),
@@ -175,6 +162,7 @@ MODALITIES = (
         config=Ref("eflm_vision.modalities.options:FlowOptions"),
         requires=("torch", "transformers", "diffusers", "sklearn", "PIL", "av"),
         extra="vision",
+        identity=Ref("eflm_plugins.modalities.identity:identify"),
         causal=False,
         architectures=("WanPipeline",),
         unused_options=TEXT_ONLY,
@@ -188,6 +176,7 @@ MODALITIES = (
                     pretrain__steps=900,
                     pretrain__learning_rate=7e-3,
                     finetune__learning_rate=5e-3,
+                    geometry=_geometry(64, heads=4, head_dim=16, layers=3, tokens=64),
                 ),
             ),
         ),
@@ -200,6 +189,7 @@ MODALITIES = (
         config=Ref("eflm_vision.modalities.options:QwenVlOptions"),
         requires=("torch", "transformers", "PIL"),
         extra="vision",
+        identity=Ref("eflm_plugins.modalities.identity:identify"),
         bidirectional_where={"towers": ("both", "vision")},
         architectures=("qwen2_5_vl",),
         unused_options=tuple(option for option in TEXT_ONLY if option != "infer.new_tokens"),
@@ -208,6 +198,7 @@ MODALITIES = (
                 name="qwen2.5-vl-nano",
                 summary="Qwen2.5-VL of 0.8 million parameters on easy-VQA: 3 blocks of vision, 3 of language",
                 settings=VL_SETTINGS,
+                geometry=_geometry(128, heads=4, head_dim=32, layers=6, tokens=64, key_value_heads=2),
             ),
         ),
     ),

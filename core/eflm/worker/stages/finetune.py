@@ -1,4 +1,4 @@
-"""Fine-tuning: the parameters that the adapter leaves trainable, on pairs. Called by the worker."""
+"""Fine-tuning: the parameters that the adapter leaves trainable, on pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Inference: requests of a fixed size, each a window with its phases inside. Called by the worker."""
+"""Inference: requests of a fixed size, each a window with the windows of its phases inside."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ STAGE = "infer"
 
 
 def run(session: Session, model: nn.Module, options: InferOptions) -> None:
-    """Serve the workload's requests with `model`: as many as were asked for, then more until latency is known well.
+    """Serve the workload's requests: the number that was asked for, then more until the target interval is reached.
 
-    Raises ModelError when a request did not do the work that was asked for, since its time would mean nothing.
+    Raises ModelError if a request did not do the work that was asked for, since its time would mean nothing.
     """
     import torch
 
@@ -28,7 +28,7 @@ def run(session: Session, model: nn.Module, options: InferOptions) -> None:
     model.eval()
     with torch.no_grad():
         first = next(requests)
-        # Counting and profiling slow every operation down, so they have a request of their own, before the warm-up.
+        # Counting and profiling slow every operation down, so they use a request of their own, before the warm-up.
         with session.rehearsing():
             _serve(session, model, first, warmup=True)
         for number, request in enumerate(chain([first], requests)):
@@ -39,7 +39,7 @@ def run(session: Session, model: nn.Module, options: InferOptions) -> None:
         seconds: list[float] = []
         while True:
             seconds.append(_serve(session, model, request, warmup=False))
-            if _enough(seconds, options, session.precision):
+            if _enough(seconds, options, session.target_ci):
                 break
             session.progress(STAGE, len(seconds), max(options.requests, len(seconds) + 1))
             request = next(requests)
@@ -47,16 +47,16 @@ def run(session: Session, model: nn.Module, options: InferOptions) -> None:
         session.end_measuring(model)
 
 
-def _enough(seconds: list[float], options: InferOptions, precision: float) -> bool:
-    """Whether the requests that were asked for are served, and the mean of their times is known well or time is up."""
+def _enough(seconds: list[float], options: InferOptions, target_ci: float) -> bool:
+    """Whether the requests that were asked for are served, and the target interval or the time limit is reached."""
     if len(seconds) < options.requests:
         return False
     if sum(seconds) >= options.seconds:
         return True
     if len(seconds) % max(1, len(seconds) // 50):
-        return False  # one more in a hundred changes little, and the interval of thousands takes milliseconds
+        return False  # the interval of thousands takes milliseconds, and few more change little
     half_width = relative_half_width(seconds)
-    return half_width is not None and half_width <= precision
+    return half_width is not None and half_width <= target_ci
 
 
 def _serve(session: Session, model: nn.Module, request: Batch, *, warmup: bool) -> float:
@@ -75,11 +75,11 @@ def _serve(session: Session, model: nn.Module, request: Batch, *, warmup: bool) 
 def _verify(generated: Generated, request: Batch) -> None:
     if generated.samples != request.samples:
         raise ModelError(
-            f"a request of {request.samples} samples was answered with {generated.samples}; "
-            "its latency would not be that of the work asked for"
+            f"a request of {request.samples} samples returned {generated.samples}; "
+            "its latency would not be that of the requested work"
         )
     if request.expected_tokens not in (None, generated.tokens):
         raise ModelError(
-            f"a request for {request.expected_tokens} new tokens gave {generated.tokens}; "
-            "its latency would not be that of the work asked for"
+            f"a request for {request.expected_tokens} new tokens returned {generated.tokens}; "
+            "its latency would not be that of the requested work"
         )

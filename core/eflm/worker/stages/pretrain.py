@@ -1,4 +1,4 @@
-"""Pretraining: every parameter of the model from random weights, on running text. Called by the worker."""
+"""Pretraining: every parameter of the model from random weights, on running text."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Data parallelism: replicas of one model, a process each, and how long their gradients were on the way.
+"""Data parallelism: one replica of the model per process, and how long the all-reduce of its gradients takes.
 
-torch's DistributedDataParallel averages the gradients, bucket by bucket, while the backward pass still makes others.
-Each bucket's all-reduce is timed, and so is what of it nothing else could hide. Called by the training loop of a run
-that has peers; only such a run imports this.
+torch's DistributedDataParallel averages gradients bucket by bucket while the backward pass still computes others. The
+all-reduce of each bucket is timed, and so is the part of it that no computation overlaps. Only runs with several
+processes import this.
 """
 
 from __future__ import annotations
@@ -25,30 +25,30 @@ Loss = Callable[[nn.Module, Batch], Tensor]
 
 
 class Replica:
-    """This process's copy of `model`, tied to those of its peers: all begin as the first one's."""
+    """This process's copy of `model`. All copies start with the weights of rank 0."""
 
     def __init__(self, model: nn.Module, loss: Loss, device: str) -> None:
-        # A parameter that one replica's batch left out, as an expert that no token chose, may be used by another.
+        # A parameter that one batch does not use, such as an expert that no token chose, may be used by another.
         self._replicated = DistributedDataParallel(
             _WholeLoss(model, loss), find_unused_parameters=True, gradient_as_bucket_view=True
         )
-        self._journeys = _Journeys(_CudaClock() if device.startswith("cuda") else _Clock())
-        # It compares the annotations of a hook with classes, and here they are text; so it gets one without any.
-        self._replicated.register_comm_hook(self._journeys, lambda state, bucket: _all_reduce(state, bucket))
+        self._transfers = _Transfers(_CudaClock() if device.startswith("cuda") else _Clock())
+        # It compares a hook's annotations with classes; here they are text, so the hook has none.
+        self._replicated.register_comm_hook(self._transfers, lambda state, bucket: _all_reduce(state, bucket))
 
     def loss(self, batch: Batch) -> Tensor:
         """The loss of this replica's own batch; its backward pass leaves the mean gradient of all."""
-        self._journeys.clear()
+        self._transfers.clear()
         loss: Tensor = self._replicated(batch)
         return loss
 
-    def tell_communication(self, windows: Windows) -> None:
-        """The windows of the backward pass that has just ended: "all_reduce", one a bucket, and "communication".
+    def add_communication(self, windows: Windows) -> None:
+        """Add the windows of the backward pass that has just ended: "all_reduce" per bucket, and "communication".
 
-        The latter begins where the last gradients were handed over and ends where the last mean is back: there was
-        nothing else to do.
+        The latter starts when the last gradients are sent and ends when the last mean has arrived: no computation
+        overlaps it.
         """
-        spans = self._journeys.spans()
+        spans = self._transfers.spans()
         for begin, end in spans:
             windows.add("all_reduce", begin, end)
         if spans:
@@ -56,11 +56,11 @@ class Replica:
 
     @property
     def reduced_bytes(self) -> int:
-        """Bytes of gradients that each step sends on the way."""
-        return self._journeys.bytes
+        """Bytes of gradients that each step reduces."""
+        return self._transfers.bytes
 
 
-class _WholeLoss(nn.Module):  # type: ignore[misc]  # torch's classes are not looked into
+class _WholeLoss(nn.Module):  # type: ignore[misc]  # torch has no type hints here
     """The workload's loss as a module's forward pass, whichever of the model's functions it calls."""
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
@@ -73,19 +73,19 @@ class _WholeLoss(nn.Module):  # type: ignore[misc]  # torch's classes are not lo
 
 
 class _Clock:
-    """When work is reached and done, which on a CPU is when the clock is looked at."""
+    """Timestamps of work; on a CPU work is done when the call returns."""
 
     def mark(self) -> Any:
-        """Now, in the order of the work that the device was asked to do."""
+        """A timestamp in the order of the device's work."""
         return time.monotonic_ns()
 
     def read(self, marks: list[Any]) -> list[int]:
-        """CLOCK_MONOTONIC nanoseconds of marks that the device has passed."""
+        """CLOCK_MONOTONIC nanoseconds of marks."""
         return marks
 
 
 class _CudaClock(_Clock):
-    """On a GPU work is done later than it is asked for: the device notes when it passes a mark."""
+    """On a GPU work runs later than it is launched, so the device records when it passes a mark."""
 
     def mark(self) -> Any:
         event = torch.cuda.Event(enable_timing=True)
@@ -99,21 +99,21 @@ class _CudaClock(_Clock):
         return [now - round(mark.elapsed_time(last) * 1e6) for mark in marks]
 
 
-class _Journeys:
+class _Transfers:
     """Begin and end of each bucket's all-reduce in one backward pass."""
 
     def __init__(self, clock: _Clock) -> None:
         self.clock = clock
         self.bytes = 0
         self._marks: list[tuple[Any, Any]] = []
-        self._turn = Lock()  # ends are noted by the threads that receive
+        self._lock = Lock()  # the receiving threads record the ends
 
     def clear(self) -> None:
         self._marks.clear()
         self.bytes = 0
 
-    def note(self, begin: Any, end: Any) -> None:
-        with self._turn:
+    def record(self, begin: Any, end: Any) -> None:
+        with self._lock:
             self._marks.append((begin, end))
 
     def spans(self) -> list[tuple[int, int]]:
@@ -122,15 +122,15 @@ class _Journeys:
         return list(zip(self.clock.read(list(begins)), self.clock.read(list(ends)), strict=True))
 
 
-def _all_reduce(journeys: _Journeys, bucket: Any) -> Future[Tensor]:
-    """DistributedDataParallel's own mean over the peers, with a look at the clock before and after."""
-    begin = journeys.clock.mark()
+def _all_reduce(transfers: _Transfers, bucket: Any) -> Future[Tensor]:
+    """DistributedDataParallel's own mean over the processes, with a timestamp before and after."""
+    begin = transfers.clock.mark()
     buffer = bucket.buffer().div_(dist.get_world_size())
-    journeys.bytes += buffer.numel() * buffer.element_size()
+    transfers.bytes += buffer.numel() * buffer.element_size()
     work = dist.all_reduce(buffer, async_op=True)
 
-    def arrived(future: Future[list[Tensor]]) -> Tensor:
-        journeys.note(begin, journeys.clock.mark())
+    def received(future: Future[list[Tensor]]) -> Tensor:
+        transfers.record(begin, transfers.clock.mark())
         return future.value()[0]
 
-    return work.get_future().then(arrived)
+    return work.get_future().then(received)

@@ -1,4 +1,4 @@
-"""What every stage works with: the workload, the device, windows to time in, and a line to the watching parent."""
+"""What every stage uses: the workload, the device, timed windows, and the events that go to the parent."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attrs import define, field
 from eflm.protocol.events import EventWriter
 from eflm.registry.contracts import Workload
 from eflm.worker import memory
-from eflm.worker.distributed import Peers
+from eflm.worker.distributed import Group
 from eflm.worker.model import begin_tallies, end_tallies
 from eflm.worker.operators import OperatorTimes
 from eflm.worker.windows import Windows
@@ -23,40 +23,40 @@ if TYPE_CHECKING:
 
 @define
 class Session:
-    """One run's common ground, made by the worker."""
+    """The context of one stage, made by the worker."""
 
     workload: Workload
     device: str
     events: EventWriter
     windows: Windows
-    peers: Peers = field(factory=Peers)  #: who trains with this process
-    precision: float = 1.0  #: half width of the mean latency's interval to aim for, over that mean
+    group: Group = field(factory=Group)  #: the processes that train together
+    target_ci: float = 1.0  #: relative half width of the 95% interval of the mean latency to measure to
     _progressed: float = field(default=0.0, init=False)
 
     def progress(self, stage: str, done: int, total: int) -> None:
-        """Tell how far a stage has come, at most ten times a second but for its first and last word."""
+        """Send the progress of a stage, at most ten times a second except for the first and the last."""
         now = time.monotonic()
         if now - self._progressed >= 0.1 or done in (0, total):
             self._progressed = now
             self.events.send("progress", stage=stage, done=done, total=total)
 
     def begin_measuring(self, model: nn.Module) -> None:
-        """Called after the warm-up: what is tallied and what memory peaks at are those of the measured work."""
+        """Called after the warm-up, so that tallies and memory peaks are those of the measured work."""
         begin_tallies(model)
         memory.reset_peaks(self.device)
 
     def end_measuring(self, model: nn.Module) -> None:
-        """Called right after the measured work: tells its tallies and peaks."""
+        """Called right after the measured work: sends its tallies and peaks."""
         self.facts(**memory.peaks(self.device), **end_tallies(model))
 
     @contextmanager
     def rehearsing(self) -> Iterator[None]:
-        """A block whose floating-point operations are counted, and of which is told where its time went."""
+        """A block whose floating-point operations are counted and whose time is split by operator."""
         times = OperatorTimes(self.device)
         with times.watch(), self.windows.counting():
             yield
         self.facts(operators=times.shares, operator_calls=times.calls)
 
     def facts(self, **facts: Any) -> None:
-        """Facts of the stage at hand, for its record and for the result."""
+        """Send facts of this stage, for its record and for the result."""
         self.events.send("stage_facts", facts=facts)

@@ -1,6 +1,6 @@
-"""The training loop of pretraining and fine-tuning: AdamW steps under windows, the first ones as warm-up.
+"""The training loop of pretraining and fine-tuning: AdamW steps in timed windows, the first ones as warm-up.
 
-Peers (`--processes N`) run this very loop, each on every Nth batch, and their gradients are averaged.
+With `--processes N` each process runs this loop on every Nth batch, and the gradients are averaged.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ def train(
 ) -> None:
     """Train `model` on the workload's batches for `stage`; `groups` are parameters as torch optimizers take them.
 
-    Raises ModelError when the loss is no longer a finite number.
+    Raises ModelError if the loss is not a finite number.
     """
     total = options.warmup_steps + options.steps
     trainer = _Trainer(session, model, options, make_optimizer(groups, options, session.device))
-    peers = session.peers
-    # Any workload can be shared out like this: it needs not know of peers, and no two see one batch.
-    batches = islice(session.workload.batches(stage), peers.rank, None, peers.processes)
+    group = session.group
+    # Works for any workload, which need not know about other processes; no two see the same batch.
+    batches = islice(session.workload.batches(stage), group.rank, None, group.world_size)
     model.train()
     losses = []
     for number in range(total):
@@ -53,7 +53,7 @@ def train(
             batch = next(batches)
         if number == 0:
             trainer.rehearse(batch)
-            trainer.meet_peers()
+            trainer.replicate()
         if number == options.warmup_steps:
             session.begin_measuring(model)
         trainer.set_rate(learning_rate_factor(number, total))
@@ -61,8 +61,8 @@ def train(
         losses.append(_finite(loss, stage, number + 1))
         session.progress(stage, number + 1, total)
     session.end_measuring(model)
-    trainer.tell_states()
-    first_loss, last_loss = peers.mean([losses[0], losses[-1]])
+    trainer.send_states()
+    first_loss, last_loss = group.mean([losses[0], losses[-1]])
     session.facts(first_loss=first_loss, last_loss=last_loss)
 
 
@@ -83,15 +83,15 @@ class _Trainer:
         self._parameters = [p for group in self._groups for p in group["params"]]
         self._peaks = [group["lr"] for group in self._groups]
 
-    def meet_peers(self) -> None:
-        """From here on gradients are the mean over all peers, if there are any and anything is trained."""
-        if self._session.peers.processes > 1 and self._optimizer is not None:
+    def replicate(self) -> None:
+        """From here on gradients are the mean over all processes, if there are several and anything is trained."""
+        if self._session.group.world_size > 1 and self._optimizer is not None:
             from eflm.worker.stages.replicas import Replica
 
             self._replica = Replica(self._model, self._session.workload.loss, self._session.device)
 
     def set_rate(self, factor: float) -> None:
-        """Set every group's rate to a share of its own peak."""
+        """Set the learning rate of every parameter group to a share of its own peak."""
         for group, peak in zip(self._groups, self._peaks, strict=True):
             group["lr"] = peak * factor
 
@@ -102,7 +102,7 @@ class _Trainer:
         with _window(self._session, batch, warmup=warmup):
             loss = self._gradients(batch)
             if self._replica is not None:
-                self._replica.tell_communication(self._session.windows)
+                self._replica.add_communication(self._session.windows)
             if self._optimizer is not None:
                 with self._session.windows.phase("optimizer"):
                     clip_grad_norm_(self._parameters, self._max_grad_norm)
@@ -123,9 +123,9 @@ class _Trainer:
         return loss
 
     def rehearse(self, batch: Batch) -> None:
-        """Count a step's operations and what it keeps, and find where its time goes: forward and backward.
+        """Count the operations of a step and what it keeps in memory, and split its time by operator.
 
-        Gradients and random draws are taken back. All this slows every operation down, so it is no warm-up either.
+        Gradients and random draws are undone. Counting slows every operation down, so this does not count as warm-up.
         """
         kept = Activations(self._model)
         with (
@@ -139,8 +139,8 @@ class _Trainer:
         )
         self._model.zero_grad(set_to_none=True)
 
-    def tell_states(self) -> None:
-        """Tell what the optimizer keeps from step to step."""
+    def send_states(self) -> None:
+        """Send the size of what the optimizer keeps from step to step."""
         if self._optimizer is not None:
             self._session.facts(optimizer_bytes=optimizer_bytes(self._optimizer))
         if self._replica is not None:
@@ -189,7 +189,7 @@ def make_optimizer(
 
 
 def _by_decay(group: dict[str, Any], weight_decay: float) -> list[dict[str, Any]]:
-    """Norms and biases do not decay: they are scales and offsets, not maps to be kept small."""
+    """Split a group by weight decay: norms and biases are scales and offsets and do not decay."""
     trained = [p for p in group["params"] if p.requires_grad]
     matrices = {"weight_decay": weight_decay, **group, "params": [p for p in trained if p.ndim >= 2]}
     vectors = {**group, "weight_decay": 0.0, "params": [p for p in trained if p.ndim < 2]}

@@ -70,7 +70,7 @@ class SinkAttention(nn.Module):
 
     @torch.no_grad()
     def load_dense(self, dense):
-        """Copy the weights of a trained dense attention (`eflm.registry.contracts.DenseAttention`) of the same geometry."""
+        """Copy the weights of a trained dense attention (`DenseAttention`) of the same geometry."""
         for name in "qkvo":
             projection = getattr(self, f"{name}_proj")
             projection.weight.copy_(getattr(dense, f"{name}_weight"))

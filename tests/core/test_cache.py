@@ -7,7 +7,7 @@ import os
 import platformdirs
 import pytest
 
-from eflm_plugins.data.cache import remember
+from eflm.cache import remember
 
 
 @pytest.fixture(autouse=True)

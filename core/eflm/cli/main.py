@@ -1,0 +1,131 @@
+"""The console script: finds the command, and turns errors into one line and an exit code.
+
+Exit codes: 0 done, 1 the run failed, 2 a usage error, 130 SIGINT, 143 SIGTERM.
+"""
+
+from __future__ import annotations
+
+import errno
+import sys
+from contextlib import redirect_stdout
+from importlib import import_module
+from typing import Any
+
+import click
+
+from eflm.cli.streams import printable
+from eflm.errors import EflmError, PluginError, UsageError, did_you_mean
+
+DEBUG = "eflm.debug"
+
+#: Core's commands -> their modules here and their summaries; `eflm --help` imports none of them.
+COMMANDS = {
+    "bench": ("bench", "Run a composition of techniques and measure it."),
+    "list-plugins": ("list_plugins", "List the plugins: name, summary, origin, status."),
+    "rerun": ("rerun", "Run the question of a result again."),
+    "show": ("show", "Show one plugin: options, source, where it can be used."),
+}
+
+
+class Main(click.Group):
+    """A group whose commands are imported on demand, core's by name and all others through plugins."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*COMMANDS, *_summaries(ctx)})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            command = import_module(f"eflm.cli.{COMMANDS[cmd_name][0]}").command
+            assert isinstance(command, click.Command)
+            return command
+        return _plugin_command(ctx, cmd_name)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            known = self.list_commands(ctx)
+            if args[0] not in known:
+                hint = did_you_mean(args[0], known)
+                ctx.fail(f"there is no command {args[0]!r}; {hint}the commands are {', '.join(known)}")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        summaries = {name: summary for name, (_, summary) in COMMANDS.items()} | _summaries(ctx)
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(summaries.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            code = 130
+        except EflmError as error:
+            if ctx.meta.get(DEBUG):
+                raise
+            click.echo(f"eflm: {printable(str(error))}", err=True)
+            # A plugin that cannot be used is something to change in the request, or on the machine, first.
+            code = 2 if isinstance(error, UsageError | PluginError) else 1
+        except Exception as error:
+            # `eflm list-plugins | head`: the reader has gone, which click ends quietly.
+            if ctx.meta.get(DEBUG) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
+                raise
+            what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            click.echo(
+                f"eflm: this is a bug in eflm: {printable(what)}; run with --debug for the traceback",
+                err=True,
+            )
+            code = 1
+        return ctx.exit(code)
+
+
+def _registry(ctx: click.Context) -> Any:
+    """The plugins, discovered once per call of the command line."""
+    from eflm.registry.discovery import load_plugins
+
+    root = ctx.find_root()
+    if root.obj is None:
+        root.obj = load_plugins()
+    return root.obj
+
+
+def _summaries(ctx: click.Context) -> dict[str, str]:
+    entries = [entry for entry in _registry(ctx).entries("command") if entry.status == "ready"]
+    # The first of a name is the one that runs: built-ins come first.
+    return {entry.card.name: entry.card.summary for entry in reversed(entries)}
+
+
+def _plugin_command(ctx: click.Context, name: str) -> click.Command | None:
+    entry = next((e for e in _registry(ctx).entries("command") if e.card.name == name), None)
+    if entry is None:
+        return None
+    label = f"{entry.card.address} ({entry.origin.distribution} {entry.origin.version})"
+    if entry.status != "ready":
+        raise PluginError(f"{label} cannot be used here: it {entry.detail}")
+    try:
+        with redirect_stdout(sys.stderr):
+            command = entry.card.factory.resolve()
+    except Exception as error:
+        raise PluginError(f"{label} cannot be imported: {type(error).__name__}: {error}") from error
+    if not isinstance(command, click.Command):
+        raise PluginError(f"{label} names {entry.card.factory.target}, which is not a click.Command")
+    return command
+
+
+def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from eflm import __version__
+
+        click.echo(f"eflm {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=Main, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Print the version."
+)
+def main() -> None:
+    """Which efficiency technique pays off, for this model, on this hardware?"""
