@@ -166,7 +166,7 @@ class DitWorkload:
     def quality(self, model: nn.Module, stage: str) -> Mapping[str, Metric]:
         """FD and class_accuracy of generated pictures, with the real ones' beside them, and the validation loss."""
         self._evaluated = self._pictures.made_anew(*self._generated(model))
-        how = f"{len(self._evaluated)} generated pictures, {self._options.denoising_steps} steps"
+        how = f"{len(self._evaluated)} generated images, {self._options.denoising_steps} steps"
         return {
             **picture_scores(self._judge, self._inception, self._train, self._held_out, self._evaluated, how),
             "validation_loss": self._validation_loss(model),
