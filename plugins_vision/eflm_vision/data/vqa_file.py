@@ -86,5 +86,5 @@ def _check(picture: Path, where: str) -> None:
     known = PICTURES + VIDEOS
     if picture.suffix.lower() not in known:
         raise DataError(
-            f"{where} names {picture.name}, which is no known image or clip; use one of {', '.join(known)}"
+            f"{where} names {picture.name}, which is not a supported image or clip; use one of {', '.join(known)}"
         )
