@@ -1,1 +1,1 @@
-"""Pictures, video and vision-language models under the same techniques as text."""
+"""Image, video and vision-language models, with the same techniques as text models."""

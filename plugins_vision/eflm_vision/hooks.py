@@ -1,4 +1,4 @@
-"""The manifest: what this package offers. Cards live in their rooms."""
+"""Hook implementations that register the cards of this package. Each card is defined in its own subpackage."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from eflm_vision.modalities.cards import MODALITIES
 
 @hookimpl
 def eflm_modality_loader() -> Iterable[ModalityCard]:
-    """Diffusion transformers."""
+    """Diffusion transformers and a vision-language model."""
     return MODALITIES
 
 
 @hookimpl
 def eflm_metric_collector() -> Iterable[MetricCard]:
-    """What generated pictures are worth, and where the time of a request goes."""
+    """Quality of generated images and of answers, and the time of each part of a request."""
     return METRICS

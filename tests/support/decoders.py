@@ -1,4 +1,4 @@
-"""Tiny decoders of transformers, with random weights, and the ways of putting a technique into them."""
+"""Tiny decoders of transformers with random weights, and functions that insert techniques into them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ SIZES = {
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,
-    "initializer_range": 0.1,  # wide enough that no two logits all but tie
+    "initializer_range": 0.1,  # large enough that no two logits are nearly equal
 }
 CONFIGS = {"qwen2": Qwen2Config, "llama": LlamaConfig, "mistral": MistralConfig}
 
-#: Options that make every variant's structure show at a length of a few dozen tokens.
+#: Options with which every part of a variant is used with a few dozen tokens.
 SMALL = {
     "mla": {"kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8},
     "nsa": {
@@ -48,18 +48,18 @@ SMALL = {
 
 
 def tiny(family: str = "qwen2", **changes: Any) -> PreTrainedModel:
-    """A decoder of the family, evaluating, in float32."""
+    """Build a decoder of the family in float32, in evaluation mode."""
     torch.manual_seed(0)
     return AutoModelForCausalLM.from_config(CONFIGS[family](**{**SIZES, **changes})).eval()
 
 
 def card_of(name: str):
-    """A built-in attention or router card by name."""
+    """Return the built-in attention or router card with that name."""
     return next(card for card in (*ATTENTION, *ROUTERS) if card.name == name)
 
 
 def options_of(name: str, **changes: Any) -> Any:
-    """The small options of a technique, with changes."""
+    """Return the small options of a technique, with changes."""
     card = card_of(name)
     return (
         parse(card.config.resolve(), {**SMALL.get(name, {}), **changes}, owner=name) if card.config else None
@@ -67,7 +67,7 @@ def options_of(name: str, **changes: Any) -> Any:
 
 
 def recipe_of(name: str) -> dict[str, Any]:
-    """What a saved model would say of the plugin it needs."""
+    """Return the recipe that a saved model with this plugin contains."""
     card = card_of(name)
     options = dict(SMALL.get(name, {}).items())
     return {card.kind: {"plugin": name, "distribution": "eflm", "version": "0", "options": options}}
@@ -76,7 +76,7 @@ def recipe_of(name: str) -> dict[str, Any]:
 def with_attention(
     model: PreTrainedModel, name: str, *, convert: bool = False, **changes: Any
 ) -> PreTrainedModel:
-    """The same model with another attention, in place."""
+    """Replace the attention of the model in place."""
     torch.manual_seed(1)
     card, options = card_of(name), options_of(name, **changes)
     factory = card.factory.resolve()
@@ -93,7 +93,7 @@ def with_attention(
 def with_moe(
     model: PreTrainedModel, name: str = "topk", *, convert: bool = False, **changes: Any
 ) -> PreTrainedModel:
-    """The same model with experts, in place."""
+    """Replace the feed-forward layers of the model by experts in place."""
     torch.manual_seed(2)
     card, options = card_of(name), options_of(name, **changes)
     factory = card.factory.resolve()

@@ -1,4 +1,4 @@
-"""Tiny models of diffusers' own classes, and techniques put into them."""
+"""Tiny models of diffusers' classes, and functions that insert techniques into them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import nn
 from eflm_vision.hosts.diffusion import DiffusionHost
 from support.decoders import card_of, options_of, recipe_of
 
-#: Options that fit sequences of a few tokens seen both ways.
+#: Options for bidirectional sequences of a few tokens.
 SMALL = {
     "nsa": {"num_selected_blocks": 4, "select_block_size": 4, "compress_block_size": 4, "compress_stride": 2}
 }
 
 
 def tiny_dit() -> DiTTransformer2DModel:
-    """Two blocks of four heads on 8 × 8 pictures of one channel, ten classes."""
+    """Build a DiT with two blocks of four heads for 8 × 8 grey images of ten classes."""
     torch.manual_seed(0)
     model = DiTTransformer2DModel(
         num_attention_heads=4,
@@ -33,7 +33,7 @@ def tiny_dit() -> DiTTransformer2DModel:
 
 
 def tiny_sd3() -> SD3Transformer2DModel:
-    """SD 3.5's shape in small: joint attention with normed queries and keys, a second attention in the first block."""
+    """Build a small SD 3.5: joint attention with query and key norms, and a second attention in the first block."""
     torch.manual_seed(0)
     model = SD3Transformer2DModel(
         sample_size=8,
@@ -54,7 +54,7 @@ def tiny_sd3() -> SD3Transformer2DModel:
 
 
 def tiny_wan() -> WanTransformer3DModel:
-    """Wan 2.1's shape in small: rotary self-attention over frames, rows and columns, then attention to a prompt."""
+    """Build a small Wan 2.1: rotary self-attention over frames, rows and columns, and cross-attention to a prompt."""
     torch.manual_seed(0)
     model = WanTransformer3DModel(
         patch_size=(1, 2, 2),
@@ -77,38 +77,38 @@ MODELS = {"dit": tiny_dit, "sd3": tiny_sd3, "wan": tiny_wan}
 
 
 def inputs_of(name: str, seed: int = 0) -> dict[str, Any]:
-    """What each of them takes, two samples."""
-    draw = torch.Generator().manual_seed(seed)
+    """Return the inputs of a model of `MODELS` for two samples."""
+    generator = torch.Generator().manual_seed(seed)
     time = torch.tensor([100, 700])
     if name == "dit":
         labels = torch.tensor([3, 10])
         return {
-            "hidden_states": torch.randn(2, 1, 8, 8, generator=draw),
+            "hidden_states": torch.randn(2, 1, 8, 8, generator=generator),
             "timestep": time,
             "class_labels": labels,
         }
     if name == "sd3":
         return {
-            "hidden_states": torch.randn(2, 4, 8, 8, generator=draw),
-            "encoder_hidden_states": torch.randn(2, 5, 32, generator=draw),
-            "pooled_projections": torch.randn(2, 24, generator=draw),
+            "hidden_states": torch.randn(2, 4, 8, 8, generator=generator),
+            "encoder_hidden_states": torch.randn(2, 5, 32, generator=generator),
+            "pooled_projections": torch.randn(2, 24, generator=generator),
             "timestep": time,
         }
     return {
-        "hidden_states": torch.randn(2, 4, 3, 4, 6, generator=draw),
-        "encoder_hidden_states": torch.randn(2, 5, 32, generator=draw),
+        "hidden_states": torch.randn(2, 4, 3, 4, 6, generator=generator),
+        "encoder_hidden_states": torch.randn(2, 5, 32, generator=generator),
         "timestep": time,
     }
 
 
 def output_of(model: nn.Module, name: str) -> torch.Tensor:
-    """What it predicts for `inputs_of(name)`."""
+    """Return the model's prediction for `inputs_of(name)`."""
     with torch.no_grad():
         return model(**inputs_of(name), return_dict=False)[0]
 
 
 def with_attention(model: nn.Module, name: str, *, convert: bool = False) -> nn.Module:
-    """The same model with another attention, in place."""
+    """Replace the attention of the model in place."""
     torch.manual_seed(1)
     card, options = card_of(name), options_of(name, **SMALL.get(name, {}))
     factory = card.factory.resolve()
@@ -123,7 +123,7 @@ def with_attention(model: nn.Module, name: str, *, convert: bool = False) -> nn.
 
 
 def with_moe(model: nn.Module, name: str = "topk", *, convert: bool = False, **changes: Any) -> nn.Module:
-    """The same model with experts, in place."""
+    """Replace the feed-forward layers of the model by experts in place."""
     torch.manual_seed(2)
     card, options = card_of(name), options_of(name, **changes)
     factory = card.factory.resolve()
@@ -135,6 +135,6 @@ def with_moe(model: nn.Module, name: str = "topk", *, convert: bool = False, **c
 
 def _recipe(name: str, changes: dict[str, Any]) -> dict[str, Any]:
     recipe = recipe_of(name)
-    for wanted in recipe.values():
-        wanted["options"] = {**wanted["options"], **changes}
+    for entry in recipe.values():
+        entry["options"] = {**entry["options"], **changes}
     return recipe

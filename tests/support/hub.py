@@ -1,9 +1,9 @@
-"""A Hugging Face Hub on this machine: folders served as repositories, by the routes and headers that its client uses.
+"""A local Hugging Face Hub: serves folders as repositories, with the routes and headers that huggingface_hub uses.
 
-Point HF_ENDPOINT at `Hub.url`. As on the real one, every publication is a commit, strangers are told of a missing
-repository what they are told of a private one, and a gated one lists its files to everybody and hands them to those
-whose token it knows. A token that does not begin with "hf_" is nobody's. Unlike there, large files come from the same
-place as small ones, and nothing is in Xet.
+Set HF_ENDPOINT to `Hub.url`. Like the real Hub, it creates a commit for every publication. Requests without a token get
+the same response for a missing repository as for a private one. The files of a gated repository are listed for
+everybody, but served only with the right token. Tokens that do not start with "hf_" are invalid. Unlike the real Hub,
+it serves large files from the same address as small ones, and it does not use Xet.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-#: What the Hub keeps in large-file storage, apart from the repository.
+#: Suffixes of files that the Hub stores with Git LFS.
 LARGE = (".safetensors", ".bin")
 
 
@@ -26,20 +26,20 @@ class Repository:
     """Commits, oldest first, each a mapping of paths to contents; branches and tags point to them."""
 
     def __init__(self, token: str | None) -> None:
-        self.token = token  #: of those who may read what is gated; None: anybody may
+        self.token = token  #: token required to read the files of a gated repository; None: not gated
         self.commits: dict[str, Mapping[str, bytes]] = {}
         self.refs: dict[str, str] = {}
 
     def files(self, revision: str) -> tuple[str, Mapping[str, bytes]] | None:
-        """The commit that a branch, a tag or a commit names, and its files."""
+        """Return the commit for a branch, tag or commit hash, and its files; None if there is none."""
         commit = self.refs.get(revision, revision)
         return (commit, self.commits[commit]) if commit in self.commits else None
 
 
 class Hub:
-    """The server, while it is entered as a context.
+    """The server, which runs while the context is entered.
 
-    `asked`: every request so far, as "METHOD path". `broken`: every answer is that the server is not available.
+    `asked`: all requests so far, as "METHOD path". `broken`: if True, the response to every request is status 503.
     """
 
     def __init__(self) -> None:
@@ -52,13 +52,13 @@ class Hub:
 
     @property
     def url(self) -> str:
-        """What HF_ENDPOINT has to be."""
+        """The value for HF_ENDPOINT."""
         return f"http://127.0.0.1:{self._server.server_port}"
 
     def publish(self, name: str, folder: Path, *, tag: str | None = None, token: str | None = None) -> str:
-        """A commit of all files of a folder, to which "main" points from now on; its name, forty hex digits.
+        """Commit all files of a folder, set "main" (and `tag`) to the commit, and return its hash (40 hex digits).
 
-        `token`: the repository is gated, and hands its files to bearers of this one.
+        `token`: makes a new repository gated; its files are served only with this token.
         """
         files = {
             path.relative_to(folder).as_posix(): path.read_bytes()
@@ -75,12 +75,12 @@ class Hub:
         return commit
 
     def fetched(self) -> set[str]:
-        """Paths of the files whose contents were handed out, or would have been to a bearer of the right token."""
+        """Return the paths of all files that were requested with GET, including refused requests."""
         gets = (line.removeprefix("GET ") for line in self.asked if line.startswith("GET "))
         return {path.split("/", 5)[5] for path in gets if "/resolve/" in path}
 
     def close(self) -> None:
-        """Nobody answers from now on."""
+        """Stop the server."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
@@ -97,21 +97,21 @@ class Hub:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """`GET /api/models/NAME[/revision/R|/tree/R]` and `HEAD|GET /NAME/resolve/R/PATH`, as huggingface_hub asks."""
+    """Handles `GET /api/models/NAME[/revision/R|/tree/R]` and `HEAD|GET /NAME/resolve/R/PATH`."""
 
     hub: Hub
     protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
-        self._answer()
+        self._respond()
 
     def do_GET(self) -> None:
-        self._answer()
+        self._respond()
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Nothing: `asked` tells."""
+        """Print nothing; requests are recorded in `Hub.asked`."""
 
-    def _answer(self) -> None:
+    def _respond(self) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.asked.append(f"{self.command} {path}")
         parts = path.strip("/").split("/")
@@ -123,20 +123,20 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(200, b"a hub")
         elif parts[:2] == ["api", "models"] and len(parts) in (4, 6):
             what, revision = parts[4:] or ("revision", "main")
-            self._tell("/".join(parts[2:4]), what, revision)
+            self._send_listing("/".join(parts[2:4]), what, revision)
         elif parts[2:3] == ["resolve"] and len(parts) > 4:
             self._resolve("/".join(parts[:2]), parts[3], "/".join(parts[4:]))
         else:
             self._refuse(404, "", f"no such page: {path}")
 
-    def _tell(self, name: str, what: str, revision: str) -> None:
+    def _send_listing(self, name: str, what: str, revision: str) -> None:
         found = self._find(name, revision)
         if found is None:
             return
         commit, files = found
-        told: Any = [_entry(path, content) for path, content in files.items()]
+        listing: Any = [_entry(path, content) for path, content in files.items()]
         if what == "revision":
-            told = {
+            listing = {
                 "_id": commit[:24],
                 "id": name,
                 "modelId": name,
@@ -149,7 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "tags": [],
                 "siblings": [{"rfilename": path} for path in files],
             }
-        self._send(200, json.dumps(told).encode(), {"Content-Type": "application/json"})
+        self._send(200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
 
     def _resolve(self, name: str, revision: str, path: str) -> None:
         found = self._find(name, revision)
@@ -187,12 +187,12 @@ class _Handler(BaseHTTPRequestHandler):
     def _refuse(
         self, status: int, code: str, sentence: str, headers: Mapping[str, str] | None = None
     ) -> None:
-        said = {"X-Error-Message": sentence, **({"X-Error-Code": code} if code else {})}
-        self._send(status, json.dumps({"error": sentence}).encode(), {**said, **(headers or {})})
+        reason = {"X-Error-Message": sentence, **({"X-Error-Code": code} if code else {})}
+        self._send(status, json.dumps({"error": sentence}).encode(), {**reason, **(headers or {})})
 
     def _send(self, status: int, content: bytes, headers: Mapping[str, str] | None = None) -> None:
         self.send_response(status)
-        # A connection that is kept would outlive the server.
+        # A kept-alive connection would outlive the server.
         always = {"Content-Length": str(len(content)), "Connection": "close"}
         for name, value in {**(headers or {}), **always}.items():
             self.send_header(name, value)
@@ -202,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _entry(path: str, content: bytes) -> dict[str, Any]:
-    """A file in the listing of a tree: git's name for it, or for a large file's pointer, and SHA-256 of the content."""
+    """Return a file's entry in a tree listing: size, git blob hash, and for LFS files the SHA-256 of the content."""
     blob = hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
     entry: dict[str, Any] = {"type": "file", "path": path, "size": len(content), "oid": blob}
     if path.endswith(LARGE):

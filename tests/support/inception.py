@@ -1,4 +1,4 @@
-"""Random weights of Inception v3 as torch-fidelity's file lays them out: for tests, which have no real ones."""
+"""Random weights of Inception v3 in the layout of torch-fidelity's file, for tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eflm_vision.quality.inception import FEATURES, InceptionV3
 
 
 def random_state(seed: int = 0) -> dict[str, torch.Tensor]:
-    """Every tensor of the file, its classifier included; of a size that keeps features of all layers alive."""
+    """Return all tensors of the file, including the classifier, scaled so that the activations of all layers vary."""
     with torch.device("meta"):
         shapes = {name: value.shape for name, value in InceptionV3().state_dict().items()}
     shapes |= {"fc.weight": torch.Size((1008, FEATURES)), "fc.bias": torch.Size((1008,))}

@@ -1,4 +1,4 @@
-"""The known-amounts modality as a test asks for it, and what its workers wrote of themselves."""
+"""Plans for runs of the known-amounts modality, and access to the log that its workers write."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Known:
         return compose(spec, load_plugins())
 
     def by_process(self) -> list[list[dict]]:
-        """What each process of the run did, the first one's first."""
+        """Return the log lines of each rank, in the order of the ranks."""
         lines = self.log()
         ranks = range(max(line["rank"] for line in lines) + 1)
         return [[line for line in lines if line["rank"] == rank] for rank in ranks]
@@ -47,7 +47,7 @@ class Known:
 
 
 def gone(pid: int, within: float = 10.0) -> bool:
-    """Whether the process has ended, a zombie that nobody has collected included."""
+    """Wait until the process has ended or is a zombie; return False if it still runs after `within` seconds."""
     deadline = time.monotonic() + within
     while time.monotonic() < deadline:
         try:

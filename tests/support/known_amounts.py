@@ -1,7 +1,7 @@
-"""A modality whose steps sleep, allocate and multiply known amounts, and die in known ways: the ruler's own test piece.
+"""A modality whose steps sleep, allocate and compute known amounts, and fail on request, to test the measurement code.
 
-Tests install this file as the distribution "known-amounts", so that the worker finds it as it finds any plugin. It
-writes what it did, by its own clock, to the file that `known.log` names.
+Tests install this file as the distribution "known-amounts", so that workers discover it like any other plugin. It logs
+its own times and memory to the file given by `known.log`.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from eflm_schemas import MetricCard, MetricInfo, ModalityCard, Preset, Ref, opti
 
 @frozen(kw_only=True)
 class KnownOptions:
-    seconds: float = option(0.0, "a step or request sleeps so long", ge=0)
-    megabytes: int = option(0, "a step holds so much, for the first half of its sleep", ge=0)
-    matrix: int = option(0, "a step multiplies two square float32 matrices of this size", ge=0)
-    products: int = option(1, "how often", ge=1)
-    lag: float = option(0.0, "the last of several processes sleeps so much longer", ge=0)
-    trouble: str = option("none", "what goes wrong")
-    trouble_rank: int = option(0, "in which of several processes", ge=0)
-    after: int = option(2, "in which piece of work, counted from 1", ge=1)
-    log: str = option("", "where to write what was done")
-    artifact: str = option("", "name of a file to be saved beside the result")
+    seconds: float = option(0.0, "sleep of a step or request in seconds", ge=0)
+    megabytes: int = option(0, "MB that a step allocates for the first half of its sleep", ge=0)
+    matrix: int = option(0, "size of the square float32 matrices that a step multiplies; 0: none", ge=0)
+    products: int = option(1, "matrix products per step", ge=1)
+    lag: float = option(0.0, "additional sleep on all ranks but 0, in seconds", ge=0)
+    trouble: str = option("none", "kind of failure")
+    trouble_rank: int = option(0, "rank that fails", ge=0)
+    after: int = option(2, "step or request that fails, counted from 1", ge=1)
+    log: str = option("", "path of the log file; empty: no log")
+    artifact: str = option("", "name of an artifact to save; empty: none")
 
 
 @eflm.hookimpl
@@ -55,7 +55,7 @@ def eflm_metric_collector():
             source="this test suite",
             factory=Ref("known_amounts:Faulty"),
             modalities=("known",),
-            metrics=(MetricInfo("faulty", "s", "lower", "never seen"),),
+            metrics=(MetricInfo("faulty", "s", "lower", "never collected"),),
         )
     ]
 
@@ -138,7 +138,7 @@ class Known:
                 square @ square
         end = time.monotonic_ns()
         if self.options.log:
-            # Filling takes a while on a machine that is busy, and then holds half of it on average.
+            # Filling the memory takes time on a busy machine; on average, half of it is allocated in that time.
             full = ((filled - begin) / 2 + freed - filled) / 1e9
             line = {"seconds": (end - begin) / 1e9, "full": full, "before": before, "during": during}
             line |= {"pid": os.getpid(), "rank": rank()}

@@ -1,4 +1,4 @@
-"""An HTML page as a tree, by the standard library's parser; tags that do not match are an error."""
+"""Parses an HTML page to a tree with the standard library's parser. Unmatched tags are an error."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ VOID = frozenset({"meta", "img", "br", "link", "input", "hr"})
 
 @define
 class Element:
-    """A tag with its attributes and what stands in it."""
+    """A tag with its attributes and content."""
 
     tag: str
     attributes: dict[str, str]
     children: list[Element | str] = field(factory=list)
 
     def all(self, tag: str, **attributes: str) -> list[Element]:
-        """The elements below of that tag and with those attributes, in order; `class_` asks for one of the classes."""
+        """Return all descendants with this tag and these attributes, in order. `class_` matches one of the classes."""
         return [found for found in self._below() if found.tag == tag and found._has(attributes)]
 
     def one(self, tag: str, **attributes: str) -> Element:
-        """The only such element."""
+        """Return the only such element. Raises ValueError if there is none or more than one."""
         (found,) = self.all(tag, **attributes)
         return found
 
     @property
     def text(self) -> str:
-        """All text in it, with single blanks."""
+        """The text of the element and its descendants, with whitespace collapsed."""
         return " ".join("".join(self._texts()).split())
 
     def _below(self) -> Iterator[Element]:
@@ -72,7 +72,7 @@ class _Builder(HTMLParser):
 
 
 def read(html: str) -> Element:
-    """The page's tree."""
+    """Parse a page and return the root of its tree."""
     builder = _Builder()
     builder.feed(html)
     builder.close()
@@ -81,7 +81,10 @@ def read(html: str) -> Element:
 
 
 def rows(table: Element) -> dict[str, list[Element]]:
-    """The cells of each row of a table's body, by the text of its header's first link or of the header."""
+    """Return the cells of each body row of a table. The key is the text of the first link in the row header.
+
+    If the header has no link, the key is its whole text.
+    """
     found = {}
     for row in table.one("tbody").all("tr"):
         head = row.one("th", scope="row")

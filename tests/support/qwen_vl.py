@@ -1,4 +1,4 @@
-"""A tiny Qwen2.5-VL with random weights, what it takes, and the ways of putting a technique into it."""
+"""A tiny Qwen2.5-VL with random weights, its inputs, and functions that insert techniques into it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from eflm_vision.hosts.qwen_vl import QwenVlHost
 from support.decoders import card_of, options_of, recipe_of
 
 IMAGE, VIDEO, START, END = 90, 91, 92, 93
-#: Rows, columns and frames of patches: a picture of four windows, one of uneven windows, and a small one.
+#: Frames, rows and columns of patches: an image with four windows, one with uneven windows, and a small one.
 GRIDS = ((1, 8, 8), (1, 4, 6), (1, 2, 2))
 
 
 def tiny_vl(**text: Any) -> Qwen2_5_VLForConditionalGeneration:
-    """Three blocks in the tower, the second of which sees whole pictures, and two in the language model."""
+    """Build a model with three vision blocks, of which the second attends to whole images, and two language blocks."""
     torch.manual_seed(0)
     config = Qwen2_5_VLConfig(
         text_config={
@@ -56,7 +56,7 @@ def tiny_vl(**text: Any) -> Qwen2_5_VLForConditionalGeneration:
 
 
 def inputs_of(grids: tuple[tuple[int, int, int], ...] = GRIDS, *, clips: bool = False) -> dict[str, Tensor]:
-    """A row for each picture (or clip): words, its places, words; shorter rows are padded on the right."""
+    """Return inputs with one row per image (or clip): words, its placeholder tokens, words; padded on the right."""
     generator = torch.Generator().manual_seed(3)
     token, rows = VIDEO if clips else IMAGE, []
     for frames, height, width in grids:
@@ -78,7 +78,7 @@ def inputs_of(grids: tuple[tuple[int, int, int], ...] = GRIDS, *, clips: bool = 
 
 
 def logits_of(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
-    """Of the real tokens, one after another."""
+    """Return the logits of all tokens that are not padding, (tokens, vocabulary)."""
     with torch.no_grad():
         return model(**inputs, use_cache=False).logits[inputs["attention_mask"].bool()]
 
@@ -86,7 +86,7 @@ def logits_of(model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
 def with_attention(
     model: nn.Module, name: str, *, towers: str = "both", convert: bool = False, **changes: Any
 ) -> nn.Module:
-    """The same model with another attention, in place."""
+    """Replace the attention of the selected towers in place."""
     torch.manual_seed(1)
     card, options = card_of(name), options_of(name, **changes)
     factory = card.factory.resolve()
@@ -103,7 +103,7 @@ def with_attention(
 def with_moe(
     model: nn.Module, name: str = "topk", *, towers: str = "both", convert: bool = False, **changes: Any
 ) -> nn.Module:
-    """The same model with experts, in place."""
+    """Replace the feed-forward layers of the selected towers by experts in place."""
     torch.manual_seed(2)
     card, options = card_of(name), options_of(name, **changes)
     factory = card.factory.resolve()

@@ -1,4 +1,4 @@
-"""Ours against a peer in one run, a round of each in turn, so that a busy moment of the machine falls on both."""
+"""Compares our time with a peer's in alternating rounds, so that other load on the machine affects both."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 def ratio(
     benchmark: Any, ours: Callable[[], Any], peer: Callable[[], Any], *, rounds: int = 5
 ) -> float | None:
-    """Our fastest time over the peer's fastest; None where benchmarks are switched off and both merely ran once."""
+    """Return our fastest time divided by the peer's; None if benchmarks are disabled, when both run only once."""
     theirs: list[float] = []
 
     def before() -> None:

@@ -1,4 +1,4 @@
-"""Tiny saved models of every family, as transformers and diffusers write them."""
+"""Saves tiny models of every family in the formats of transformers and diffusers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from support.decoders import tiny
 
 
 def save_decoder(folder: Path) -> None:
-    """A Llama with a tokenizer of its own."""
+    """Save a Llama with a tokenizer."""
     tokenizer = train_tokenizer(["the cat sat on the mat", "a dog ate the cake"], 270)
     tokenizer.save_pretrained(folder)
     tiny("llama", vocab_size=300).save_pretrained(folder)
 
 
 def save_vl(folder: Path) -> None:
-    """A Qwen2.5-VL of the preset's shape, with tokenizer and image processor."""
+    """Save a Qwen2.5-VL in the shape of the preset, with tokenizer and image processor."""
     tokenizer = nano_vl.tokenizer(easy_vqa.load().texts())
     tokenizer.save_pretrained(folder)
     nano_vl.image_processor().save_pretrained(folder)
@@ -34,7 +34,7 @@ def save_vl(folder: Path) -> None:
 
 
 def save_dit(folder: Path) -> DiffusionPipeline:
-    """A DiT that sees an autoencoder's latents of digits; the pipeline itself."""
+    """Save and return a DiT pipeline with an autoencoder."""
     torch.manual_seed(0)
     transformer = DiTTransformer2DModel(
         num_attention_heads=4, attention_head_dim=16, in_channels=4, out_channels=8, num_layers=2, sample_size=8,
@@ -51,18 +51,18 @@ def save_dit(folder: Path) -> DiffusionPipeline:
 
 
 def save_flow(family: str, folder: Path) -> None:
-    """A pipeline of the preset's shape, with an autoencoder that was trained for three steps."""
-    made = FAMILIES[family]
+    """Save a pipeline in the shape of the preset, with an autoencoder that was trained for three steps."""
+    chosen = FAMILIES[family]
     data = (
         named.clips(None, size=SIDE, frames=FRAMES)
-        if made.clips
+        if chosen.clips
         else captioned(named.pictures(None, size=SIDE).fitted(3, SIDE))
     )
     with (
         mock.patch.object(autoencoders, "STEPS", 3),
         mock.patch.object(autoencoders, "remember", lambda _name, make: make()),
     ):
-        pipeline = made.nano(data)
+        pipeline = chosen.nano(data)
     torch.manual_seed(0)
-    pipeline.register_modules(transformer=made.nano_transformer())
+    pipeline.register_modules(transformer=chosen.nano_transformer())
     pipeline.save_pretrained(folder)

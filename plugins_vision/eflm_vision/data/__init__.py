@@ -1,1 +1,1 @@
-"""Data: pictures, clips, and questions about them; built in, or a user's own."""
+"""Data sets of images, clips, and questions about them: built-in sets and files of the user."""

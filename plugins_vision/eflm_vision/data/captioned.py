@@ -1,4 +1,4 @@
-"""Pictures and clips with a caption each: what text-to-picture and text-to-video models learn from."""
+"""Images and clips with captions, the training data of text-to-image and text-to-video models."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from torch import Tensor
 from eflm_vision.data.pictures import Pictures, split_rows
 
 WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-#: How a digit moves over its clip: rows and columns a frame.
+#: Directions in which a digit can move: rows and columns per frame.
 MOVES = {"right": (0, 1), "left": (0, -1), "down": (1, 0), "up": (-1, 0)}
 
 
 @frozen(kw_only=True, eq=False)
 class Captioned:
-    """`pixels`: (N, channels, height, width), or (N, frames, channels, height, width), in [-1, 1].
+    """N images or clips with captions.
 
-    `labels`: (N,), indices of `captions`; `subjects`: what each caption shows, for a judge to tell; `apart`: as
-    pictures have it.
+    `pixels`: (N, channels, height, width) for images or (N, frames, channels, height, width) for clips, in [-1, 1].
+    `labels`: (N,), indices into `captions`. `subjects`: for each caption, the class that the judge should recognise.
+    `apart`: (N,), bool, the held-out samples, as in `Pictures`.
     """
 
     name: str
@@ -34,27 +35,27 @@ class Captioned:
         return len(self.pixels)
 
     def sha256(self) -> str:
-        """Of pixels, labels and captions."""
+        """Return the SHA-256 of pixels, labels and captions."""
         digest = hashlib.sha256(self.pixels.contiguous().numpy().tobytes())
         digest.update(self.labels.contiguous().numpy().tobytes())
         digest.update("\n".join(self.captions).encode())
         return digest.hexdigest()
 
     def subset(self, rows: Tensor) -> Captioned:
-        """Those of the given indices."""
+        """Return the samples with the given indices."""
         return self.made_anew(self.pixels[rows], self.labels[rows])
 
     def made_anew(self, pixels: Tensor, labels: Tensor) -> Captioned:
-        """Other samples of the same captions, such as generated ones."""
+        """Return a set with the same captions and other samples, such as generated ones."""
         return evolve(self, pixels=pixels, labels=labels, apart=None)
 
     def split(self) -> tuple[Captioned, Captioned]:
-        """(train, held out), the same whatever the run's seed."""
+        """Return (train, held out). The split does not depend on the run's seed."""
         train, rest = split_rows(len(self), self.apart)
         return self.subset(train), self.subset(rest)
 
     def frames(self) -> Pictures:
-        """Every picture, or every frame, with its subject."""
+        """Return every image, or every frame of every clip, labelled with its subject."""
         subjects = torch.tensor(self.subjects)[self.labels]
         pixels = self.pixels
         if pixels.ndim == 5:
@@ -64,7 +65,10 @@ class Captioned:
         return Pictures(name=self.name, pixels=pixels, labels=subjects, classes=classes)
 
     def two_frames_each(self) -> Pictures:
-        """Every picture, or of every clip two frames half its length apart, from all of its length in turn."""
+        """Return every image, or two frames of every clip that are half its length apart.
+
+        The first of the two frames advances by one from clip to clip, so that all positions occur.
+        """
         if self.pixels.ndim == 4:
             return self.frames()
         frames, rows = self.pixels.shape[1], torch.arange(len(self))[:, None]
@@ -72,12 +76,12 @@ class Captioned:
         return self.made_anew(self.pixels[rows, pair], self.labels).frames()
 
     def negative(self) -> Captioned:
-        """The same with light and dark exchanged: another style, which fine-tuning has to learn."""
+        """Return the same set with inverted pixels, a different style for fine-tuning to learn."""
         return evolve(self, name=f"negatives of {self.name}", pixels=-self.pixels)
 
 
 def captioned(pictures: Pictures) -> Captioned:
-    """Pictures under the caption of their class; a digit's is "the digit seven"."""
+    """Return images with the name of their class as caption; for digits it is, for example, "the digit seven"."""
     named = pictures.classes == tuple("0123456789")
     captions = tuple(f"the digit {word}" for word in WORDS) if named else pictures.classes
     return Captioned(
@@ -91,26 +95,27 @@ def captioned(pictures: Pictures) -> Captioned:
 
 
 def moving(pictures: Pictures, size: int, frames: int, seed: int = 0) -> Captioned:
-    """Each picture wandering from the middle of a dark square of `size`, a pixel a frame, wrapped around at the edges.
+    """Return clips in which each image moves over a dark square of side `size`, one pixel per frame.
 
-    All begin in one place, so that a small model need not learn every shape in every place.
+    The image starts in the middle, moves in a random direction and wraps around at the edges. All clips start at the
+    same position, so that a small model need not learn every shape at every position.
     """
     still, moves = captioned(pictures), list(MOVES.values())
-    ways = torch.randint(len(moves), (len(pictures),), generator=torch.Generator().manual_seed(seed))
+    directions = torch.randint(len(moves), (len(pictures),), generator=torch.Generator().manual_seed(seed))
     side, channels = pictures.pixels.shape[-1], pictures.pixels.shape[1]
     first = (size - side) // 2
     canvas = torch.full((len(pictures), channels, size, size), -1.0)
     canvas[:, :, first : first + side, first : first + side] = pictures.pixels
     clips = torch.empty((len(pictures), frames, channels, size, size))
-    for way, (down, right) in enumerate(moves):
-        rows = ways == way
+    for direction, (down, right) in enumerate(moves):
+        rows = directions == direction
         for frame in range(frames):
             clips[rows, frame] = canvas[rows].roll((down * frame, right * frame), dims=(2, 3))
-    captions = tuple(f"{caption} moving {way}" for caption in still.captions for way in MOVES)
+    captions = tuple(f"{caption} moving {direction}" for caption in still.captions for direction in MOVES)
     return Captioned(
         name=f"moving {pictures.name}",
         pixels=clips,
-        labels=still.labels * len(MOVES) + ways,
+        labels=still.labels * len(MOVES) + directions,
         captions=captions,
         subjects=tuple(index // len(MOVES) for index in range(len(captions))),
         apart=pictures.apart,

@@ -1,6 +1,6 @@
-"""`--data` for clips: a folder of videos or moving pictures, described as `folder.py` has it, for models of clips.
+"""`--data` for video models: reads a folder of videos or animated images, in the layout described in `folder.py`.
 
-Vision-language models read single clips by `sampled`.
+Vision-language models read single clips with `sampled`.
 """
 
 from __future__ import annotations
@@ -21,33 +21,34 @@ from eflm import DataError
 from eflm_vision.data.captioned import Captioned
 from eflm_vision.data.folder import VIDEOS, described, flattened, squared
 
-#: Formats of pictures that may move.
+#: Image formats that may be animated.
 MOVING = (".gif", ".webp")
-#: What browsers take a frame of a GIF for that names no duration, in milliseconds.
+#: Duration in milliseconds that browsers use for GIF frames without a duration.
 UNNAMED = 100
-#: Frames a second of a video that tells no times.
+#: Frames per second assumed for videos without timestamps.
 UNTIMED = 25
 
 T = TypeVar("T")
 
 
 def holds_clips(folder: Path) -> bool:
-    """Whether the folder's files are clips rather than pictures. Raises DataError where some are and some are not."""
+    """Return whether the folder contains clips rather than images. Raises DataError if it contains both."""
     files = [file for file, _ in described(folder)]
     moving = [file for file in files if _moves(file)]
     if moving and len(moving) < len(files):
         still = next(file for file in files if file not in set(moving))
         raise DataError(
-            f"{folder} mixes clips, such as {moving[0].name}, with pictures, such as {still.name}; put them in folders "
-            "of their own"
+            f"{folder} contains both clips, such as {moving[0].name}, and images, such as {still.name}; put them in "
+            "separate folders"
         )
     return bool(moving)
 
 
 def load(folder: Path, *, size: int, frames: int) -> Captioned:
-    """Every clip, each frame cut to its middle square and scaled to `size`; `frames` of them, even in time.
+    """Load every clip of a folder with `frames` frames, evenly spaced in time, including the first and the last.
 
-    The first frame and the last are among them. Raises DataError for a clip that cannot be read or has fewer frames.
+    Each frame is cropped to its central square and scaled to `size`. Raises DataError for a clip that cannot be read or
+    has fewer frames.
     """
     found = described(folder)
     captions = tuple(sorted({caption for _, caption in found}))
@@ -70,19 +71,19 @@ def _moves(file: Path) -> bool:
 
 
 def _read(file: Path, size: int, frames: int) -> Tensor:
-    """(frames, 3, size, size) in [-1, 1]."""
+    """Return (frames, 3, size, size) in [-1, 1]."""
     times = _times(file)
     if len(times) < frames:
         raise DataError(
-            f"{file} has {len(times)} frames, and {frames} are asked for; leave it out, or set wan2.1.frames lower"
+            f"{file} has {len(times)} frames, but {frames} are required; remove the file or reduce wan2.1.frames"
         )
     return torch.stack(_frames(file, evenly(times, frames), partial(squared, size=size)))
 
 
 def sampled(file: Path, most: int) -> tuple[list[Image.Image], float]:
-    """At most so many of a clip's frames, even in time, as they are, and the seconds from one to the next.
+    """Return at most `most` frames of a clip, evenly spaced in time, and the seconds between two of them.
 
-    Raises DataError for what cannot be read.
+    The frames keep their size. Raises DataError for a clip that cannot be read.
     """
     times = _times(file)
     count = min(most, len(times))
@@ -91,15 +92,16 @@ def sampled(file: Path, most: int) -> tuple[list[Image.Image], float]:
 
 
 def _times(file: Path) -> list[Fraction]:
-    """When each frame begins, in seconds."""
+    """Return the start time of each frame in seconds."""
     with _readable(file):
         return [time for time, _ in _shown(file)]
 
 
 def _frames(file: Path, wanted: Sequence[int], use: Callable[[Image.Image], T]) -> list[T]:
-    """What `use` makes of the frames of these numbers.
+    """Apply `use` to the frames with these indices and return the results.
 
-    Gone through once for the times and once for the frames: all of a clip's at full size may not fit in memory.
+    A clip is decoded twice, once for the times and once for the frames, because all its frames at full size may not fit
+    in memory.
     """
     rows = set(wanted)
     with _readable(file):
@@ -108,7 +110,10 @@ def _frames(file: Path, wanted: Sequence[int], use: Callable[[Image.Image], T]) 
 
 
 def evenly(times: Sequence[Fraction | int], count: int) -> list[int]:
-    """Which of the frames that begin at these ascending `times` are nearest to `count` instants, even in time."""
+    """Return the indices of the frames nearest to `count` evenly spaced instants.
+
+    `times`: ascending start times of the frames.
+    """
     first, span = times[0], times[-1] - times[0]
     rows = []
     for instant in (first + span * step / max(count - 1, 1) for step in range(count)):
@@ -119,7 +124,10 @@ def evenly(times: Sequence[Fraction | int], count: int) -> list[int]:
 
 
 def _shown(file: Path) -> Iterator[tuple[Fraction, Callable[[], Image.Image]]]:
-    """When each frame begins, in seconds, and what makes a picture of it while it is at hand."""
+    """Yield for each frame its start time in seconds and a function that returns its image.
+
+    The function is valid only until the next frame is read.
+    """
     return _shown_of_video(file) if file.suffix.lower() in VIDEOS else _shown_of_picture(file)
 
 
@@ -137,23 +145,23 @@ def _shown_of_video(file: Path) -> Iterator[tuple[Fraction, Callable[[], Image.I
     import av
 
     def upright(frame: Any) -> Image.Image:
-        # A phone stores what it saw, and the angle by which to turn it.
+        # Phones store the sensor's image and the angle by which it must be rotated.
         return frame.to_image().rotate(frame.rotation, expand=True)
 
     try:
         with av.open(str(file)) as container:
             if not container.streams.video:
-                raise DataError(f"{file} holds no video")
+                raise DataError(f"{file} contains no video stream")
             for row, frame in enumerate(container.decode(video=0)):
-                begins = Fraction(row, UNTIMED) if frame.pts is None else frame.pts * frame.time_base
-                yield begins, partial(upright, frame)
+                start = Fraction(row, UNTIMED) if frame.pts is None else frame.pts * frame.time_base
+                yield start, partial(upright, frame)
     except av.error.FFmpegError as error:
         raise OSError(error) from error
 
 
 @contextmanager
 def _readable(file: Path) -> Iterator[None]:
-    """Says of what cannot be read that it is so."""
+    """Turn errors of the decoders into DataError."""
     try:
         yield
     except (OSError, ValueError, EOFError) as error:

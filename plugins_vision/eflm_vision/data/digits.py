@@ -1,4 +1,4 @@
-"""The embedded pictures: 1,797 handwritten digits of 8 × 8 grey levels, which scikit-learn ships."""
+"""The built-in set `digits`: 1,797 grey images of handwritten digits, 8 × 8 pixels, from scikit-learn."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from sklearn.datasets import load_digits
 
 from eflm_vision.data.pictures import Pictures
 
-#: Grey levels run from 0 to 16 (Alpaydin & Kaynak 1998, UCI: optical recognition of handwritten digits).
+#: Grey levels range from 0 to 16 (Alpaydin & Kaynak 1998, UCI: optical recognition of handwritten digits).
 LEVELS = 16
 
 
 def load() -> Pictures:
-    """All of them, ink being 1 and paper -1."""
+    """Load all digits. Ink is 1 and background is -1."""
     found = load_digits()
     pixels = torch.from_numpy(found.images).float()[:, None] / (LEVELS / 2) - 1
     return Pictures(

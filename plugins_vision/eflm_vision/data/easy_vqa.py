@@ -1,6 +1,7 @@
-"""easy-VQA: 5,000 pictures of one coloured shape each, with questions and answers, as the package easy-vqa ships them.
+"""easy-VQA: 5,000 images of one coloured shape each, with questions and answers, from the package easy-vqa.
 
-Its captions are worked out from the questions: each is about a colour or a shape, and says or denies that it is there.
+The captions are derived from the questions. Each question is about a colour or a shape, and its answer confirms or
+denies that the image contains it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,16 @@ SHAPES = frozenset({"circle", "rectangle", "triangle"})
 
 
 def load() -> Scenes:
-    """Its own split: 4,000 pictures to learn from, 1,000 held out. Raises DataError where the package is missing."""
-    # Found and not imported: only the files in its folder are of use.
+    """Load the data with its original split: 4,000 training images, 1,000 held out.
+
+    Raises DataError if the package is not installed.
+    """
+    # The package is located but not imported, because only its data files are needed.
     found = importlib.util.find_spec("easy_vqa")
     if found is None or found.origin is None:
         raise DataError(
-            "the data set easy-vqa is a package that is not installed; pip install 'eflm[vision]', or give your own "
-            "questions with --data"
+            "the data set easy-vqa needs the package easy-vqa, which is not installed; run pip install 'eflm[vision]', "
+            "or pass your own questions with --data"
         )
     data = Path(found.origin).parent / "data"
     return Scenes(name="easy-VQA 1.0", train=_read(data / "train"), held_out=_read(data / "test"))
@@ -46,7 +50,7 @@ def _read(folder: Path) -> tuple[Scene, ...]:
 
 
 def _caption(questions: list[Question]) -> str | None:
-    """ "a blue rectangle", or with what is known of it; None where nothing is."""
+    """Return a caption such as "a blue rectangle" from what is known about the image; None if nothing is known."""
     shown = set().union(*(_shown(question) for question in questions))
     colour, shape = shown & COLOURS, shown & SHAPES
     if not shown:
@@ -55,7 +59,7 @@ def _caption(questions: list[Question]) -> str | None:
 
 
 def _shown(question: Question) -> set[str]:
-    """Colours and shapes that the question and its answer say are in the picture."""
+    """Return the colours and shapes that, according to the question and its answer, are in the image."""
     words = set(re.findall(r"[a-z]+", question.text))
     named = words & (COLOURS | SHAPES)
     if question.answer not in ("yes", "no"):

@@ -1,6 +1,6 @@
-"""`--data` for pictures: a folder as HF's imagefolder has it, with `metadata.jsonl` or sorted into subfolders.
+"""`--data` for images: a folder in the layout of Hugging Face's imagefolder, with `metadata.jsonl` or class subfolders.
 
-`clips.py` reads folders of clips, which are described in the same way, and cut and scaled by the same `squared`.
+`clips.py` reads folders of clips, which have the same layout, and also uses `squared` to crop and scale.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from eflm_vision.data.pictures import Pictures
 
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif")
 VIDEOS = (".mp4", ".webm", ".mov")
-#: The keys of a line of metadata.jsonl that say what a picture shows, in the order in which they are looked for.
+#: Keys of metadata.jsonl that may contain the label or caption, in order of precedence.
 LABELS = ("label", "text", "caption")
-#: Fewer cannot be split into something to learn from and something to be scored on.
+#: Minimum number of samples, so that both the training and the held-out part have some.
 FEWEST = 10
 
 
 def load(folder: Path, *, size: int) -> Pictures:
-    """Every picture of the folder, cut to its middle square and scaled to `size`; of one that moves, the first frame.
+    """Load every image of a folder, cropped to its central square and scaled to `size`.
 
-    Raises DataError for a folder without pictures, a picture that cannot be read, or one that nothing is said of.
+    Of an animated image, the first frame is loaded. Raises DataError for a folder without images, an image that cannot
+    be read, or one without a label.
     """
     found = described(folder)
     for file, _ in found:
         if file.suffix.lower() in VIDEOS:
             raise DataError(
-                f"{file} is a clip, and this model learns from pictures; wan2.1 learns from clips"
+                f"{file} is a clip, but this model is trained on images; use wan2.1 to train on clips"
             )
     classes = tuple(sorted({label for _, label in found}))
     pixels = torch.stack([read(file, size) for file, _ in found])
@@ -42,7 +43,7 @@ def load(folder: Path, *, size: int) -> Pictures:
 
 
 def described(folder: Path) -> list[tuple[Path, str]]:
-    """Each picture or clip with what it shows, FEWEST at least. Raises DataError."""
+    """Return each image or clip with its label or caption. Raises DataError for fewer than FEWEST."""
     metadata = folder / "metadata.jsonl"
     if metadata.is_file():
         found = _listed(folder, metadata)
@@ -51,15 +52,15 @@ def described(folder: Path) -> list[tuple[Path, str]]:
         found = [(file, file.parent.name) for file in files]
     if len(found) < FEWEST:
         raise DataError(
-            f"{folder} holds {len(found)} pictures or clips with a label or caption, and {FEWEST} are the least to "
-            "learn from; name them in metadata.jsonl (file_name and label or text), or sort them into a subfolder a "
+            f"{folder} contains {len(found)} images or clips with a label or caption, but at least {FEWEST} are "
+            "required; list them in metadata.jsonl (file_name and label or text), or sort them into one subfolder per "
             "class"
         )
     return found
 
 
 def _listed(folder: Path, metadata: Path) -> list[tuple[Path, str]]:
-    """What the lines of metadata.jsonl name."""
+    """Return the files and labels listed in metadata.jsonl."""
     found = []
     for number, line in enumerate(metadata.read_text("utf-8").splitlines(), 1):
         if not line.strip():
@@ -70,30 +71,30 @@ def _listed(folder: Path, metadata: Path) -> list[tuple[Path, str]]:
             file = folder / entry["file_name"]
         except (ValueError, TypeError, KeyError, StopIteration):
             raise DataError(
-                f"line {number} of {metadata} must hold file_name and one of {', '.join(LABELS)}, not {line[:80]!r}"
+                f"line {number} of {metadata} must contain file_name and one of {', '.join(LABELS)}, not {line[:80]!r}"
             ) from None
         if not file.is_file():
-            raise DataError(f"line {number} of {metadata} names {file.name}, and there is no such file")
+            raise DataError(f"line {number} of {metadata} names {file.name}, but this file does not exist")
         found.append((file, label))
     return found
 
 
 def read(file: Path, size: int) -> Tensor:
-    """`squared` of a file. Raises DataError where it cannot be read."""
+    """Read an image file and apply `squared`. Raises DataError if it cannot be read."""
     return squared(whole(file), size)
 
 
 def whole(file: Path) -> Image.Image:
-    """`flattened` of a file. Raises DataError where it cannot be read."""
+    """Read an image file and apply `flattened`. Raises DataError if it cannot be read."""
     try:
         with Image.open(file) as opened:
             return flattened(opened)
     except (OSError, UnidentifiedImageError) as error:
-        raise DataError(f"{file} cannot be read as a picture: {error}") from error
+        raise DataError(f"{file} cannot be read as an image: {error}") from error
 
 
 def flattened(picture: Image.Image) -> Image.Image:
-    """In red, green and blue. What is transparent is white, as a page would show it."""
+    """Convert an image to RGB, with transparent areas on a white background."""
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
@@ -101,7 +102,7 @@ def flattened(picture: Image.Image) -> Image.Image:
 
 
 def squared(picture: Image.Image, size: int) -> Tensor:
-    """The middle square, scaled: (3, size, size) in [-1, 1]."""
+    """Crop an image to its central square and scale it: (3, size, size) in [-1, 1]."""
     picture = flattened(picture)
     side = min(picture.size)
     left, top = (picture.width - side) // 2, (picture.height - side) // 2

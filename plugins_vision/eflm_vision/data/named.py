@@ -1,4 +1,4 @@
-"""`--data` of every modality here: a built-in set by its name, or a user's own folder or file."""
+"""Resolves `--data` for all modalities of this package: the name of a built-in set, or a folder or file of the user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eflm_vision.data.scenes import Scenes
 
 
 def _shapes(size: int) -> Pictures:
-    """easy-VQA's pictures of which both colour and shape are known, each under its caption, split as it splits them."""
+    """Return the images of easy-VQA whose colour and shape are known, with captions and easy-VQA's own split."""
     scenes = easy_vqa.load()
     classes = tuple(
         f"a {colour} {shape}" for colour in sorted(easy_vqa.COLOURS) for shape in sorted(easy_vqa.SHAPES)
@@ -32,37 +32,42 @@ def _shapes(size: int) -> Pictures:
     )
 
 
-#: The built-in sets of pictures, read at the side that is asked for or at a side of their own.
+#: Built-in sets of images. Each function takes the requested side; sets with a fixed side ignore it.
 PICTURES: Mapping[str, Callable[[int], Pictures]] = {
     "digits": lambda _size: digits.load(),
     "photos": photos.load,
     "easy-vqa": _shapes,
 }
-#: The built-in sets of clips, and whose pictures move in them.
+#: Built-in sets of clips, and the set of images that move in them.
 CLIPS: Mapping[str, str] = {"moving-digits": "digits"}
-#: The built-in sets of questions about pictures.
+#: Built-in sets of questions about images.
 QUESTIONS: Mapping[str, Callable[[], Scenes]] = {"easy-vqa": easy_vqa.load}
 
 
 def built_in(data: str | None) -> bool:
-    """Whether this is a set that comes with eflm, rather than a user's own."""
+    """Return whether `data` is a built-in set of images or clips rather than data of the user."""
     return data is None or data in PICTURES or data in CLIPS
 
 
 def pictures(data: str | None, *, size: int) -> Pictures:
-    """The set of that name, the digits by default, or else the pictures of that folder. Raises DataError."""
+    """Load the built-in set of images with that name (default: digits) or the images of that folder.
+
+    Raises DataError if neither exists or if the data cannot be used.
+    """
     if data in CLIPS:
         raise DataError(
-            f"{data} are clips, and this model learns from pictures: {', '.join(PICTURES)}, or a folder of pictures"
+            f"{data} is a set of clips, but this model is trained on images; use {', '.join(PICTURES)}, or a folder of "
+            "images"
         )
     read = PICTURES.get(data or "digits")
     return read(size) if read else folder.load(_folder(data), size=size)
 
 
 def clips(data: str | None, *, size: int, frames: int) -> Captioned:
-    """The set of that name, the moving digits by default, or else the clips of that folder. Raises DataError.
+    """Load the built-in set of clips with that name (default: moving-digits) or the clips of that folder.
 
-    Pictures become clips by wandering over a dark square of `size`, at half its side.
+    Images are turned into clips by `moving`: an image of side `size // 2` moves over a dark square of side `size`.
+    Raises DataError if neither a set nor a folder exists or if the data cannot be used.
     """
     source = CLIPS.get(data or "moving-digits", data)
     if source not in PICTURES and folder_of_clips.holds_clips(_folder(source)):
@@ -72,7 +77,10 @@ def clips(data: str | None, *, size: int, frames: int) -> Captioned:
 
 
 def questions(data: str | None) -> Scenes:
-    """The set of that name, easy-vqa by default, or else the questions of that file or folder. Raises DataError."""
+    """Load the built-in set of questions with that name (default: easy-vqa) or the questions of that file or folder.
+
+    Raises DataError if the data cannot be used.
+    """
     read = QUESTIONS.get(data or "easy-vqa")
     return read() if read else vqa_file.load(data)
 
@@ -81,7 +89,7 @@ def _folder(data: str) -> Path:
     path = Path(data)
     if not path.is_dir():
         raise DataError(
-            f"{data} is neither a folder nor a built-in set of pictures or clips; built in are "
-            f"{', '.join([*PICTURES, *CLIPS])}, and a folder has metadata.jsonl or subfolders"
+            f"{data} is neither a folder nor a built-in set of images or clips; the built-in sets are "
+            f"{', '.join([*PICTURES, *CLIPS])}, and a folder must contain metadata.jsonl or one subfolder per class"
         )
     return path

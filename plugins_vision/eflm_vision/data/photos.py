@@ -1,4 +1,4 @@
-"""Two photos that scikit-learn ships, cut into many square pieces: colours and textures, which the digits lack."""
+"""The built-in set `photos`: two photos of scikit-learn, cut into square pieces, with colours and textures."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from sklearn.datasets import load_sample_images
 
 from eflm_vision.data.pictures import Pictures
 
-#: What china.jpg and flower.jpg show, in the order in which they come.
+#: Captions of china.jpg and flower.jpg, in the order in which scikit-learn returns them.
 CAPTIONS = ("a photo of a chinese tower", "a photo of a dahlia")
-#: Side of a piece, and how far apart pieces begin, in pixels; the photos are 640 wide and 427 high.
+#: Side of a piece, and distance between neighbouring pieces, in pixels. The photos are 640 wide and 427 high.
 SIDE, STRIDE = 64, 16
-#: Where the columns that are held out begin and end: a part of the tower and of the flower, and what is beside them.
+#: First and last held-out pixel column. They show parts of the tower and the flower, and of the background.
 HELD_OUT = (128, 240)
 
 
 def load(size: int) -> Pictures:
-    """Pieces of both photos, scaled to `size`. No held-out piece shares a pixel with one that is trained on.
+    """Load the pieces of both photos, scaled to `size`. Held-out pieces share no pixel with training pieces.
 
-    Pieces of sky or leaves carry the caption of their photo, too.
+    Every piece has the caption of its photo, also if it shows only sky or leaves.
     """
     photos = load_sample_images().images
     pieces, labels, apart = [], [], []

@@ -1,4 +1,4 @@
-"""Pictures and what they show, split so that nothing leaks: what the modalities train and are scored on."""
+"""Labelled images for training and evaluation, with a split that avoids leakage."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from torch import Tensor
 
 @frozen(kw_only=True, eq=False)
 class Pictures:
-    """N pictures of one size. `pixels`: (N, channels, height, width) in [-1, 1]; `labels`: (N,), into `classes`.
+    """N labelled images of one size.
 
-    `apart`: (N,), bool, which are held out, where chance would leak, as with pieces of one photo.
+    `pixels`: (N, channels, height, width) in [-1, 1]. `labels`: (N,), indices into `classes`. `apart`: (N,), bool, the
+    held-out images, for data where a random split would leak, such as pieces of one photo.
     """
 
     name: str
@@ -28,22 +29,22 @@ class Pictures:
         return len(self.pixels)
 
     def sha256(self) -> str:
-        """Of pixels, labels and classes: pictures that differ in anything differ here."""
+        """Return the SHA-256 of pixels, labels and classes."""
         digest = hashlib.sha256(self.pixels.contiguous().numpy().tobytes())
         digest.update(self.labels.contiguous().numpy().tobytes())
         digest.update(json.dumps(self.classes).encode())
         return digest.hexdigest()
 
     def subset(self, rows: Tensor) -> Pictures:
-        """Those of the given indices."""
+        """Return the images with the given indices."""
         return self.made_anew(self.pixels[rows], self.labels[rows])
 
     def made_anew(self, pixels: Tensor, labels: Tensor) -> Pictures:
-        """Other pictures of the same classes, such as generated ones."""
+        """Return a set with the same classes and other images, such as generated ones."""
         return evolve(self, pixels=pixels, labels=labels, apart=None)
 
     def fitted(self, channels: int, size: int) -> Pictures:
-        """The same at another size and number of channels: grey made of colours, or colours of grey."""
+        """Return the images with this size and number of channels. New channels are the mean of the old ones."""
         pixels = self.pixels
         if pixels.shape[1] != channels:
             grey = pixels.mean(1, keepdim=True)
@@ -53,13 +54,16 @@ class Pictures:
         return evolve(self, pixels=pixels.clamp(-1, 1).contiguous())
 
     def split(self) -> tuple[Pictures, Pictures]:
-        """(train, held out), the same whatever the run's seed, so that runs are scored on the same pictures."""
+        """Return (train, held out). The split does not depend on the run's seed, so all runs use the same images."""
         train, rest = split_rows(len(self), self.apart)
         return self.subset(train), self.subset(rest)
 
 
 def split_rows(count: int, apart: Tensor | None = None, held_out: float = 0.2) -> tuple[Tensor, Tensor]:
-    """Indices of (train, held out) of `count` samples in mixed order: those `apart` held out, or a share by chance."""
+    """Return shuffled indices (train, held out) of `count` samples.
+
+    The samples marked in `apart` are held out; without `apart`, a random share of `held_out`.
+    """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     if apart is not None:
         return order[~apart[order]], order[apart[order]]

@@ -1,4 +1,4 @@
-"""Scenes: a picture or clip with what is asked of it, which vision-language models learn from and are scored on."""
+"""Scenes: images or clips with questions, the training and evaluation data of vision-language models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from attrs import define, frozen
 
 @frozen(kw_only=True)
 class Question:
-    """What is asked of a scene, and the answer."""
+    """A question about a scene, and its reference answer."""
 
     text: str
     answer: str
@@ -23,7 +23,7 @@ class Question:
 
 @frozen(kw_only=True)
 class Scene:
-    """A file, what is asked of it, and, where that is known, what it shows in words."""
+    """An image or clip file with questions and, if known, a caption."""
 
     file: Path
     questions: tuple[Question, ...]
@@ -31,13 +31,13 @@ class Scene:
     clip: bool = False
 
     def statement(self) -> str:
-        """Something true of the scene: its caption, or else its first question with the answer."""
+        """Return the caption or, without one, the first question with its answer."""
         return self.caption or f"{self.questions[0].text} {self.questions[0].answer}"
 
 
 @define(kw_only=True, slots=False)
 class Scenes:
-    """Scenes to learn from and scenes held out; no scene is in both."""
+    """Training scenes and held-out scenes. No scene is in both."""
 
     name: str
     train: tuple[Scene, ...]
@@ -45,12 +45,12 @@ class Scenes:
 
     @cached_property
     def majority_answer(self) -> str:
-        """The answer that is right most often while training: what one who sees nothing would always say."""
+        """The most frequent answer in the training scenes, which needs no look at the image."""
         counts = Counter(lesson.answer for lesson in asked(self.train))
         return min(counts, key=lambda answer: (-counts[answer], answer))
 
     def texts(self) -> list[str]:
-        """What is said of the scenes to learn from, for a tokenizer to be trained on."""
+        """Return all texts of the training scenes, to train a tokenizer."""
         return [
             text
             for scene in self.train
@@ -58,27 +58,27 @@ class Scenes:
         ]
 
     def sha256(self) -> str:
-        """Of every file and everything that is said of it."""
+        """Return the SHA-256 of all files and their texts."""
         digest = hashlib.sha256()
         for part in (self.train, self.held_out):
             for scene in part:
-                said = [scene.caption, *([q.text, q.answer] for q in scene.questions)]
-                digest.update(scene.file.read_bytes() + json.dumps(said).encode())
+                texts = [scene.caption, *([q.text, q.answer] for q in scene.questions)]
+                digest.update(scene.file.read_bytes() + json.dumps(texts).encode())
         return digest.hexdigest()
 
 
 class Lesson(NamedTuple):
-    """A scene with a question about it; with none it is to be described."""
+    """One example: a scene with a question about it, or without a question, to be described."""
 
     scene: Scene
     question: Question | None
 
     @property
     def answer(self) -> str:
-        """What a model should say."""
+        """The reference answer."""
         return self.scene.statement() if self.question is None else self.question.answer
 
 
 def asked(scenes: Sequence[Scene]) -> Iterator[Lesson]:
-    """Every question with its scene."""
+    """Yield every question with its scene."""
     return (Lesson(scene, question) for scene in scenes for question in scene.questions)

@@ -1,4 +1,4 @@
-"""`--data` for vision-language models: questions and answers about pictures and clips, a JSON object a line."""
+"""`--data` for vision-language models: questions and answers about images and clips, one JSON object per line."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from eflm_vision.data.folder import PICTURES, VIDEOS
 from eflm_vision.data.pictures import split_rows
 from eflm_vision.data.scenes import Question, Scene, Scenes
 
-#: What a folder's own file is called, and the keys that may name what is asked about, in the order of looking.
+#: Name of the file in a folder, and the keys that may contain the image or clip, in order of precedence.
 FILE, SEEN = "questions.jsonl", ("image", "video", "file_name")
 
 
 def load(path: str) -> Scenes:
-    """The scenes of a .jsonl file, or of questions.jsonl in a folder; a fifth of the pictures is held out.
+    """Load the scenes of a .jsonl file, or of questions.jsonl in a folder. A fifth of the images is held out.
 
-    A line holds `image` or `video` (beside the file), `question` and `answer`, and perhaps `caption`. Lines about one
-    file are one scene. Raises DataError, naming the line, for what cannot be read.
+    Each line contains `image` or `video` (a path relative to the .jsonl file), `question`, `answer` and optionally
+    `caption`. Lines about the same file form one scene. Raises DataError, with the line number, for an invalid line.
     """
     file = Path(path) / FILE if Path(path).is_dir() else Path(path)
     questions: dict[Path, list[Question]] = defaultdict(list)
@@ -32,12 +32,12 @@ def load(path: str) -> Scenes:
         where = f"line {number} of {file.name}"
         try:
             entry = json.loads(line)
-            # By its own path, however it is written: a picture shall not be learnt from and be held out, too.
+            # Resolved, because an image under two paths must not be in both the training and the held-out part.
             picture = (file.parent / next(entry[key] for key in SEEN if entry.get(key))).resolve()
             question = Question(text=_text(entry["question"]), answer=_text(entry["answer"]))
         except (ValueError, TypeError, KeyError, StopIteration, AttributeError):
             raise DataError(
-                f"{where} must hold image or video, question and answer, not {line.strip()[:80]!r}"
+                f"{where} must contain image or video, question and answer, not {line.strip()[:80]!r}"
             ) from None
         _check(picture, where)
         questions[picture].append(question)
@@ -47,7 +47,8 @@ def load(path: str) -> Scenes:
             captions[picture] = str(entry["caption"])
     if len(questions) < 2:
         raise DataError(
-            f"{path} asks about {len(questions)} pictures; at least two are needed, one to learn from and one held out"
+            f"{path} has questions about {len(questions)} images or clips; at least two are required, one for training "
+            "and one held out"
         )
     scenes = [
         Scene(
@@ -67,23 +68,23 @@ def _lines(file: Path, path: str) -> list[str]:
         return file.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"--data {path} cannot be read ({error}); questions come as a .jsonl file, or as {FILE} in a folder, with "
-            "image or video, question and answer in each line, or as the built-in set easy-vqa"
+            f"--data {path} cannot be read ({error}); pass a .jsonl file, or a folder with {FILE}, in which each line "
+            "contains image or video, question and answer, or use the built-in set easy-vqa"
         ) from None
 
 
 def _text(value: Any) -> str:
-    """Words, or a number as it is written. TypeError for anything else."""
+    """Convert a string or number to text. Raises TypeError for anything else."""
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is neither a string nor a number")
     return str(value)
 
 
 def _check(picture: Path, where: str) -> None:
     if not picture.is_file():
-        raise DataError(f"{where} names {picture.name}, and there is no such file beside it")
+        raise DataError(f"{where} names {picture.name}, but {picture} does not exist")
     known = PICTURES + VIDEOS
     if picture.suffix.lower() not in known:
         raise DataError(
-            f"{where} names {picture.name}; pictures and clips end with one of {', '.join(known)}"
+            f"{where} names {picture.name}, which is not a supported image or clip; use one of {', '.join(known)}"
         )

@@ -1,1 +1,1 @@
-"""Hosts: where in diffusion transformers the techniques go."""
+"""Hosts: insert techniques into diffusion transformers and vision-language models."""

@@ -1,7 +1,8 @@
-"""The host for diffusers' transformers: finds self-attention and feed-forwards, and puts techniques there.
+"""The host for diffusers' transformers: replaces self-attention and feed-forward layers by techniques.
 
-Serves DiT, SD 3.5's MM-DiT and Wan. A technique's module takes the site's own name, and two hooks per site translate
-between diffusers' call and the contract's. Cross-attention stays dense: it is no self-attention, and its context short.
+It supports DiT, the MM-DiT of SD 3.5, and Wan. A technique's module replaces a module of the model under the same name,
+and two hooks per module convert between diffusers' arguments and those of the contract. Cross-attention is not
+replaced: its keys and values come from the short prompt.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ from eflm_vision.hosts.streams import Switch, joined
 
 
 class DiffusionHost:
-    """Serves diffusers' transformers whose blocks hold its `Attention` or `WanAttention`, and `FeedForward`."""
+    """Supports transformers whose blocks use diffusers' `Attention` or `WanAttention`, and `FeedForward`."""
 
     # --- attention ----------------------------------------------------------------------------------
 
     def attention_geometries(self, model: nn.Module) -> Sequence[AttentionGeometry]:
-        """One geometry per self-attention, first block to last."""
+        """Return one geometry per self-attention, from the first block to the last."""
         layers = len(blocks_of(model)[1])
         return [
             attention_geometry(site.module, index, layers)
@@ -54,25 +55,25 @@ class DiffusionHost:
         recipe: Mapping[str, Any],
         plain: bool = False,
     ) -> None:
-        """Put `build(geometry)` at every self-attention; see `eflm.registry.contracts.Host`."""
+        """Replace every self-attention by `build(geometry)`; see `eflm.registry.contracts.Host`."""
         rope = getattr(model, "rope", None)
         if rope is not None:
             rope.register_forward_pre_hook(_remember_latents)
         loads_plainly = plain
         for site, geometry in zip(attention_sites(model), self.attention_geometries(model), strict=True):
             old, joint = site.module, is_joint(site.module)
-            variant = self._made(build, geometry, old, convert, _weights)
+            variant = self._built(build, geometry, old, convert, _weights)
             if joint:
                 switch = Switch()
-                twin = self._made(build, geometry, old, convert, _context_weights)
-                joined(variant, twin, switch, context_answers=old.to_add_out is not None)
+                context = self._built(build, geometry, old, convert, _context_weights)
+                joined(variant, context, switch, context_answers=old.to_add_out is not None)
                 call = _CallJoint(switch)
                 variant.register_forward_pre_hook(call.prepare, with_kwargs=True)
                 variant.register_forward_hook(call.answer)
             else:
                 variant.register_forward_pre_hook(_CallVariant(rope), with_kwargs=True)
                 variant.register_forward_hook(check_answer)
-            # diffusers' configs know no groups of query heads.
+            # diffusers' configs have no entry for the number of key-value heads.
             loads_plainly &= plain and variant.num_key_value_heads == geometry.num_attention_heads
             if loads_plainly:
                 keep_names(variant, joint=joint)
@@ -81,7 +82,7 @@ class DiffusionHost:
         if not loads_plainly:
             record(model, recipe)
 
-    def _made(
+    def _built(
         self,
         build: Callable[[AttentionGeometry], Any],
         geometry: AttentionGeometry,
@@ -108,7 +109,10 @@ class DiffusionHost:
         convert: bool,
         recipe: Mapping[str, Any],
     ) -> None:
-        """Put a mixture of experts at every feed-forward whose router `build` gives; see `Host`."""
+        """Replace each feed-forward for which `build` returns a router by a mixture of experts.
+
+        See `eflm.registry.contracts.Host`.
+        """
         replaced = False
         for index, site in enumerate(mlp_sites(model)):
             geometry = mlp_geometry(site.module, index)
@@ -126,9 +130,9 @@ class DiffusionHost:
     # --- where adapters and quantizers act ----------------------------------------------------------
 
     def targets(self, model: nn.Module) -> Targets:
-        """Blocks, and the linear layers of their attention and feed-forwards.
+        """Return the blocks and the linear layers of their attention and feed-forward layers.
 
-        Routers, embeddings, and the layers that turn time and class into scales and shifts are left out.
+        Routers, embeddings, and the layers that compute scales and shifts from timestep and class are excluded.
         """
         name, blocks = blocks_of(model)
         linears, attention = [], []
@@ -153,7 +157,7 @@ class DiffusionHost:
 
 
 def auxiliary_loss(model: nn.Module) -> Tensor | float:
-    """The sum of the routers' losses of the last forward pass, taken off the layers; 0.0 where there are none."""
+    """Return the sum of the routers' losses of the last forward pass and reset them; 0.0 without routers."""
     total: Tensor | float = 0.0
     for layer in (module for module in model.modules() if isinstance(module, MoeLayer)):
         if layer.aux_loss is not None:
@@ -162,11 +166,11 @@ def auxiliary_loss(model: nn.Module) -> Tensor | float:
     return total
 
 
-# --- hooks: diffusers' call <-> the contract's -------------------------------------------------------------
+# --- hooks: diffusers' arguments <-> the contract's --------------------------------------------------------
 
 
 class _CallVariant:
-    """A forward pre-hook: hidden states and rotary angles of a block's call, as a variant takes them."""
+    """Forward pre-hook that passes a block's hidden states and rotary angles to a variant."""
 
     def __init__(self, rope: nn.Module | None) -> None:
         self._rope = rope
@@ -182,7 +186,7 @@ class _CallVariant:
 
 
 class _CallJoint:
-    """Both streams as one sequence, the first stream's tokens first, and the answer as two again."""
+    """Forward hooks that concatenate both streams, sample tokens first, and split the output again."""
 
     def __init__(self, switch: Switch) -> None:
         self._switch = switch
@@ -200,7 +204,7 @@ class _CallJoint:
         return output[:, : self._switch.first], output[:, self._switch.first :]
 
 
-#: The order in which diffusers' blocks hand over what they do not name.
+#: The order of the positional arguments that diffusers' blocks pass.
 _ARGUMENTS = ("hidden_states", "encoder_hidden_states", "attention_mask", "rotary_emb")
 
 
@@ -208,14 +212,14 @@ def _given(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     given = dict(zip(_ARGUMENTS, args, strict=False)) | kwargs
     if given.get("attention_mask") is not None:
         raise ModelError(
-            "an attention mask was passed to a model whose attention is eflm's, which attends to every token; "
-            "leave it out"
+            "an attention mask was passed to a model whose attention was replaced by an eflm variant, which attends to "
+            "every token; call the model without a mask"
         )
     return given
 
 
 def _remember_latents(rope: nn.Module, args: tuple[Tensor, ...]) -> None:
-    """A forward pre-hook of the model's rotary module: the shape that its angles are for, and no data."""
+    """Forward pre-hook of the model's rotary module that stores the shape of the latents as a meta tensor."""
     rope.eflm_latents = args[0].new_empty(args[0].shape, device="meta")
 
 
@@ -223,7 +227,7 @@ def _remember_latents(rope: nn.Module, args: tuple[Tensor, ...]) -> None:
 
 
 def _weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAttention:
-    """What a variant may start from, of the only stream or the first of two."""
+    """Return the dense weights of the only stream, or of the first of two."""
     return _dense(
         geometry,
         attention.to_q,
@@ -236,7 +240,10 @@ def _weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAttentio
 
 
 def _context_weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAttention:
-    """The same of the second stream. Where it has no output, the first's stands in and is dropped again."""
+    """Return the dense weights of the second stream.
+
+    If it has no output projection, the first stream's is used as a placeholder, and `joined` drops it.
+    """
     return _dense(
         geometry,
         attention.add_q_proj,

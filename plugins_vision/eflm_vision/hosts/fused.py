@@ -1,6 +1,6 @@
-"""Keeps the vision tower's own names in a state dict, where queries, keys and values are one layer's output.
+"""Keeps the vision tower's parameter names in the state dict, where one layer computes queries, keys and values.
 
-A model whose attention is plain is so saved as a checkpoint that transformers loads by itself.
+Models with plain attention are thus saved as checkpoints that transformers can load without eflm.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ FUSED, OUTPUT = "qkv", "proj"
 
 
 def keep_fused(variant: nn.Module) -> None:
-    """Have `variant` write its state under the tower's names, and read it from them."""
+    """Make `variant` save and load its state under the vision tower's names."""
     variant.register_state_dict_post_hook(_write)
     variant.register_load_state_dict_pre_hook(_read)
 
@@ -24,7 +24,7 @@ def _write(_module: nn.Module, state: dict[str, Any], prefix: str, _metadata: An
     for kind in ("weight", "bias"):
         names = [f"{prefix}{part}.{kind}" for part in PARTS]
         if not all(_plain(state.get(name)) for name in (*names, f"{prefix}o_proj.{kind}")):
-            return  # packed by a quantizer, or under an adapter: what is not three matrices is not fused
+            return  # packed by a quantizer or wrapped by an adapter: only plain weights can be fused
         state[f"{prefix}{FUSED}.{kind}"] = torch.cat([state.pop(name) for name in names])
         state[f"{prefix}{OUTPUT}.{kind}"] = state.pop(f"{prefix}o_proj.{kind}")
 

@@ -1,4 +1,4 @@
-"""Keeps diffusers' own names in a state dict, so that a model whose attention is plain saves as a plain checkpoint."""
+"""Keeps diffusers' parameter names in the state dict, so that models with plain attention save plain checkpoints."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-#: A variant's parameters and those of diffusers' attention, of the first stream and of the second.
+#: Parameter names of variants -> those of diffusers' attention, for the first and the second stream.
 SAMPLE = {
     "q_proj": "to_q",
     "k_proj": "to_k",
@@ -26,7 +26,7 @@ CONTEXT = {
 
 
 def keep_names(variant: nn.Module, *, joint: bool) -> None:
-    """Have `variant` write its state under diffusers' names, and read it from them."""
+    """Make `variant` save and load its state under diffusers' names."""
     if joint:
         theirs = {f"{ours}.sample": name for ours, name in SAMPLE.items()}
         theirs |= {f"{ours}.context": name for ours, name in CONTEXT.items()}

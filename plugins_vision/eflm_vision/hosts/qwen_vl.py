@@ -1,6 +1,6 @@
-"""The host for Qwen2.5-VL: its language model, its vision tower, or both.
+"""The host for Qwen2.5-VL: inserts techniques into its language model, its vision tower, or both.
 
-It writes no technique again: the language model is a decoder like any other, the tower has a host of its own.
+It delegates to two hosts: the decoder host for the language model, and the vision tower host.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from eflm_plugins.hosts.recipe import put_back, record
 from eflm_schemas import AttentionGeometry, MlpGeometry
 from eflm_vision.hosts.vision_tower import VisionTowerHost
 
-#: Which parts of a model techniques act in, by what `--set qwen2.5-vl.towers` says; in the order of computation.
+#: Value of `--set qwen2.5-vl.towers` -> parts of the model that get the techniques, in the order of computation.
 TOWERS = {"both": ("vision", "language"), "language": ("language",), "vision": ("vision",)}
-#: Under which a saved model's recipe says where its techniques are.
+#: Key in a saved model's recipe for the parts that contain techniques.
 KEY = "towers"
 
 
 class QwenVlHost:
-    """Serves Qwen2_5_VLForConditionalGeneration."""
+    """Supports Qwen2_5_VLForConditionalGeneration."""
 
     def __init__(self, towers: str = "both") -> None:
         hosts = {
@@ -35,7 +35,7 @@ class QwenVlHost:
         self._hosts = [hosts[tower] for tower in TOWERS[towers]]
 
     def attention_geometries(self, model: nn.Module) -> Sequence[AttentionGeometry]:
-        """One geometry per attention site: the tower's, which attend both ways, then the language model's."""
+        """Return one geometry per attention: those of the vision tower (bidirectional), then the language model's."""
         return [geometry for host in self._hosts for geometry in host.attention_geometries(model)]
 
     def replace_attention(
@@ -47,10 +47,10 @@ class QwenVlHost:
         recipe: Mapping[str, Any],
         plain: bool = False,
     ) -> None:
-        """Put `build(geometry)` at every attention site; see `eflm.registry.contracts.Host`."""
+        """Replace every attention by `build(geometry)`; see `eflm.registry.contracts.Host`."""
         for host in self._hosts:
             host.replace_attention(model, build, convert=convert, recipe=recipe, plain=plain)
-        self._say_where(model)
+        self._record_towers(model)
 
     def replace_mlps(
         self,
@@ -60,17 +60,20 @@ class QwenVlHost:
         convert: bool,
         recipe: Mapping[str, Any],
     ) -> None:
-        """Put a mixture of experts at every feed-forward whose router `build` gives; see `Host`."""
+        """Replace each feed-forward for which `build` returns a router by a mixture of experts.
+
+        See `eflm.registry.contracts.Host`.
+        """
         for host in self._hosts:
             host.replace_mlps(model, build, convert=convert, recipe=recipe)
-        self._say_where(model)
+        self._record_towers(model)
 
-    def _say_where(self, model: nn.Module) -> None:
+    def _record_towers(self, model: nn.Module) -> None:
         if hasattr(model.config, "eflm"):
             record(model, {KEY: self._towers})
 
     def targets(self, model: nn.Module) -> Targets:
-        """The tower's blocks and linear layers, then the language model's; the embeddings are the model's."""
+        """Return blocks and linear layers of the vision tower, then of the language model, and the embeddings."""
         parts = [host.targets(model) for host in self._hosts]
         return Targets(
             layers=tuple(name for part in parts for name in part.layers),
@@ -81,7 +84,7 @@ class QwenVlHost:
 
 
 def build_anew(config: Any, recipe: Mapping[str, Any], **keywords: Any) -> nn.Module:
-    """A saved model before its weights are read: of random ones, with the techniques of its recipe in place."""
+    """Build a saved model with random weights and the techniques of its recipe, before its weights are loaded."""
     model = AutoModelForImageTextToText.from_config(config, **keywords)
     put_back(QwenVlHost(recipe.get(KEY, "both")), model, recipe)
     return model

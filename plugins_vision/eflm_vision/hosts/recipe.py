@@ -1,6 +1,6 @@
-"""Saving and loading diffusers' transformers that need a plugin to load: the recipe in their config.
+"""Saves and loads diffusers' transformers that contain techniques, which are listed in a recipe in their config.
 
-Such a model is saved under a class name of ours, so that plain diffusers, which looks classes up by name, refuses it.
+Such a model is saved under a class name of eflm. Plain diffusers looks up classes by name and so refuses to load it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from eflm_plugins.hosts.recipe import put_back
 from eflm_plugins.quantizers.at_load import leave_out
 
 PREFIX = "Eflm"
-#: Under which the recipe stands in config.json.
+#: Key of the recipe in config.json.
 KEY = "eflm"
 
 
 def record(model: nn.Module, recipe: Mapping[str, Any]) -> None:
-    """Note in the model's config what must be put back when it is loaded, and mark its class."""
+    """Add `recipe` to the model's config, from which loading restores the techniques, and rename its class."""
     known = dict(getattr(model.config, KEY, None) or {})
     model.register_to_config(**{KEY: {**known, **recipe}})
     if not type(model).__name__.startswith(PREFIX):
@@ -34,10 +34,10 @@ def record(model: nn.Module, recipe: Mapping[str, Any]) -> None:
 
 @cache
 def _marked(base: type[nn.Module]) -> type[nn.Module]:
-    """`base` under a name that only eflm knows, which is what `save_pretrained` writes.
+    """Return a subclass of `base` with the name that `save_pretrained` writes and only eflm knows.
 
-    Its weights go into files of a variant of that name: the plain class, asked for by name, would only warn of weights
-    that it does not know, and begin others anew.
+    The weight files get the variant name "eflm". Without it, `from_pretrained` of the plain class would find the files,
+    warn about unknown weights, and initialize the missing ones randomly.
     """
 
     def save_pretrained(self: Any, directory: Any, **keywords: Any) -> None:
@@ -48,14 +48,15 @@ def _marked(base: type[nn.Module]) -> type[nn.Module]:
 
 
 def needs_plugins(folder: Path) -> bool:
-    """Whether the transformer saved in this folder says that it needs eflm's plugins."""
+    """Return whether the transformer saved in this folder needs eflm's plugins."""
     return KEY in _config(folder)
 
 
 def load_transformer(folder: str | Path, **load_kwargs: Any) -> nn.Module:
-    """The transformer that `save_pretrained` wrote to `folder`, techniques and all; a plain one as diffusers loads it.
+    """Load the transformer that `save_pretrained` wrote to `folder`, including its techniques.
 
-    Raises ModelError for a folder that holds none, and, naming it, when a plugin that it needs is not installed.
+    A transformer without techniques is loaded by diffusers. Raises ModelError for a folder without a transformer, and
+    if a plugin that the transformer needs is not installed.
     """
     folder = Path(folder)
     config = _config(folder)
@@ -63,7 +64,7 @@ def load_transformer(folder: str | Path, **load_kwargs: Any) -> nn.Module:
     base = getattr(diffusers, name.removeprefix(PREFIX), None)
     if base is None:
         raise ModelError(
-            f"{folder} holds no transformer of diffusers: its config.json names the class {name!r}"
+            f"{folder} contains no transformer of diffusers: its config.json names the class {name!r}"
         )
     recipe = config.pop(KEY, None)
     from eflm_vision.hosts.diffusion import DiffusionHost
@@ -76,8 +77,8 @@ def load_transformer(folder: str | Path, **load_kwargs: Any) -> nn.Module:
             load_kwargs = leave_out(load_kwargs, outline, DiffusionHost().targets(outline))
         elif config.get("quantization_config") and not torch.accelerator.is_available():
             raise ModelError(
-                f"{folder} was saved quantized, and diffusers reads that on GPUs only; give the model in full width, "
-                "which --quant int4 quantizes on a CPU, too"
+                f"{folder} was saved quantized, which diffusers loads on GPUs only; use the model in full precision, "
+                "which --quant int4 can quantize on a CPU"
             )
         return base.from_pretrained(folder, **_for_diffusers(load_kwargs))
     load_kwargs = _for_diffusers(load_kwargs)
@@ -91,33 +92,33 @@ def load_transformer(folder: str | Path, **load_kwargs: Any) -> nn.Module:
     outcome = model.load_state_dict(weights, strict=False)
     if outcome.missing_keys or outcome.unexpected_keys:
         raise ModelError(
-            f"the weights in {folder} do not fit its recipe: {len(outcome.missing_keys)} are missing, "
-            f"{len(outcome.unexpected_keys)} are not expected"
+            f"the weights in {folder} do not match its recipe: {len(outcome.missing_keys)} are missing, "
+            f"{len(outcome.unexpected_keys)} are unexpected"
         )
     return model.to(load_kwargs["torch_dtype"]).eval() if "torch_dtype" in load_kwargs else model.eval()
 
 
 def _for_diffusers(load_kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A quantizer's keywords for transformers as diffusers has them.
+    """Convert a quantizer's keywords from transformers' to diffusers' names.
 
-    What is not quantized is in the dtype that products are computed in; diffusers would make it float16.
+    Layers that are not quantized get the compute dtype; diffusers' default for them is float16.
     """
-    words = dict(load_kwargs)
-    if "dtype" in words:
-        words["torch_dtype"] = words.pop("dtype")
-    if (config := words.get("quantization_config")) is not None:
+    keywords = dict(load_kwargs)
+    if "dtype" in keywords:
+        keywords["torch_dtype"] = keywords.pop("dtype")
+    if (config := keywords.get("quantization_config")) is not None:
         kept = ("bnb_4bit", "llm_int8_skip_modules")
         known = {key: value for key, value in vars(config).items() if key.startswith(kept)}
-        words["quantization_config"] = diffusers.BitsAndBytesConfig(load_in_4bit=True, **known)
-        words.setdefault("torch_dtype", config.bnb_4bit_compute_dtype)
-    return words
+        keywords["quantization_config"] = diffusers.BitsAndBytesConfig(load_in_4bit=True, **known)
+        keywords.setdefault("torch_dtype", config.bnb_4bit_compute_dtype)
+    return keywords
 
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
         found = json.loads((folder / "config.json").read_text("utf-8"))
     except OSError as error:
-        raise ModelError(f"{folder} holds no model: {error.strerror or error}") from error
+        raise ModelError(f"{folder} contains no model: {error.strerror or error}") from error
     except ValueError as error:
         raise ModelError(f"{folder}/config.json is not JSON: {error}") from error
     return dict(found)

@@ -1,4 +1,4 @@
-"""The rotary function of Wan: angles of frame, row and column, on neighbouring pairs of channels."""
+"""The rotary function of Wan, which rotates neighbouring pairs of channels by frame, row and column."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ import torch
 from diffusers.models.transformers.transformer_wan import WanRotaryPosEmbed
 from torch import Tensor, nn
 
-# A rotary module of the model's own kind for each other size that a variant rotates.
+# Cache: rotary module of a model -> rotary modules of the same class for other head sizes.
 _resized: WeakKeyDictionary[nn.Module, dict[int, WanRotaryPosEmbed]] = WeakKeyDictionary()
 
 
 class WanRotary:
-    """Rotates (B, H, T, D) by the places of a clip's tokens, as the model rotates its own heads.
+    """Rotary function that rotates (B, H, T, D) by the positions of a clip's tokens, like the model's own attention.
 
-    `latents` is what the model's rotary module was asked with, (B, channels, frames, height, width); a size other than
-    the heads' gets angles of its own, its channels shared out among frame, row and column as the model does.
+    `latents`: the argument of the model's rotary module, (B, channels, frames, height, width). For a head size other
+    than the model's, the angles are computed for that size, with the model's division of channels among frame, row and
+    column.
     """
 
     def __init__(self, cos: Tensor, sin: Tensor, module: WanRotaryPosEmbed, latents: Tensor) -> None:
@@ -24,7 +25,7 @@ class WanRotary:
         self._module, self._latents = module, latents
 
     def __call__(self, states: Tensor) -> Tensor:
-        """(B, H, T, D) -> the same shape."""
+        """Rotate (B, H, T, D) and return the same shape."""
         cos, sin = (self._cos, self._sin) if states.shape[-1] == self._cos.shape[-1] else self._angles(states)
         cos, sin = (part.transpose(1, 2)[..., 0::2] for part in (cos, sin))
         first, second = states.unflatten(-1, (-1, 2)).unbind(-1)
@@ -32,7 +33,7 @@ class WanRotary:
         return turned.flatten(-2).type_as(states)
 
     def _angles(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        """As the model's own, (1, T, 1, D)."""
+        """Return cos and sin for the size of `states`, (1, T, 1, D), like the model's."""
         sizes, size = _resized.setdefault(self._module, {}), states.shape[-1]
         if size not in sizes:
             sizes[size] = WanRotaryPosEmbed(size, self._module.patch_size, self._module.max_seq_len)

@@ -1,4 +1,4 @@
-"""Where diffusers' transformers keep self-attention and feed-forwards, and how each is described to a technique."""
+"""Finds self-attention and feed-forward layers in diffusers' transformers, and describes their shapes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch import nn
 from eflm import ModelError
 from eflm_schemas import AttentionGeometry, MlpGeometry
 
-#: What diffusers' transformers call their list of blocks.
+#: Possible names of the list of blocks in diffusers' transformers.
 LISTS = ("transformer_blocks", "blocks")
 
 
 @frozen(kw_only=True)
 class Site:
-    """A module of one kind: its parent, its name there, and its full name."""
+    """A replaceable module: its parent, its attribute name there, its full name, and the index of its block."""
 
     parent: nn.Module
     attribute: str
@@ -29,32 +29,33 @@ class Site:
 
 
 def blocks_of(model: nn.Module) -> tuple[str, nn.ModuleList]:
-    """The list of blocks, and its name."""
+    """Return the name of the list of blocks, and the list."""
     for name in LISTS:
         found = getattr(model, name, None)
         if isinstance(found, nn.ModuleList):
             return name, found
     raise ModelError(
-        f"{type(model).__name__} has no list of blocks called {' or '.join(LISTS)} that techniques could be put into"
+        f"techniques cannot be inserted into {type(model).__name__}, because it has no list of blocks called "
+        f"{' or '.join(LISTS)}"
     )
 
 
 def attention_sites(model: nn.Module) -> list[Site]:
-    """Every self-attention, joint attention included, first block to last; cross-attention is left as it is."""
+    """Return every self-attention and joint attention from the first block to the last, without cross-attention."""
     sites = [site for site in _children(model) if not getattr(site.module, "is_cross_attention", True)]
     if not sites:
         raise ModelError(
-            f"the blocks of {type(model).__name__} have no self-attention of diffusers' own that could be replaced"
+            f"the blocks of {type(model).__name__} have no self-attention of diffusers that can be replaced"
         )
     return sites
 
 
 def mlp_sites(model: nn.Module) -> list[Site]:
-    """Every feed-forward, those of a second stream included."""
+    """Return every feed-forward layer, including those of a second stream."""
     sites = [site for site in _children(model) if isinstance(site.module, FeedForward)]
     if not sites:
         raise ModelError(
-            f"the blocks of {type(model).__name__} have no feed-forward of diffusers' own to make experts of"
+            f"the blocks of {type(model).__name__} have no feed-forward layer of diffusers that experts can replace"
         )
     return sites
 
@@ -71,18 +72,21 @@ def _children(model: nn.Module) -> list[Site]:
 
 
 def is_joint(attention: nn.Module) -> bool:
-    """Whether it attends to tokens of a second stream, which have projections of their own (MM-DiT)."""
+    """Return whether the attention also covers tokens of a second stream with their own projections (MM-DiT)."""
     return getattr(attention, "add_q_proj", None) is not None
 
 
 def attention_geometry(attention: Attention | WanAttention, layer_idx: int, layers: int) -> AttentionGeometry:
-    """The shape of a self-attention of diffusers. ModelError for one with parts that no variant has."""
+    """Return the geometry of a self-attention of diffusers.
+
+    Raises ModelError if it uses output dropout or a norm that no variant supports.
+    """
     heads = attention.heads
     head_dim = attention.to_q.out_features // heads
     if attention.to_out[1].p:
         raise ModelError(
-            f"{type(attention).__name__} drops {attention.to_out[1].p:g} of its outputs while training, which no "
-            "attention variant does; set the model's dropout to 0"
+            f"{type(attention).__name__} uses output dropout {attention.to_out[1].p:g}, which no attention variant "
+            "supports; set the model's dropout to 0"
         )
     hidden = attention.to_q.in_features
     return AttentionGeometry(
@@ -111,19 +115,22 @@ def _query_key_norm(attention: nn.Module, head_dim: int) -> str | None:
         or getattr(norm, "bias", None) is not None
     ):
         raise ModelError(
-            f"{type(attention).__name__} norms its queries by {type(norm).__name__}, and attention variants know RMS "
-            "norms with a weight only; leave --attention out"
+            f"{type(attention).__name__} normalizes its queries with {type(norm).__name__}, but attention variants "
+            "support only RMS norms with a weight and no bias; omit --attention"
         )
     return "head" if norm.weight.numel() == head_dim else "heads"
 
 
 def mlp_geometry(mlp: FeedForward, layer_idx: int) -> MlpGeometry:
-    """The shape of a feed-forward of diffusers: up, GELU, down."""
+    """Return the geometry of a feed-forward layer of diffusers: up projection, GELU, down projection.
+
+    Raises ModelError for any other activation.
+    """
     up, down = mlp.net[0], mlp.net[2]
     if not isinstance(up, GELU):
         raise ModelError(
-            f"the feed-forward has {type(up).__name__} inside, and experts can be made of GELU ones only; "
-            "leave --moe out"
+            f"the feed-forward layer uses {type(up).__name__}, but experts can replace only layers with GELU; "
+            "omit --moe"
         )
     return MlpGeometry(
         hidden_size=up.proj.in_features,

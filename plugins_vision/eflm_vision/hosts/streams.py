@@ -1,7 +1,7 @@
-"""Two streams of tokens through one variant: joint attention, as MM-DiT has it (arXiv 2403.03206, section 4).
+"""Joint attention of two token streams in one variant, as in MM-DiT (arXiv 2403.03206, section 4).
 
-There, pictures' and prompts' tokens meet in one attention, and each kind has projections and norms of its own. So every
-layer of a variant that works on single tokens stands twice, and a switch knows where the second kind begins.
+Image and prompt tokens attend to each other in one attention, but each stream has its own projections and norms. So
+every layer of a variant that works on single tokens exists twice, and a switch stores where the second stream begins.
 """
 
 from __future__ import annotations
@@ -9,21 +9,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-#: The projection that gives a variant's output, by the name that all variants use.
+#: Name of the output projection in all variants.
 OUTPUT = "o_proj"
 
 
 class Switch:
-    """How many tokens of the first kind come before those of the second; set anew before each call."""
+    """The number of tokens of the first stream, set before each call."""
 
     def __init__(self) -> None:
         self.first = 0
 
 
 class TwoStreams(nn.Module):
-    """One layer for the first kind of tokens, another for the second: (..., tokens, channels) -> the same.
+    """Applies one layer to the tokens of the first stream and another to those of the second.
 
-    Without a layer of its own, `context` None, the second kind goes through the first's: its output is of no use.
+    (..., tokens, channels) -> the same. If `context` is None, `sample` is applied to both streams; the output of the
+    second stream is then unused.
     """
 
     def __init__(self, sample: nn.Module, context: nn.Module | None, switch: Switch) -> None:
@@ -39,15 +40,16 @@ class TwoStreams(nn.Module):
         return torch.cat(parts, dim=-2)
 
 
-def joined(variant: nn.Module, twin: nn.Module, switch: Switch, *, context_answers: bool) -> nn.Module:
-    """Give `variant` the layers of `twin`, a second one of its kind, for the second kind of tokens, in place.
+def joined(variant: nn.Module, context: nn.Module, switch: Switch, *, context_answers: bool) -> nn.Module:
+    """Add the layers of `context`, a second instance of the variant, to `variant` for the second stream, in place.
 
-    Those are its direct children of linear layers and RMS norms, which by contract work on single tokens; what works on
-    blocks of tokens lies deeper. Without `context_answers`, nothing follows for the second kind.
+    These layers are the linear layers and RMS norms that are direct children; by contract they work on single tokens,
+    and layers that work on blocks of tokens are nested deeper. Set `context_answers` to False if the output of the
+    second stream is unused.
     """
     for name, child in list(variant.named_children()):
         if not isinstance(child, nn.Linear | nn.RMSNorm):
             continue
-        other = twin.get_submodule(name) if context_answers or name != OUTPUT else None
+        other = context.get_submodule(name) if context_answers or name != OUTPUT else None
         setattr(variant, name, TwoStreams(child, other, switch))
     return variant

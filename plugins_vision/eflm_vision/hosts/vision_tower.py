@@ -1,7 +1,7 @@
-"""The host for Qwen2.5-VL's vision transformer: attention within windows and whole pictures, and feed-forwards.
+"""The host for Qwen2.5-VL's vision transformer, whose attention covers windows or whole images.
 
-Its patches come as one row of tokens for all pictures, cut into sequences where windows or pictures end. A technique
-is given the sequences as a batch. `QwenVlHost` calls this for the vision half of a model.
+The vision transformer packs the patches of all images into one sequence, with boundaries between windows or images.
+Techniques get the parts between these boundaries as a batch. `QwenVlHost` uses this host for the vision tower.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from eflm_plugins.hosts.weights import initialize
 from eflm_schemas import AttentionGeometry, MlpGeometry
 from eflm_vision.hosts.fused import keep_fused
 
-#: The tower's list of blocks.
+#: Name of the tower's list of blocks.
 BLOCKS = "blocks"
 
 
 class VisionTowerHost:
-    """Serves transformers' vision transformer of Qwen2.5-VL; `tower` names it within the model."""
+    """Supports transformers' vision transformer of Qwen2.5-VL. `tower`: its module name within the model."""
 
     def __init__(self, tower: str) -> None:
         self._tower = tower
@@ -39,7 +39,7 @@ class VisionTowerHost:
     # --- attention ----------------------------------------------------------------------------------
 
     def attention_geometries(self, model: nn.Module) -> Sequence[AttentionGeometry]:
-        """One geometry per block, first to last; all attend both ways."""
+        """Return one geometry per block, first to last. All are bidirectional."""
         config = model.get_submodule(self._tower).config
         return [
             AttentionGeometry(
@@ -66,15 +66,18 @@ class VisionTowerHost:
         recipe: Mapping[str, Any],
         plain: bool = False,
     ) -> None:
-        """Put `build(geometry)` into every block; see `eflm.registry.contracts.Host`."""
+        """Replace the attention of every block by `build(geometry)`; see `eflm.registry.contracts.Host`.
+
+        Raises ModelError if the attention was replaced before.
+        """
         tower = model.get_submodule(self._tower)
         rotary, loads_plainly = tower.rotary_pos_emb, plain
         for block, geometry in zip(tower.blocks, self.attention_geometries(model), strict=True):
             old = block.attn
             if not hasattr(old, "qkv"):
                 raise ModelError(
-                    f"the vision tower's attention is {type(old).__name__} already, and cannot be replaced once more; "
-                    "begin with the model as it was"
+                    f"the vision tower's attention was already replaced by {type(old).__name__} and cannot be replaced "
+                    "again; use the original model"
                 )
             variant = build(geometry)
             check_module(variant)
@@ -85,7 +88,7 @@ class VisionTowerHost:
             call = _CallVariant(rotary)
             variant.register_forward_pre_hook(call.prepare, with_kwargs=True)
             variant.register_forward_hook(call.answer)
-            # The tower's config knows no groups of query heads.
+            # The tower's config has no entry for the number of key-value heads.
             loads_plainly &= plain and variant.num_key_value_heads == geometry.num_attention_heads
             if loads_plainly:
                 keep_fused(variant)
@@ -104,19 +107,22 @@ class VisionTowerHost:
         convert: bool,
         recipe: Mapping[str, Any],
     ) -> None:
-        """Put a mixture of experts into every block whose router `build` gives; see `eflm.registry.contracts.Host`."""
+        """Replace the feed-forward of each block for which `build` returns a router by a mixture of experts.
+
+        See `eflm.registry.contracts.Host`.
+        """
         tower = model.get_submodule(self._tower)
         replace_gated_mlps(model, tower.blocks, tower.config, build, convert=convert, recipe=recipe)
 
     # --- where adapters and quantizers act ----------------------------------------------------------
 
     def targets(self, model: nn.Module) -> Targets:
-        """Blocks, and the linear layers inside them; the merger that leads to the language model is left out."""
+        """Return the blocks and their linear layers, without the merger that projects to the language model."""
         return targets_of(model, f"{self._tower}.{BLOCKS}", model.get_submodule(self._tower).blocks)
 
 
 def _dense_weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAttention:
-    """The three projections that the tower keeps in one."""
+    """Split the tower's fused projection into query, key and value weights."""
     q_weight, k_weight, v_weight = attention.qkv.weight.chunk(3)
     q_bias, k_bias, v_bias = attention.qkv.bias.chunk(3)
     return DenseAttention(
@@ -132,11 +138,11 @@ def _dense_weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAt
     )
 
 
-# --- hooks: the tower's call <-> the contract's ------------------------------------------------------------
+# --- hooks: the tower's arguments <-> the contract's -------------------------------------------------------
 
 
 class _CallVariant:
-    """One row of tokens as a batch of sequences, with their places, and the answer as one row again."""
+    """Forward hooks that unpack the tokens and positions into a batch of sequences, and pack the output again."""
 
     def __init__(self, rotary: nn.Module) -> None:
         self._rotary = rotary
@@ -147,8 +153,8 @@ class _CallVariant:
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         hidden_states = args[0] if args else kwargs["hidden_states"]
         self._packing = packing = Packing(kwargs["cu_seqlens"].diff().tolist())
-        cos, sin, places = map(packing.unpack, kwargs["position_embeddings"])
-        rotary = TowerRotary(cos, sin, places, self._rotary)
+        cos, sin, positions = map(packing.unpack, kwargs["position_embeddings"])
+        rotary = TowerRotary(cos, sin, positions, self._rotary)
         mask = packing.padding_mask(hidden_states.device)
         return (packing.unpack(hidden_states),), {"rotary": rotary, "padding_mask": mask}
 
@@ -158,54 +164,57 @@ class _CallVariant:
 
 
 class Packing:
-    """Sequences of the given lengths, one after another in one row of tokens."""
+    """Converts between packed sequences of the given lengths, one after another, and a padded batch."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
         if any(length == 0 for length in lengths):
-            raise ModelError("a window without patches was passed to the vision tower; leave empty ones out")
+            raise ModelError(
+                "the vision tower got a window without patches; remove empty windows from cu_seqlens"
+            )
         self._lengths = list(lengths)
         self._even = len(set(lengths)) <= 1
 
     def unpack(self, row: Tensor) -> Tensor:
-        """(tokens, channels) -> (sequences, longest, channels), shorter ones padded on the right."""
+        """Map (tokens, channels) to (sequences, longest, channels), with padding on the right."""
         if self._even:
             return row.unflatten(0, (len(self._lengths), -1))
         return pad_sequence(row.split(self._lengths), batch_first=True)
 
     def pack(self, batch: Tensor) -> Tensor:
-        """The way back."""
+        """Map (sequences, longest, channels) back to (tokens, channels)."""
         if self._even:
             return batch.flatten(0, 1)
         parts = [sequence[:length] for sequence, length in zip(batch, self._lengths, strict=True)]
         return torch.cat(parts)
 
     def padding_mask(self, device: torch.device) -> Tensor | None:
-        """(sequences, longest), True for a real token; None when all are."""
+        """Return (sequences, longest), True for tokens and False for padding; None if there is no padding."""
         if self._even:
             return None
         lengths = torch.tensor(self._lengths, device=device)
         return torch.arange(max(self._lengths), device=device) < lengths[:, None]
 
 
-# A rotary module of the tower's own kind for each other size that a variant rotates.
+# Cache: rotary module of a tower -> rotary modules of the same class for other head sizes.
 _resized: WeakKeyDictionary[nn.Module, dict[int, nn.Module]] = WeakKeyDictionary()
 
 
 class TowerRotary:
-    """Rotates (B, H, T, D) by the row and column of each patch, as the tower rotates its own heads.
+    """Rotary function that rotates (B, H, T, D) by the row and column of each patch, like the tower's own attention.
 
-    `cos`, `sin`: (B, T, head size); `places`: (B, T, 2). Any other size gets angles of its own; rows and columns have
-    a quarter of the channels' pairs each, so up to three channels of a size that four does not divide stay unrotated.
+    `cos`, `sin`: (B, T, head size). `places`: (B, T, 2), row and column. For a head size other than the tower's, the
+    angles are computed for that size. Rows and columns use half of the channels each, in pairs, so if the size is not
+    divisible by four, the last one to three channels are not rotated.
     """
 
     def __init__(self, cos: Tensor, sin: Tensor, places: Tensor, module: nn.Module) -> None:
         self._cos, self._sin, self._places, self._module = cos, sin, places, module
 
     def __call__(self, states: Tensor) -> Tensor:
-        """(B, H, T, D) -> the same shape."""
+        """Rotate (B, H, T, D) and return the same shape."""
         own = states.shape[-1] == self._cos.shape[-1]
         cos, sin = (self._cos, self._sin) if own else self._angles(states)
-        # As the tower does it: rotated in float32 whatever the states are in.
+        # Like the tower, rotate in float32 for any dtype of the states.
         return rotated_by(states.float(), cos.float(), sin.float()).type_as(states)
 
     def _angles(self, states: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,1 +1,1 @@
-"""Metrics of what generates pictures, and of what answers questions about them."""
+"""Metrics for models that generate images and clips, and for models that answer questions about them."""

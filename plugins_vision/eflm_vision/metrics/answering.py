@@ -1,4 +1,4 @@
-"""What a vision-language model's answers are worth, and what seeing costs it."""
+"""Accuracy of a vision-language model's answers, and the time of its vision tower."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ CARD = next(card for card in METRICS if card.name == "answering")
 
 
 class Answering:
-    """Accuracy after every stage that taught answers, and the vision tower's time in inference."""
+    """Accuracy after every stage that evaluates answers, and the vision tower's time during inference."""
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
-        """vqa_accuracy with its floor, and image_encoder_time."""
+        """Return vqa_accuracy with its floor, and image_encoder_time in seconds."""
         found = evaluated(record, CARD)
         seconds = [window.seconds for window in timed(record, "encode_images")]
         if record.stage == "infer" and seconds:
@@ -26,5 +26,5 @@ class Answering:
 
 
 def answering(_options: None) -> Answering:
-    """It has no options."""
+    """Create the collector. It has no options."""
     return Answering()

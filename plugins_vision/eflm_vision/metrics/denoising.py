@@ -1,4 +1,4 @@
-"""Where a request for pictures spends its time, from the windows that the workload opened."""
+"""Time of each part of an image or clip generation request, from the timed windows of the workload."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from eflm.protocol.record import StageRecord
 from eflm_plugins.metrics.figures import mean_of, rate_of, timed
 from eflm_schemas import Metric
 
-#: Windows inside a request, and what their mean is called.
+#: Window inside a request -> name and note of the metric that is the mean of its durations.
 PARTS = {
     "encode_prompt": ("text_encoder_time", "per request"),
     "denoise_step": ("denoising_step_time", "each step, all requests"),
@@ -18,10 +18,10 @@ PARTS = {
 
 
 class Denoising:
-    """Rates and times of inference."""
+    """Throughput and times of inference."""
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
-        """images_per_second, and the mean time of each part that was timed."""
+        """Return images_per_second, frames_per_second for clips, and the mean time of each timed part in seconds."""
         requests = timed(record)
         if not requests:
             return {}
@@ -38,5 +38,5 @@ class Denoising:
 
 
 def denoising(_options: None) -> Denoising:
-    """It has no options."""
+    """Create the collector. It has no options."""
     return Denoising()

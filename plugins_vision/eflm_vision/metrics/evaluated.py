@@ -1,4 +1,4 @@
-"""Figures that the workload evaluated after a stage, as a card announces them. Collectors of quality call it."""
+"""Selects the workload's quality metrics that a card declares. Used by the collectors of quality metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from eflm_schemas import Metric, MetricCard
 
 
 def evaluated(record: StageRecord, card: MetricCard) -> dict[str, Metric]:
-    """The workload's own figures of the card's names and units."""
+    """Return the workload's metrics whose name and unit are declared by the card."""
     units = {info.name: info.unit for info in card.metrics}
     found = {name: record.quality.get(name) for name in units}
     return {name: metric for name, metric in found.items() if metric and metric.unit == units[name]}

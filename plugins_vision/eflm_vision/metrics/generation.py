@@ -1,4 +1,4 @@
-"""Quality of generated pictures, as the workload evaluated it after the stage."""
+"""Quality of generated images and clips, as evaluated by the workload after a stage."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ CARD = next(card for card in METRICS if card.name == "generation")
 
 
 class Generation:
-    """Passes on what the card announces, in its units."""
+    """Returns the workload's quality metrics that the card declares."""
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
-        """The workload's own figures of that name and unit."""
+        """Return the workload's metrics with a name and unit of the card."""
         return evaluated(record, CARD)
 
 
 def generation(_options: None) -> Generation:
-    """It has no options."""
+    """Create the collector. It has no options."""
     return Generation()

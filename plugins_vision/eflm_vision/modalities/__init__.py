@@ -1,1 +1,1 @@
-"""Modalities: a model id, path or preset turned into a workload of pictures."""
+"""Modalities: turn a model id, path or preset into a workload of images, clips or questions about them."""

@@ -1,4 +1,4 @@
-"""Answers of a vision-language model: a fixed number of tokens under windows, or whole answers to score."""
+"""Generates answers of a vision-language model: a fixed number of tokens for timing, or whole answers to score."""
 
 from __future__ import annotations
 
@@ -15,39 +15,43 @@ from eflm_vision.data.scenes import Lesson
 from eflm_vision.modalities.denoise import untimed
 from eflm_vision.modalities.prompts import Prompts, Sample
 
-#: Samples that are evaluated at one time, and so whose scenes are in memory: 19 MB for one of a million pixels.
+#: Samples per evaluation batch. Their scenes are in memory: 19 MB for an image of one million pixels.
 AT_ONCE = 32
 
 
 def generate(model: nn.Module, inputs: Mapping[str, Tensor], new_tokens: int, phase: Phase) -> Generated:
-    """Exactly `new_tokens` tokens for each prompt, greedily; "prefill" has a window "encode_images" inside it.
+    """Generate exactly `new_tokens` tokens for each prompt, greedily.
 
-    `inputs`: `input_ids`, (batch, tokens), without padding, `mm_token_type_ids`, and pixels with their grids.
+    The window "prefill" contains a window "encode_images". `inputs`: `input_ids`, (batch, tokens), without padding,
+    `mm_token_type_ids`, and pixels with their grids.
     """
 
-    def see() -> dict[str, Any]:
-        """Pictures and clips as the language model takes them; their pixels are done with then."""
+    def encode() -> dict[str, Any]:
+        """Encode images and clips. The result replaces their pixels."""
         given = {name: tensor for name, tensor in inputs.items() if name != "input_ids"}
         pictures, clips = given.pop("pixel_values", None), given.pop("pixel_values_videos", None)
-        seen = {}
+        features = {}
         with phase("encode_images", samples=len(inputs["input_ids"])):
             if pictures is not None:
-                seen["image"] = model.get_image_features(pictures, given["image_grid_thw"], return_dict=True)
+                features["image"] = model.get_image_features(
+                    pictures, given["image_grid_thw"], return_dict=True
+                )
             if clips is not None:
-                seen["video"] = model.get_video_features(clips, given["video_grid_thw"], return_dict=True)
-        return {**given, "mm_encoder_outputs": seen}
+                features["video"] = model.get_video_features(clips, given["video_grid_thw"], return_dict=True)
+        return {**given, "mm_encoder_outputs": features}
 
-    return generate_greedily(model, inputs["input_ids"], new_tokens, phase, see)
+    return generate_greedily(model, inputs["input_ids"], new_tokens, phase, encode)
 
 
 def answers(model: nn.Module, prompts: Prompts, lessons: Sequence[Lesson], device: str) -> list[str]:
-    """What the model answers to each, as long as the longest right answer; nothing after the end of its turn.
+    """Return the model's answer to each question.
 
-    The model's own mode is restored.
+    Generation is limited to the length of the longest reference answer, and text after the end-of-turn token is
+    removed. The model's training mode is restored afterwards.
     """
     longest = max(len(prompts.answer(lesson)) for lesson in lessons)
     found, was_training = [""] * len(lessons), model.training
-    # Those of one length together: scenes are read when their turn comes, and a part of one shape needs no padding.
+    # Sorted by length, so that each batch has few shapes. Scenes are read per batch; equal shapes need no padding.
     order = sorted(range(len(lessons)), key=lambda index: prompts.words(lessons[index]))
     model.eval()
     try:
@@ -56,11 +60,11 @@ def answers(model: nn.Module, prompts: Prompts, lessons: Sequence[Lesson], devic
             for index in order[first : first + AT_ONCE]:
                 sample = prompts.sample(lessons[index])
                 by_shape[sample.shape][index] = sample
-            for alike in by_shape.values():
-                inputs = prompts.questions(list(alike.values()))
+            for samples in by_shape.values():
+                inputs = prompts.questions(list(samples.values()))
                 inputs = {name: tensor.to(device) for name, tensor in inputs.items()}
-                made = generate(model, inputs, longest, untimed).outputs
-                for index, tokens in zip(alike, made.tolist(), strict=True):
+                outputs = generate(model, inputs, longest, untimed).outputs
+                for index, tokens in zip(samples, outputs.tolist(), strict=True):
                     found[index] = _text(prompts.tokenizer, tokens)
     finally:
         model.train(was_training)
@@ -75,7 +79,7 @@ def _text(tokenizer: Any, tokens: list[int]) -> str:
 def evaluation_batches(
     prompts: Prompts, lessons: Sequence[Lesson], vocab_size: int
 ) -> Iterator[dict[str, Tensor]]:
-    """All lessons in batches whose logits fit in memory; scenes are read when their turn comes."""
+    """Yield all lessons in batches whose logits fit in memory. The scenes are read batch by batch."""
     part: list[Sample] = []
     longest = 0
     for lesson in lessons:

@@ -1,7 +1,7 @@
-"""Autoencoders for the presets: diffusers' own classes in small, trained on the run's pictures once and kept.
+"""Autoencoders for the presets: small models of diffusers' classes, trained once on the data of the run and cached.
 
-A random autoencoder's latents would hold pictures in no usable form. Training takes seconds, belongs to no stage, and
-starts from a seed of its own, so that every run on the same data sees the same latents.
+The latents of a random autoencoder would be unusable. Training takes seconds, is not part of a stage, and uses a fixed
+seed, so that all runs on the same data use the same latents.
 """
 
 from __future__ import annotations
@@ -20,16 +20,19 @@ from torch import Tensor, nn
 from eflm.cache import remember
 
 PICTURE_CHANNELS, CLIP_CHANNELS = 4, 8
-#: Small batches and large steps, which clipping makes safe: what restores most in the seconds that there are.
+#: Small batches and a large learning rate gave the lowest error in a few seconds; gradient clipping keeps them stable.
 STEPS, BATCH_SIZE, LEARNING_RATE, BETAS, LONGEST_GRADIENT = 400, 8, 1e-2, (0.9, 0.95), 1.0
-#: Weight of the divergence from a standard normal: enough to keep latents bounded.
+#: Weight of the KL divergence from a standard normal, which keeps the latents bounded.
 DIVERGENCE = 1e-6
-#: Logarithm of the variance that latents begin with: so little that the decoder learns to listen to them at once.
+#: Initial log-variance of the latents. It is small, so that the decoder can use the latents from the first step.
 LOG_VARIANCE = -6.0
 
 
 def picture_autoencoder(pixels: Tensor, source: str) -> AutoencoderKL:
-    """Of (N, 3, side, side): halves the side. `source` tells which pictures they are."""
+    """Return an autoencoder for images (N, 3, side, side) that halves the side.
+
+    `source` identifies the images in the cache.
+    """
 
     def make() -> AutoencoderKL:
         return AutoencoderKL(
@@ -52,7 +55,10 @@ def picture_autoencoder(pixels: Tensor, source: str) -> AutoencoderKL:
 
 
 def clip_autoencoder(pixels: Tensor, source: str) -> AutoencoderKLWan:
-    """Of (N, 3, frames, side, side): halves the side, and the frames after the first."""
+    """Return an autoencoder for clips (N, 3, frames, side, side) that halves the side and the frames after the first.
+
+    `source` identifies the clips in the cache.
+    """
 
     def make() -> AutoencoderKLWan:
         return AutoencoderKLWan(
@@ -84,8 +90,8 @@ def _trained(make: Callable[[], nn.Module], pixels: Tensor, source: str) -> nn.M
 
 
 def _name(model: nn.Module, source: str) -> str:
-    """Says everything that the weights depend on."""
-    # Beside its sizes the configuration lists which of them are defaults, in an order that differs between processes.
+    """Return the file name in the cache, with a hash of everything that determines the weights."""
+    # The private entries of the configuration are left out: the order of the list of defaults varies between processes.
     sizes = {name: value for name, value in model.config.items() if not name.startswith("_")}
     how = [STEPS, BATCH_SIZE, LEARNING_RATE, BETAS, LONGEST_GRADIENT, DIVERGENCE, LOG_VARIANCE]
     what = json.dumps([sizes, source, diffusers.__version__, how], sort_keys=True, default=str)
@@ -93,13 +99,17 @@ def _name(model: nn.Module, source: str) -> str:
 
 
 def _train(model: nn.Module, pixels: Tensor) -> bytes:
-    """Reconstruction and a little divergence (Kingma & Welling 2013, arXiv 1312.6114, eq. 10)."""
-    _quieten(model)
+    """Train on reconstruction error and weighted KL divergence, and return the weights as a safetensors file.
+
+    Source: Kingma & Welling 2013, arXiv 1312.6114, eq. 10.
+    """
+    _reduce_noise(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=BETAS)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=STEPS, pct_start=0.1)
     decoded: list[Tensor] = []
-    # Wan's decode cuts to [-1, 1], where nothing is left to learn from, and goes through a clip in parts.
-    listening = model.decoder.register_forward_hook(lambda _module, _args, part: decoded.append(part))
+    # The hook reads the decoder's output, because Wan's `decode` processes a clip in parts and clamps to [-1, 1], where
+    # gradients vanish.
+    hook = model.decoder.register_forward_hook(lambda _module, _args, part: decoded.append(part))
     for _ in range(STEPS):
         batch = pixels[torch.randint(len(pixels), (BATCH_SIZE,))]
         posterior = model.encode(batch).latent_dist
@@ -112,13 +122,13 @@ def _train(model: nn.Module, pixels: Tensor) -> bytes:
         nn.utils.clip_grad_norm_(model.parameters(), LONGEST_GRADIENT)
         optimizer.step()
         schedule.step()
-    listening.remove()
+    hook.remove()
     return save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
 
 
 @torch.no_grad()
-def _quieten(model: nn.Module) -> None:
-    """Begin with little noise in the latents. The encoder's last layer gives their means, then their variances."""
+def _reduce_noise(model: nn.Module) -> None:
+    """Reduce the initial noise of the latents. The encoder's last layer outputs their means, then log-variances."""
     last = model.quant_conv if model.quant_conv is not None else model.encoder.conv_out
     last.bias[len(last.bias) // 2 :] += LOG_VARIANCE
 

@@ -1,17 +1,17 @@
-"""The cards of the modalities, presets included. Read by the registry; imports no implementation."""
+"""The modality cards with their presets. Imports no implementation."""
 
 from __future__ import annotations
 
 from eflm_schemas import AttentionGeometry, ModalityCard, Preset, Ref
 
-#: Stage options that are lengths of text, which these models know nothing of.
+#: Stage options for text lengths, which these models do not use.
 TEXT_ONLY = (
     "pretrain.sequence_length",
     "finetune.sequence_length",
     "infer.prompt_tokens",
     "infer.new_tokens",
 )
-#: Sixteen tokens a picture, and sizes that fit them; trained to recognisable digits in about a minute on two cores.
+#: Sizes for 16 tokens per image. Training gives recognisable digits in about a minute on two cores.
 NANO_SETTINGS = {
     "dit.eval_samples": 200,
     "pretrain.steps": 600,
@@ -23,13 +23,13 @@ NANO_SETTINGS = {
     "infer.warmup_requests": 1,
     "infer.batch_size": 10,
 }
-#: The published shapes see 256 tokens a picture at most, a sequence short enough for small blocks.
+#: The published shapes have at most 256 tokens per image, so the blocks of NSA are small.
 PUBLISHED_SETTINGS = {
     "dit.eval_samples": 100,
     "infer.batch_size": 4,
 }
 
-#: A text-to-picture or text-to-clip model in small; its autoencoder is trained when it is first needed, and kept.
+#: A small text-to-image or text-to-video model. Its autoencoder is trained on first use and cached.
 FLOW_SETTINGS: dict[str, object] = {
     "pretrain.warmup_steps": 2,
     "pretrain.batch_size": 32,
@@ -47,12 +47,12 @@ FLOW_SETTINGS: dict[str, object] = {
 
 
 def _flow_settings(name: str, guidance_scale: float, **settings: float) -> dict[str, object]:
-    """FLOW_SETTINGS with the family's own options, and `stage__option` for what differs between families."""
+    """Return FLOW_SETTINGS with the options of a family; `stage__option` overrides `stage.option`."""
     own = {f"{name}.denoising_steps": 12, f"{name}.guidance_scale": guidance_scale}
     return {**own, **FLOW_SETTINGS, **{key.replace("__", "."): value for key, value in settings.items()}}
 
 
-#: Pictures of 16 merged patches and a short question each; windows of the vision tower have 16 patches, pictures 64.
+#: Sizes for images of 64 patches (16 after merging) with a short question; windows of the vision tower have 16 patches.
 VL_SETTINGS: dict[str, object] = {
     "qwen2.5-vl.instruction": "",
     "pretrain.steps": 500,
@@ -95,7 +95,7 @@ def _geometry(
 MODALITIES = (
     ModalityCard(
         name="dit",
-        summary="class-conditional diffusion transformers: diffusers' DiTTransformer2DModel, on pictures",
+        summary="class-conditional diffusion transformers on images (diffusers' DiTTransformer2DModel)",
         source="Peebles & Xie 2023, arXiv 2212.09748",
         factory=Ref("eflm_vision.modalities.dit:DitModality"),
         config=Ref("eflm_vision.modalities.options:DitOptions"),
@@ -109,25 +109,25 @@ MODALITIES = (
         presets=(
             Preset(
                 name="dit-nano",
-                summary="DiT of 1.1 million parameters on 8 × 8 digits: 3 blocks, 128 wide, 4 heads, patches of 2",
+                summary="DiT with 1.1 million parameters for 8 × 8 digits: 3 blocks, width 128, 4 heads, patch size 2",
                 settings=NANO_SETTINGS,
                 geometry=_geometry(128, heads=4, head_dim=32, layers=3, tokens=16),
             ),
             Preset(
                 name="dit-b-4",
-                summary="DiT-B/4's shape on 32 × 32 pictures: 12 blocks, 768 wide, 12 heads",
+                summary="shape of DiT-B/4 for 32 × 32 images: 12 blocks, width 768, 12 heads",
                 settings=PUBLISHED_SETTINGS,
                 geometry=_geometry(768, heads=12, head_dim=64, layers=12, tokens=64),
             ),
             Preset(
                 name="dit-l-8",
-                summary="DiT-L/8's shape on 32 × 32 pictures: 24 blocks, 1024 wide, 16 heads",
+                summary="shape of DiT-L/8 for 32 × 32 images: 24 blocks, width 1024, 16 heads",
                 settings=PUBLISHED_SETTINGS,
                 geometry=_geometry(1024, heads=16, head_dim=64, layers=24, tokens=16),
             ),
             Preset(
                 name="dit-xl-2",
-                summary="DiT-XL/2's shape on 32 × 32 pictures: 28 blocks, 1152 wide, 16 heads",
+                summary="shape of DiT-XL/2 for 32 × 32 images: 28 blocks, width 1152, 16 heads",
                 settings=PUBLISHED_SETTINGS,
                 geometry=_geometry(1152, heads=16, head_dim=72, layers=28, tokens=256),
             ),
@@ -135,7 +135,8 @@ MODALITIES = (
     ),
     ModalityCard(
         name="sd3.5",
-        summary="Stable Diffusion 3.5: diffusers' StableDiffusion3Pipeline, techniques in its joint attention",
+        summary="Stable Diffusion 3.5, text to image (diffusers' StableDiffusion3Pipeline); "
+        "techniques replace its joint attention",
         source="Esser et al. 2024, arXiv 2403.03206",
         factory=Ref("eflm_vision.modalities.flow:Sd35Modality"),
         config=Ref("eflm_vision.modalities.options:FlowOptions"),
@@ -148,7 +149,7 @@ MODALITIES = (
         presets=(
             Preset(
                 name="sd3.5-nano",
-                summary="SD 3.5 in small on captioned digits of 16 × 16: 3 joint blocks, 64 wide, three text encoders",
+                summary="small SD 3.5 for captioned 16 × 16 digits: 3 joint blocks, width 64, three text encoders",
                 settings=_flow_settings("sd3.5", 2.0, pretrain__steps=800),
                 geometry=_geometry(64, heads=4, head_dim=16, layers=3, tokens=64),
             ),
@@ -156,7 +157,7 @@ MODALITIES = (
     ),
     ModalityCard(
         name="wan2.1",
-        summary="Wan 2.1, text to video: diffusers' WanPipeline, techniques in its self-attention",
+        summary="Wan 2.1, text to video (diffusers' WanPipeline); techniques replace its self-attention",
         source="Wan team 2025, arXiv 2503.20314",
         factory=Ref("eflm_vision.modalities.flow:Wan21Modality"),
         config=Ref("eflm_vision.modalities.options:FlowOptions"),
@@ -169,7 +170,7 @@ MODALITIES = (
         presets=(
             Preset(
                 name="wan2.1-nano",
-                summary="Wan 2.1 in small on clips of moving digits, 5 frames of 16 × 16: 3 blocks, 64 wide",
+                summary="small Wan 2.1 for clips of moving digits, 5 frames of 16 × 16: 3 blocks, width 64",
                 settings=_flow_settings(
                     "wan2.1",
                     4.0,
@@ -183,7 +184,7 @@ MODALITIES = (
     ),
     ModalityCard(
         name="qwen2.5-vl",
-        summary="Qwen2.5-VL on questions about pictures: transformers' Qwen2_5_VLForConditionalGeneration",
+        summary="Qwen2.5-VL on questions about images and clips (transformers' Qwen2_5_VLForConditionalGeneration)",
         source="Qwen team 2025, arXiv 2502.13923",
         factory=Ref("eflm_vision.modalities.qwen25vl:QwenVlModality"),
         config=Ref("eflm_vision.modalities.options:QwenVlOptions"),
@@ -196,7 +197,7 @@ MODALITIES = (
         presets=(
             Preset(
                 name="qwen2.5-vl-nano",
-                summary="Qwen2.5-VL of 0.8 million parameters on easy-VQA: 3 blocks of vision, 3 of language",
+                summary="Qwen2.5-VL with 0.8 million parameters for easy-VQA: 3 vision blocks, 3 language blocks",
                 settings=VL_SETTINGS,
                 geometry=_geometry(128, heads=4, head_dim=32, layers=6, tokens=64, key_value_heads=2),
             ),

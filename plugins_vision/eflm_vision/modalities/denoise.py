@@ -1,4 +1,4 @@
-"""From noise to pictures, step by step, each step in a window of its own. All diffusion modalities generate with it."""
+"""The denoising loop of all diffusion modalities, with a timed window for each step."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from torch import Tensor, nn
 
 from eflm.registry.contracts import Phase
 
-#: (latents, timestep as the scheduler has it) -> what the scheduler takes: noise or velocity.
+#: (latents, timestep of the scheduler) -> the prediction that the scheduler expects: noise or velocity.
 Predict = Callable[[Tensor, Tensor], Tensor]
 
 
 @torch.no_grad()
 def denoise(predict: Predict, scheduler: Any, latents: Tensor, steps: int, phase: Phase) -> Tensor:
-    """`latents` after all of the scheduler's `steps`, in windows "denoise" and, inside it, "denoise_step"."""
+    """Denoise `latents` in `steps` steps, in a window "denoise" with one window "denoise_step" per step."""
     samples = len(latents)
     scheduler.set_timesteps(steps, device=latents.device)
     with phase("denoise", samples=samples):
         for timestep in scheduler.timesteps:
             with phase("denoise_step", samples=samples):
-                # DDIM's and flow matching's schedulers take latents as they are: there is nothing to scale.
+                # The schedulers of DDIM and flow matching need no `scale_model_input`.
                 prediction = predict(latents, timestep)
                 latents = scheduler.step(prediction, timestep, latents).prev_sample
     return latents
 
 
 def input_dtype(model: nn.Module) -> torch.dtype:
-    """The dtype that a transformer wants its latents in: that of the convolution that makes patches of them.
+    """Return the dtype of the patch embedding's convolution, which the latents must have.
 
-    Others may differ: 4-bit layers are integers, and Wan keeps scales and norms in float32 whatever the rest is in.
+    Other parameters may differ: 4-bit layers are integers, and Wan keeps scales and norms in float32.
     """
     return next(m.weight.dtype for m in model.modules() if isinstance(m, nn.Conv2d | nn.Conv3d))
 
 
 def guided(conditional: Tensor, unconditional: Tensor, scale: float) -> Tensor:
-    """Classifier-free guidance (arXiv 2207.12598, eq. 6, with scale = 1 + w)."""
+    """Apply classifier-free guidance (arXiv 2207.12598, eq. 6, with scale = 1 + w)."""
     return unconditional + scale * (conditional - unconditional)
 
 
 def untimed(_name: str, **_counts: int) -> AbstractContextManager[None]:
-    """Stands in for a run's phases where nothing is measured: when quality is evaluated."""
+    """A `Phase` that measures nothing, for the evaluation of quality."""
     return nullcontext()

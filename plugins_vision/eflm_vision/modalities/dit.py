@@ -1,4 +1,4 @@
-"""Class-conditional diffusion transformers: pictures and a DiT become the workload that the stages run."""
+"""The modality `dit`: class-conditional diffusion transformers on labelled images."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from eflm_vision.quality.judge import Judge, train
 from eflm_vision.quality.scores import mean_loss, picture_scores, rows_told, shown
 from eflm_vision.quality.show import grid
 
-#: Pictures generated at one time when quality is evaluated.
+#: Images per batch when quality is evaluated.
 AT_ONCE = 100
-#: Noise levels at which the validation loss is averaged, of the scheduler's timesteps.
+#: Number of timesteps over which the validation loss is averaged.
 LEVELS = 10
 
 
 class DitModality:
-    """Diffusion transformers on labelled pictures."""
+    """Diffusion transformers on labelled images."""
 
     def __init__(self, options: DitOptions | None = None) -> None:
         self.options = options or DitOptions()
@@ -44,7 +44,7 @@ class DitModality:
 
 
 class DitWorkload:
-    """A diffusion transformer's work; see `eflm.registry.contracts.Workload`."""
+    """Training, inference and evaluation of a diffusion transformer; see `eflm.registry.contracts.Workload`."""
 
     flags: tuple[Flag, ...] = ()
 
@@ -56,8 +56,8 @@ class DitWorkload:
         self._pictures = found.fitted(channels, size)
         if saved is not None and saved.classes != len(found.classes):
             raise ModelError(
-                f"{request.model} knows {saved.classes} classes, and {found.name} has {len(found.classes)}; "
-                "give pictures of its own classes with --data"
+                f"{request.model} has {saved.classes} classes, but {found.name} has {len(found.classes)}; "
+                f"pass images of {saved.classes} classes with --data"
             )
         self._train, self._held_out = self._pictures.split()
         self._inception = inception(options.features, request.device)
@@ -71,14 +71,14 @@ class DitWorkload:
             "picture": f"{channels} × {size} × {size}",
             "architecture": "DiTTransformer2DModel",
             **told(self._inception),
-            "artifacts": {"samples.png": f"generated pictures, {rows_told(found.classes)}"},
+            "artifacts": {"samples.png": f"generated images, {rows_told(found.classes)}"},
             **({"preset": request.model} if saved is None else saved.facts),
         }
 
     # --- the model ------------------------------------------------------------------------------------
 
     def build_model(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any]) -> nn.Module:
-        """The preset, or the saved model; random weights come from the request's seed alone."""
+        """Build the preset or the saved model. Random weights depend only on the request's seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._request.seed)
             if self._saved is not None:
@@ -86,7 +86,8 @@ class DitWorkload:
             else:
                 model = dit(self._request.model, len(self._pictures.classes))
         for module in model.modules():
-            # Each block has an embedding of its own, and would hide another class of the batch; `batches` hides them.
+            # `batches` drops labels for guidance. The model's own label dropout is disabled, because each block has its
+            # own embedding and would drop different labels.
             if hasattr(module, "dropout_prob"):
                 module.dropout_prob = 0.0
         return model
@@ -94,7 +95,7 @@ class DitWorkload:
     # --- training -------------------------------------------------------------------------------------
 
     def batches(self, stage: str) -> Iterator[Batch]:
-        """Noisy pictures with their noise, drawn anew for every step."""
+        """Yield noisy images with their noise, freshly sampled for every step."""
         count, generator = self._stage(stage).batch_size, torch.Generator().manual_seed(self._request.seed)
         while True:
             rows = torch.randint(len(self._train), (count,), generator=generator)
@@ -113,13 +114,13 @@ class DitWorkload:
             yield Batch(inputs=inputs, samples=count, tokens=count * self._tokens)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The mean squared error of the predicted noise (arXiv 2006.11239, eq. 14), routers' losses included."""
+        """Return the mean squared error of the predicted noise (arXiv 2006.11239, eq. 14) plus the routers' losses."""
         inputs = batch.inputs
         predicted = self._predict(model, inputs["noisy"], inputs["timestep"], inputs["labels"])
         return F.mse_loss(predicted.float(), inputs["noise"]) + auxiliary_loss(model)
 
     def _predict(self, model: nn.Module, noisy: Tensor, timestep: Tensor, labels: Tensor) -> Tensor:
-        """The noise in (B, channels, height, width). Variances, which some models predict, too, are left out."""
+        """Predict the noise, (B, channels, height, width), without the variances that some models also predict."""
         dtype = input_dtype(model)
         found = model(noisy.to(dtype), timestep=timestep, class_labels=labels, return_dict=False)[0]
         return found[:, : noisy.shape[1]]
@@ -127,7 +128,7 @@ class DitWorkload:
     # --- inference ------------------------------------------------------------------------------------
 
     def requests(self) -> Iterator[Batch]:
-        """Classes in turn, and noise to begin with."""
+        """Yield requests with initial noise and labels that cycle through the classes."""
         count, generator = self._stage("infer").batch_size, torch.Generator().manual_seed(self._request.seed)
         first = 0
         while True:
@@ -141,17 +142,20 @@ class DitWorkload:
         return {name: tensor.to(self._request.device) for name, tensor in inputs.items()}
 
     def generate(self, model: nn.Module, request: Batch, phase: Phase) -> Generated:
-        """A picture for each label, in windows "denoise", "denoise_step" and "decode_pictures"."""
+        """Generate an image for each label, in windows "denoise", "denoise_step" and "decode_pictures"."""
         labels, scale = request.inputs["labels"], self._options.guidance_scale
         scheduler = DDIMScheduler.from_config(self._noise.config)
-        nothing = torch.full_like(labels, self._no_class)
+        null_labels = torch.full_like(labels, self._no_class)
 
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             times = timestep.expand(len(latents))
             if scale == 1:
                 return self._predict(model, latents, times, labels).float()
             both = self._predict(
-                model, torch.cat([latents, latents]), torch.cat([times, times]), torch.cat([labels, nothing])
+                model,
+                torch.cat([latents, latents]),
+                torch.cat([times, times]),
+                torch.cat([labels, null_labels]),
             )
             return guided(*both.float().chunk(2), scale)
 
@@ -164,21 +168,21 @@ class DitWorkload:
     # --- quality --------------------------------------------------------------------------------------
 
     def quality(self, model: nn.Module, stage: str) -> Mapping[str, Metric]:
-        """FD and class_accuracy of generated pictures, with the real ones' beside them, and the validation loss."""
+        """Return FD and class_accuracy of generated and of real images, and the validation loss."""
         self._evaluated = self._pictures.made_anew(*self._generated(model))
-        how = f"{len(self._evaluated)} generated pictures, {self._options.denoising_steps} steps"
+        how = f"{len(self._evaluated)} generated images, {self._options.denoising_steps} steps"
         return {
             **picture_scores(self._judge, self._inception, self._train, self._held_out, self._evaluated, how),
             "validation_loss": self._validation_loss(model),
         }
 
     def artifacts(self, model: nn.Module, stage: str) -> Mapping[str, bytes]:
-        """A row of generated pictures for each of the first ten classes."""
+        """Return a PNG with one row of generated images for each of the first ten classes."""
         rows, columns = shown(self._evaluated.labels)
         return {"samples.png": grid(self._evaluated.pixels[rows], columns)}
 
     def _generated(self, model: nn.Module) -> tuple[Tensor, Tensor]:
-        """Pictures of all classes alike, from noise that is the same whatever the run's seed."""
+        """Generate equally many images of each class. The noise does not depend on the run's seed."""
         count, classes = self._options.eval_samples, len(self._pictures.classes)
         labels, generator = torch.arange(count) % classes, torch.Generator().manual_seed(0)
         pictures = []
@@ -189,7 +193,7 @@ class DitWorkload:
 
     @torch.no_grad()
     def _validation_loss(self, model: nn.Module) -> Metric:
-        """At noise levels and with noise that are the same for every run."""
+        """Return the loss on held-out images, with the same timesteps and noise in every run."""
         clean, labels = self._held_out_latents, self._held_out.labels
         noise = torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
         levels = torch.linspace(0, self._noise.config.num_train_timesteps - 1, LEVELS).long()
@@ -206,7 +210,7 @@ class DitWorkload:
 
     @cached_property
     def _train_latents(self) -> Tensor:
-        """What the model sees of the training pictures: themselves, or an autoencoder's latents of them."""
+        """The training images as the model's input: the images themselves, or their latents."""
         return self._encode(self._train.pixels)
 
     @cached_property
@@ -219,12 +223,12 @@ class DitWorkload:
 
     @property
     def _no_class(self) -> int:
-        """The label that stands for no class at all."""
+        """The label of the null class, for classifier-free guidance."""
         return len(self._pictures.classes)
 
     @property
     def _tokens(self) -> int:
-        """Patches of a picture."""
+        """Number of patches of an image."""
         patch = self._saved.patch if self._saved else SHAPES[self._request.model][3]
         return (self._pictures.pixels.shape[-1] // patch) ** 2
 

@@ -1,4 +1,4 @@
-"""What one stage learns: samples to train on and samples held out, as pixels, as latents, and with a judge of them."""
+"""The data of one training stage: training and held-out samples as pixels and as latents, and their judge."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eflm_vision.quality.judge import Judge, train
 
 
 class Domain:
-    """The samples of one stage, split the same way in every run; `encode` makes latents of pixels."""
+    """The samples of one stage, split the same way in every run. `encode`: pixels -> latents."""
 
     def __init__(self, data: Captioned, encode: Callable[[Tensor], Tensor]) -> None:
         self.train, self.held_out = data.split()
@@ -20,7 +20,7 @@ class Domain:
 
     @cached_property
     def latents(self) -> Tensor:
-        """The training samples as a transformer sees them."""
+        """The latents of the training samples, the transformer's input."""
         return self._encode(self.train.pixels)
 
     @cached_property
@@ -29,5 +29,5 @@ class Domain:
 
     @cached_property
     def judge(self) -> Judge:
-        """Of the subjects of single pictures or frames."""
+        """The judge, trained to classify the subjects of single images or frames."""
         return train(self.train.two_frames_each(), self.held_out.two_frames_each())

@@ -1,6 +1,6 @@
-"""What tells Stable Diffusion 3.5 from Wan 2.1: their pipelines, how prompts and pixels are encoded, and their presets.
+"""The differences between Stable Diffusion 3.5 and Wan 2.1: pipelines, encoding of prompts and pixels, and presets.
 
-Everything else about training and generating under flow matching is the same, and stands in `flow.py`.
+The rest of training and generation with flow matching is the same for both, and is in `flow.py`.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from eflm_vision.modalities.autoencoders import (
     picture_autoencoder,
 )
 
-#: Side of the presets' pictures, and frames of their clips.
+#: Side of the presets' images in pixels, and frames of their clips.
 SIDE, FRAMES = 16, 5
 
 
@@ -40,26 +40,26 @@ class Family(Protocol):
     clips: bool
 
     def nano(self, data: Captioned) -> DiffusionPipeline:
-        """The preset, without its transformer."""
+        """Return the pipeline of the preset without its transformer."""
 
     def nano_transformer(self) -> nn.Module:
-        """The preset's, of random weights."""
+        """Return the transformer of the preset with random weights."""
 
     def sizes(self, pipe: Any, config: Mapping[str, Any]) -> tuple[int, int]:
-        """Side of the pictures and frames of the clips that a saved model with this transformer is for."""
+        """Return the side of the images and the number of frames for a saved model with this transformer config."""
 
     def conditions(self, pipe: Any, prompts: Sequence[str], device: str) -> dict[str, Tensor]:
-        """What the transformer takes of prompts, by keyword, a row for each."""
+        """Encode prompts to keyword arguments of the transformer, with one row per prompt."""
 
     def encode(self, pipe: Any, pixels: Tensor) -> Tensor:
-        """Pixels as latents of about unit variance."""
+        """Encode pixels to latents of about unit variance."""
 
     def decode(self, pipe: Any, latents: Tensor) -> Tensor:
-        """The way back."""
+        """Decode latents to pixels."""
 
 
 class StableDiffusion3:
-    """SD 3.5 (arXiv 2403.03206): two CLIP towers and T5, joint attention of prompt and picture."""
+    """SD 3.5 (arXiv 2403.03206): two CLIP text encoders and T5, and joint attention of prompt and image."""
 
     pipeline = StableDiffusion3Pipeline
     transformer = SD3Transformer2DModel
@@ -117,7 +117,7 @@ class StableDiffusion3:
 
 
 class Wan:
-    """Wan 2.1 (arXiv 2503.20314): UMT5, an autoencoder of space and time, attention over all of a clip's places."""
+    """Wan 2.1 (arXiv 2503.20314): UMT5, a spatio-temporal autoencoder, and self-attention over all tokens of a clip."""
 
     pipeline = WanPipeline
     transformer = WanTransformer3DModel
@@ -150,7 +150,7 @@ class Wan:
         )
 
     def sizes(self, pipe: Any, config: Mapping[str, Any]) -> tuple[int, int]:
-        # Its config names none; it is made for 832 × 480 and 81 frames, which few machines can train on.
+        # The config contains no size. Wan was trained on 832 × 480 pixels and 81 frames, which few machines can train.
         return 256, 17
 
     def conditions(self, pipe: Any, prompts: Sequence[str], device: str) -> dict[str, Tensor]:

@@ -1,7 +1,7 @@
-"""Text to pictures and text to clips under flow matching: Stable Diffusion 3.5 and Wan 2.1 as workloads.
+"""The modalities `sd3.5` and `wan2.1`: text-to-image and text-to-video models with flow matching.
 
-The techniques act on the transformer, which is the model of the run. Text encoders and autoencoder stay as they are;
-their time is measured beside the denoiser's.
+The model of the run is the transformer, and techniques act on it. Text encoders and autoencoder are frozen; their time
+is measured separately from the denoiser's.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from eflm_vision.quality.scores import evaluated, mean_loss, picture_scores, row
 from eflm_vision.quality.show import clips, grid
 from eflm_vision.quality.steadiness import steadiness
 
-#: Pictures or clips at one time when something is encoded or evaluated.
+#: Images or clips per batch for encoding and evaluation.
 AT_ONCE = 50
-#: Noise levels of the validation loss.
+#: Number of noise levels over which the validation loss is averaged.
 LEVELS = 10
 
 
 class _Modality:
-    """A family's pipelines on captioned pictures or clips."""
+    """Pipelines of one family on captioned images or clips."""
 
     family = ""
 
@@ -64,7 +64,7 @@ class Wan21Modality(_Modality):
 
 
 class FlowWorkload:
-    """A pipeline's work; see `eflm.registry.contracts.Workload`."""
+    """Training, inference and evaluation of a pipeline; see `eflm.registry.contracts.Workload`."""
 
     flags: tuple[Flag, ...] = ()
 
@@ -78,8 +78,8 @@ class FlowWorkload:
         side, frames = options.resolution or own[0], options.frames or own[1]
         if family.clips and frames % 4 != 1:
             raise UsageError(
-                f"clips of {frames} frames cannot be: the autoencoder takes one frame, and then four at a time; set "
-                f"frames to {frames // 4 * 4 + 1} or {frames // 4 * 4 + 5}"
+                f"clips of {frames} frames are not supported: the autoencoder needs 4 n + 1 frames; set frames to "
+                f"{frames // 4 * 4 + 1} or {frames // 4 * 4 + 5}"
             )
         self._data = (
             named.clips(request.data, size=side, frames=frames)
@@ -90,7 +90,7 @@ class FlowWorkload:
         self._inception = inception(options.features, request.device)
         self._pipe.set_progress_bar_config(disable=True)
         self._pipe.to(request.device)
-        # A built-in set changes style for fine-tuning; a user's own data stays as it is.
+        # Built-in data is inverted for fine-tuning, so that there is something new to learn; user data is not changed.
         changed = self._data.negative() if named.built_in(request.data) else self._data
         self._domains = {
             "pretrain": Domain(self._data, self._encoded),
@@ -106,7 +106,7 @@ class FlowWorkload:
             **told(self._inception),
             "artifacts": {
                 "samples.gif" if family.clips else "samples.png": (
-                    f"generated {'clips' if family.clips else 'pictures'}, {rows_told(self._data.captions)}"
+                    f"generated {'clips' if family.clips else 'images'}, {rows_told(self._data.captions)}"
                 )
             },
             **({"preset": request.model} if saved is None else saved.facts),
@@ -115,7 +115,7 @@ class FlowWorkload:
     # --- the model ------------------------------------------------------------------------------------
 
     def build_model(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any]) -> nn.Module:
-        """The transformer: the preset's or the saved one's shape, of random weights from the seed, or trained."""
+        """Build the transformer of the preset or the saved pipeline. Random weights depend only on the seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._request.seed)
             if self._saved is None:
@@ -125,7 +125,7 @@ class FlowWorkload:
     # --- training -------------------------------------------------------------------------------------
 
     def batches(self, stage: str) -> Iterator[Batch]:
-        """Latents between data and noise, with the velocity from one to the other."""
+        """Yield interpolations between latents and noise, with the velocity from data to noise."""
         count, generator = (
             self._request.stages[stage].batch_size,
             torch.Generator().manual_seed(self._request.seed),
@@ -134,7 +134,7 @@ class FlowWorkload:
         while True:
             rows = torch.randint(len(latents), (count,), generator=generator)
             hidden = torch.rand(count, generator=generator) < self._options.caption_dropout
-            # More often in the middle, where the velocity is hardest to tell (arXiv 2403.03206, eq. 19).
+            # Logit-normal: favours the middle, where the velocity is hardest to predict (arXiv 2403.03206, eq. 19).
             sigmas = torch.randn(count, generator=generator).sigmoid()
             inputs = self._noisy(latents[rows], sigmas, generator)
             inputs |= self._embedded(labels[rows].masked_fill(hidden, self._nothing))
@@ -145,7 +145,7 @@ class FlowWorkload:
             )
 
     def _noisy(self, clean: Tensor, sigmas: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """x_σ = (1 − σ) x + σ ε and its velocity ε − x (arXiv 2403.03206, eq. 13 and section 3.1)."""
+        """Return x_σ = (1 − σ) x + σ ε and its velocity ε − x (arXiv 2403.03206, eq. 13 and section 3.1)."""
         noise = torch.randn(clean.shape, generator=generator)
         sigma = sigmas.view(-1, *[1] * (clean.ndim - 1))
         return {
@@ -155,7 +155,7 @@ class FlowWorkload:
         }
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The mean squared error of the velocity, routers' losses included."""
+        """Return the mean squared error of the predicted velocity plus the routers' losses."""
         inputs = {name: tensor for name, tensor in batch.inputs.items() if name != "velocity"}
         return F.mse_loss(self._predict(model, **inputs), batch.inputs["velocity"]) + auxiliary_loss(model)
 
@@ -167,7 +167,7 @@ class FlowWorkload:
     # --- inference ------------------------------------------------------------------------------------
 
     def requests(self) -> Iterator[Batch]:
-        """Captions in turn, and noise to begin with."""
+        """Yield requests with initial noise and prompts that cycle through the captions."""
         count, generator = (
             self._request.stages["infer"].batch_size,
             torch.Generator().manual_seed(self._request.seed),
@@ -184,12 +184,15 @@ class FlowWorkload:
         return {"noise": noise.to(self._request.device), "prompts": [self._data.captions[i] for i in labels]}
 
     def generate(self, model: nn.Module, request: Batch, phase: Phase) -> Generated:
-        """A picture or clip for each prompt; windows "encode_prompt", "denoise" and its steps, "decode_pictures"."""
+        """Generate an image or clip for each prompt.
+
+        Windows: "encode_prompt", "denoise" with one "denoise_step" per step, and "decode_pictures".
+        """
         prompts, scale = request.inputs["prompts"], self._options.guidance_scale
         with phase("encode_prompt", samples=len(prompts)):
-            # What no prompt is to be followed from is encoded with them, as the pipelines do.
-            asked = [*prompts, *[""] * len(prompts)] if scale > 1 else prompts
-            conditions = self._family.conditions(self._pipe, asked, self._request.device)
+            # Encode the empty prompts for classifier-free guidance in the same batch, like the pipelines.
+            texts = [*prompts, *[""] * len(prompts)] if scale > 1 else prompts
+            conditions = self._family.conditions(self._pipe, texts, self._request.device)
 
         def predict(latents: Tensor, timestep: Tensor) -> Tensor:
             doubled = torch.cat([latents, latents]) if scale > 1 else latents
@@ -208,7 +211,7 @@ class FlowWorkload:
     # --- quality --------------------------------------------------------------------------------------
 
     def quality(self, model: nn.Module, stage: str) -> Mapping[str, Metric]:
-        """FD and class_accuracy of what is generated, the validation loss, and of clips how steady they are."""
+        """Return FD, class_accuracy and the validation loss, and for clips their temporal consistency."""
         domain = self._learnt(stage)
         self._evaluated = domain.train.made_anew(*self._generated(model))
         parts = (domain.train.frames(), domain.held_out.frames(), self._evaluated.frames())
@@ -216,7 +219,7 @@ class FlowWorkload:
         found = picture_scores(domain.judge, self._inception, *parts, how)
         found["validation_loss"] = self._validation_loss(model, domain)
         if self._family.clips:
-            note = "cosine of the judge's features of neighbouring frames"
+            note = "cosine similarity of the judge's features of neighbouring frames"
             for name, clips_of in (("", self._evaluated), ("_real", domain.held_out)):
                 values = steadiness(domain.judge, clips_of.pixels)
                 found[f"temporal_consistency{name}"] = evaluated(
@@ -225,7 +228,7 @@ class FlowWorkload:
         return found
 
     def artifacts(self, model: nn.Module, stage: str) -> Mapping[str, bytes]:
-        """Pictures, or clips that move, a row for each of the first captions."""
+        """Return a PNG of images or a GIF of clips, with one row for each of the first ten captions."""
         rows, columns = shown(self._evaluated.labels)
         pixels = self._evaluated.pixels[rows]
         if self._family.clips:
@@ -233,7 +236,7 @@ class FlowWorkload:
         return {"samples.png": grid(pixels, columns)}
 
     def _generated(self, model: nn.Module) -> tuple[Tensor, Tensor]:
-        """Samples of all captions alike, from noise that is the same whatever the run's seed."""
+        """Generate equally many samples of each caption. The noise does not depend on the run's seed."""
         labels = torch.arange(self._options.eval_samples) % len(self._data.captions)
         generator, made = torch.Generator().manual_seed(0), []
         for part in labels.split(AT_ONCE):
@@ -243,7 +246,7 @@ class FlowWorkload:
 
     @torch.no_grad()
     def _validation_loss(self, model: nn.Module, domain: Domain) -> Metric:
-        """The velocity's, at noise levels and with noise that are the same for every run."""
+        """Return the velocity loss on held-out samples, with the same noise levels and noise in every run."""
         clean = domain.held_out_latents
         sigmas = ((torch.arange(len(clean)) % LEVELS) + 0.5) / LEVELS
         inputs = self._noisy(clean, sigmas, torch.Generator().manual_seed(0)) | self._embedded(
@@ -259,7 +262,10 @@ class FlowWorkload:
     # --- data -----------------------------------------------------------------------------------------
 
     def _learnt(self, stage: str) -> Domain:
-        """What the model has learnt by the end of a stage: of inference, in the last stage that trained."""
+        """Return the data on which the model was last trained at the end of a stage.
+
+        For inference, this is the data of the last training stage.
+        """
         trained = [name for name in ("pretrain", "finetune") if name in self._request.stages]
         return self._domains[(trained[-1] if trained else "pretrain") if stage == "infer" else stage]
 
@@ -272,7 +278,7 @@ class FlowWorkload:
         return torch.cat(parts)
 
     def _embedded(self, labels: Tensor) -> dict[str, Tensor]:
-        """The captions' conditions, encoded once: the encoders are frozen. The last row stands for no caption."""
+        """Return the encoded captions of these labels. The last label is the empty caption."""
         return {name: rows[labels] for name, rows in self._caption_conditions.items()}
 
     @cached_property
@@ -287,7 +293,7 @@ class FlowWorkload:
 
     @cached_property
     def _tokens(self) -> int:
-        """Places of a sample that the transformer attends from, without the prompt's."""
+        """Number of tokens of a sample, without those of the prompt."""
         if self._saved is None:
             patch: Any = self._family.nano_transformer().config.patch_size
         else:

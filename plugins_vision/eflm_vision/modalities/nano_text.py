@@ -1,7 +1,7 @@
-"""Text encoders for the presets: transformers' own classes in small, with tokenizers of letters and words.
+"""Text encoders for the presets: small models of transformers' classes, with tokenizers of letters and words.
 
-A few thousand parameters each. Their weights are random and stay so, as pipelines keep theirs frozen. What they make of
-two captions differs, which is all that a denoiser needs to tell captions apart.
+Each has a few thousand parameters. Their weights are random and frozen, like the text encoders of the pipelines. This
+is enough, because different captions get different embeddings.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from transformers import (
 )
 
 LETTERS = string.ascii_lowercase + string.digits + ".,-"
-#: Tokens of a caption, padding included.
+#: Tokens per caption, including padding.
 LENGTH = 32
 
 
 def clip_tokenizer() -> CLIPTokenizer:
-    """A token for each letter, and one for each that ends a word, as CLIP's own has them."""
+    """Return a tokenizer with one token per letter and one per letter at the end of a word, in CLIP's format."""
     tokens = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS), "<|startoftext|>", "<|endoftext|>"]
     vocabulary = {token: index for index, token in enumerate(tokens)}
     return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=LENGTH)
 
 
 def t5_tokenizer(captions: Sequence[str] = ()) -> T5Tokenizer:
-    """A unigram vocabulary of the captions' words, as T5's is of a language's, and of letters for any other.
+    """Return a T5 tokenizer whose unigram vocabulary has the words of the captions, and letters for other words.
 
-    Wan's cross-attention alone has to tell what a caption asks for, and begins by weighing all places alike: so there
-    are as many as the longest caption needs, and one tells a digit.
+    In Wan, only cross-attention reads the caption, and it starts with equal weights for all tokens. So captions are as
+    short as possible: the maximum length is that of the longest caption, and each word, such as a digit, is one token.
     """
     words = sorted({f"▁{word}" for caption in captions for word in caption.split()})
     pieces = dict.fromkeys(["▁", *LETTERS, *words], -2.0)
@@ -47,7 +47,7 @@ def t5_tokenizer(captions: Sequence[str] = ()) -> T5Tokenizer:
 
 
 def clip_encoder(hidden: int, seed: int) -> CLIPTextModelWithProjection:
-    """Two blocks of CLIP's text tower."""
+    """Return a CLIP text encoder with two blocks of width `hidden`."""
     tokenizer = clip_tokenizer()
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
@@ -64,12 +64,12 @@ def clip_encoder(hidden: int, seed: int) -> CLIPTextModelWithProjection:
 
 
 def t5_encoder(tokens: int, hidden: int, seed: int) -> T5EncoderModel:
-    """One block of T5's encoder for a vocabulary of so many tokens."""
+    """Return a T5 encoder with one block for a vocabulary of `tokens` tokens."""
     return _frozen(T5EncoderModel, T5Config(**_t5_sizes(tokens, hidden)), seed)
 
 
 def umt5_encoder(tokens: int, hidden: int, seed: int) -> UMT5EncoderModel:
-    """One block of UMT5's encoder."""
+    """Return a UMT5 encoder with one block for a vocabulary of `tokens` tokens."""
     return _frozen(UMT5EncoderModel, UMT5Config(**_t5_sizes(tokens, hidden)), seed)
 
 

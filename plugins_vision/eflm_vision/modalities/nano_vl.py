@@ -1,4 +1,4 @@
-"""The preset of Qwen2.5-VL: transformers' own classes in small, with a tokenizer of the run's questions."""
+"""The preset of Qwen2.5-VL: a small model of transformers' classes, with a tokenizer trained on the run's texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from eflm_plugins.data.tokenizer import train_tokenizer
 
 VOCAB_SIZE = 512
-#: The tokens that Qwen's tokenizers have beside words, in this order.
+#: Special tokens of Qwen's tokenizers.
 START, END, IMAGE, VIDEO, TURN, TURN_END = (
     "<|vision_start|>",
     "<|vision_end|>",
@@ -30,12 +30,12 @@ TEMPLATE = (
     "{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
-#: Pixels of a patch's side. Pictures are scaled to between 4 and 64 merged patches of 16 × 16.
+#: Side of a patch in pixels. Images are scaled to between 4 and 64 merged patches of 16 × 16 pixels.
 PATCH = 8
 
 
 def tokenizer(texts: Sequence[str]) -> Any:
-    """A byte-level BPE of these texts, with Qwen's special tokens and chat format."""
+    """Train a byte-level BPE tokenizer on these texts, with Qwen's special tokens and chat format."""
     special = (START, END, IMAGE, VIDEO, TURN, TURN_END)
     found = train_tokenizer([*texts, "user\nassistant\n"], VOCAB_SIZE - len(special))
     found.add_special_tokens({"additional_special_tokens": list(special)})
@@ -44,17 +44,17 @@ def tokenizer(texts: Sequence[str]) -> Any:
 
 
 def image_processor(max_pixels: int | None = None) -> Qwen2VLImageProcessorPil:
-    """Qwen2-VL's, for small patches. Pictures are scaled to at most so many pixels."""
+    """Return Qwen2-VL's image processor for small patches. Images are scaled to at most `max_pixels` pixels."""
     longest = max_pixels or 128 * 128
     size = {"shortest_edge": min(32 * 32, longest), "longest_edge": longest}
     return Qwen2VLImageProcessorPil(patch_size=PATCH, size=size)
 
 
 def config(words: Any) -> Qwen2_5_VLConfig:
-    """Of the model that goes with the tokenizer `words`: 0.8 million parameters.
+    """Return the config of the model for the tokenizer `words`: 0.8 million parameters.
 
-    A vision tower of 3 blocks, 64 wide, the second of which sees whole pictures, and a language model of 3 blocks, 128
-    wide, 4 heads of 32 on 2 key-value heads.
+    The vision tower has 3 blocks of width 64; the second attends to whole images, the others to windows. The language
+    model has 3 blocks of width 128, with 4 heads of size 32 and 2 key-value heads.
     """
     start, end, image, video = words.convert_tokens_to_ids([START, END, IMAGE, VIDEO])
     return Qwen2_5_VLConfig(
@@ -67,7 +67,7 @@ def config(words: Any) -> Qwen2_5_VLConfig:
             "num_key_value_heads": 2,
             "max_position_embeddings": 1024,
             "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [4, 6, 6]},
-            # 1/√hidden, as for the preset of text.
+            # 1/√hidden, as in the preset for text.
             "initializer_range": 0.09,
             "bos_token_id": words.bos_token_id,
             "eos_token_id": words.eos_token_id,

@@ -1,4 +1,4 @@
-"""The options of the modalities, as `--set dit.denoising_steps=50` takes them. Torch-free: the listing reads them."""
+"""The options of the modalities, set with for example `--set dit.denoising_steps=50`. Must not import torch."""
 
 from __future__ import annotations
 
@@ -9,69 +9,69 @@ from eflm_schemas import option
 
 @frozen(kw_only=True)
 class DitOptions:
-    """How pictures are generated and scored: the same for every technique."""
+    """Options for the generation and evaluation of images with dit."""
 
-    denoising_steps: int = option(25, "steps of DDIM from noise to a picture", ge=1, le=1000)
+    denoising_steps: int = option(25, "DDIM steps per image", ge=1, le=1000)
     guidance_scale: float = option(
-        2.0, "classifier-free guidance; at 1 the model is asked once a step instead of twice", ge=1
+        2.0,
+        "scale of classifier-free guidance; 1: no guidance, one model evaluation per step instead of two",
+        ge=1,
     )
     label_dropout: float = option(
-        0.1, "share of training pictures whose class is hidden, for guidance", ge=0, lt=1
+        0.1, "share of training images whose class is dropped, for classifier-free guidance", ge=0, lt=1
     )
-    eval_samples: int = option(200, "generated pictures that quality is evaluated on", ge=10)
+    eval_samples: int = option(200, "number of images generated to evaluate quality", ge=10)
     features: str = option(
         "auto",
-        "what FD is taken in: inception (its weights must be in torch.hub's folder), cnn (the judge's own), or auto, "
-        "which is inception if it is at hand",
+        "features for FD: inception (its weights must be in torch.hub's folder), cnn (the judge's), or auto (inception "
+        "if its weights are installed, else cnn)",
         choices=("auto", "inception", "cnn"),
     )
 
 
 @frozen(kw_only=True)
 class FlowOptions:
-    """How pictures and clips are generated and scored; the options of sd3.5 and wan2.1 alike."""
+    """Options for the generation and evaluation of images and clips with sd3.5 and wan2.1."""
 
-    denoising_steps: int = option(
-        28, "steps of the pipeline's own scheduler from noise to a sample", ge=1, le=1000
-    )
+    denoising_steps: int = option(28, "steps of the pipeline's scheduler per image or clip", ge=1, le=1000)
     guidance_scale: float = option(
         4.5,
-        "classifier-free guidance; at 1 the model is asked about each sample once a step instead of twice",
+        "scale of classifier-free guidance; 1: no guidance, one model evaluation per step instead of two",
         ge=1,
     )
-    caption_dropout: float = option(0.1, "share of training samples whose caption is hidden", ge=0, lt=1)
-    eval_samples: int = option(80, "generated samples that quality is evaluated on", ge=10)
+    caption_dropout: float = option(
+        0.1, "share of training samples whose caption is dropped, for classifier-free guidance", ge=0, lt=1
+    )
+    eval_samples: int = option(80, "number of images or clips generated to evaluate quality", ge=10)
     features: str = option(
         "auto",
-        "what FD is taken in: inception (its weights must be in torch.hub's folder), cnn (the judge's own), or auto, "
-        "which is inception if it is at hand",
+        "features for FD: inception (its weights must be in torch.hub's folder), cnn (the judge's), or auto (inception "
+        "if its weights are installed, else cnn)",
         choices=("auto", "inception", "cnn"),
     )
     resolution: int | None = option(
-        None, "side of the data in pixels; none: 16 for the preset, else the model's (Wan: 256)", ge=8
+        None, "side of the images in pixels; none: 16 for the preset, else that of the model (Wan: 256)", ge=8
     )
     frames: int | None = option(
-        None, "frames of a clip, of models that make clips; none: 5 for the preset, else 17", ge=1
+        None, "frames per clip, for video models; none: 5 for the preset, else 17", ge=1
     )
 
 
 @frozen(kw_only=True)
 class QwenVlOptions:
-    """Where techniques act in a vision-language model, and how its answers are scored."""
+    """Options for the placement of techniques in qwen2.5-vl, its inputs, and the evaluation of its answers."""
 
     towers: str = option(
         "both",
-        "where techniques act: in the vision tower, the language model, or both",
+        "parts that get the techniques: the vision tower, the language model, or both",
         choices=("both", "language", "vision"),
     )
-    eval_questions: int = option(500, "held-out questions that answers are scored on, at most", ge=2)
+    eval_questions: int = option(500, "maximum number of held-out questions to evaluate answers on", ge=2)
     instruction: str = option(
         "Answer the question using a single word or phrase.",
-        "what is said after each question, so that a pretrained model answers briefly; may be empty",
+        "text appended to each question, so that a pretrained model answers briefly; may be empty",
     )
     max_pixels: int | None = option(
-        None, "larger pictures are scaled down to so many pixels; none: the model's own limit", ge=784
+        None, "larger images are scaled down to this number of pixels; none: the limit of the model", ge=784
     )
-    frames: int = option(
-        8, "frames of a clip that the model sees, evenly spread over its time, at most", ge=1
-    )
+    frames: int = option(8, "maximum number of frames per clip, evenly spaced in time", ge=1)

@@ -1,11 +1,11 @@
-"""The DiT presets: diffusers' own class in published shapes (arXiv 2212.09748, table 1), and one for two cores."""
+"""The DiT presets: diffusers' class in the published shapes (arXiv 2212.09748, table 1), and a small one for CPUs."""
 
 from __future__ import annotations
 
 from diffusers import DiTTransformer2DModel
 from torch import nn
 
-#: depth, width, heads, patch, picture size and channels.
+#: Depth, width, heads, patch size, image side and channels.
 SHAPES = {
     "dit-nano": (3, 128, 4, 2, 8, 1),
     "dit-b-4": (12, 768, 12, 4, 32, 3),
@@ -15,10 +15,10 @@ SHAPES = {
 
 
 def dit(name: str, classes: int) -> DiTTransformer2DModel:
-    """A new model of that shape, which begins as the paper's: every block the identity (section 3.2, adaLN-Zero).
+    """Build a model of that shape, in which every block is initialized as the identity (section 3.2, adaLN-Zero).
 
-    The published models see latents of 32 × 32 and four channels. These see pictures of that size themselves: as many
-    tokens, and no autoencoder that would have to be trained first.
+    The published models work on latents of 32 × 32 with four channels. The presets work on images of that size instead,
+    which gives the same number of tokens and needs no autoencoder.
     """
     depth, width, heads, patch, size, channels = SHAPES[name]
     model = DiTTransformer2DModel(

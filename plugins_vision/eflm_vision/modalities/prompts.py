@@ -1,7 +1,7 @@
-"""Scenes and questions as Qwen2.5-VL takes them: patches of pixels, and tokens with a place for each merged patch.
+"""Converts scenes and questions to Qwen2.5-VL's inputs: patches, and tokens with a placeholder for each merged patch.
 
-The processor of transformers does the same, and needs torchvision for its clips even where there are none; here its
-image processor and the tokenizer are called by themselves.
+The processor of transformers does the same, but its video processor needs torchvision even if there are no clips. So
+this module calls the image processor and the tokenizer directly.
 """
 
 from __future__ import annotations
@@ -23,29 +23,32 @@ from eflm_vision.data.scenes import Lesson, Scene
 
 @frozen(kw_only=True, eq=False)
 class Patches:
-    """What the vision tower takes of a scene: (patches, channels · 2 · side²) on a grid of frames, rows and columns."""
+    """The vision tower's input for a scene.
+
+    `values`: (patches, channels · 2 · side²). `grid`: temporal patches, rows and columns. `clip`: whether it is a clip.
+    """
 
     values: Tensor
     grid: tuple[int, int, int]
     clip: bool
-    seconds: float | None = None  #: of a clip, from one of its grid's frames to the next
+    seconds: float | None = None  #: for clips: seconds from one temporal patch to the next
 
 
 @frozen(kw_only=True, eq=False)
 class Sample:
-    """A scene, what comes before the answer, and the answer."""
+    """The patches of a scene, and the tokens of prompt and answer."""
 
     patches: Patches
     pair: TokenPair
 
     @property
     def shape(self) -> tuple[int, tuple[int, int, int], bool]:
-        """Samples of one shape are the same work, and go through the model together without padding."""
+        """Samples of equal shape cost the same and can be batched without padding."""
         return len(self.pair.prompt), self.patches.grid, self.patches.clip
 
 
 class Prompts:
-    """Makes samples with a model's own tokenizer and image processor. `config` is the whole model's."""
+    """Creates samples with the tokenizer and image processor of a model. `config`: the config of the whole model."""
 
     def __init__(
         self, tokenizer: Any, image_processor: Any, config: Any, *, instruction: str = "", frames: int = 8
@@ -60,55 +63,62 @@ class Prompts:
         }
         self._marks = (self._start, self._end, *self._places.values())
         pad = (tokenizer.pad_token_id, tokenizer.eos_token_id)
-        # The same few questions are asked of many pictures.
+        # Cached, because the same questions are asked about many images.
         self._ids = lru_cache(maxsize=4096)(self._tokenised)
         self.pad_token_id: int = next((i for i in pad if i is not None), 0)
 
     # --- samples --------------------------------------------------------------------------------------
 
     def sample(self, lesson: Lesson) -> Sample:
-        """The scene, what comes before the answer, and the answer. DataError for what cannot be seen or said."""
+        """Convert a lesson to a sample.
+
+        Raises DataError if the scene cannot be read or processed, if a text contains a special token of the model, or
+        if the sample is longer than the model's context.
+        """
         patches = self._patches(lesson.scene)
         frames, rows, columns = patches.grid
         place = self._places[lesson.scene.clip]
         merged = frames * rows * columns // self._processor.merge_size**2
         prompt = self._ids(self._prompt(lesson).replace(place, place * merged, 1))
         answer = self.answer(lesson)
-        room = self._config.get_text_config().max_position_embeddings
-        if len(prompt) + len(answer) > room:
+        limit = self._config.get_text_config().max_position_embeddings
+        if len(prompt) + len(answer) > limit:
             raise DataError(
-                f"{lesson.scene.file.name} and what is said of it take {len(prompt) + len(answer):,} tokens, and the "
-                f"model has room for {room:,}; set qwen2.5-vl.max_pixels or qwen2.5-vl.frames lower"
+                f"{lesson.scene.file.name} and its text take {len(prompt) + len(answer):,} tokens, but the model "
+                f"supports at most {limit:,}; shorten the text, or reduce qwen2.5-vl.max_pixels or qwen2.5-vl.frames"
             )
         return Sample(patches=patches, pair=TokenPair(prompt, answer))
 
     def answer(self, lesson: Lesson) -> list[int]:
-        """The tokens of the answer, and the one that ends it."""
-        return [*self._ids(self._said(lesson.answer, lesson)), self.tokenizer.eos_token_id]
+        """Return the tokens of the answer and the end-of-turn token."""
+        return [*self._ids(self._checked(lesson.answer, lesson)), self.tokenizer.eos_token_id]
 
     def words(self, lesson: Lesson) -> int:
-        """Tokens before the answer, those of the scene left out: to be had without reading its file."""
+        """Return the number of tokens before the answer, with one token for the scene; does not read its file."""
         return len(self._ids(self._prompt(lesson)))
 
     def _prompt(self, lesson: Lesson) -> str:
-        """In the model's chat format, with one place for the scene; what is to be described comes without a word."""
+        """Return the prompt in the model's chat format, with one placeholder for the scene.
+
+        Without a question, the prompt consists of the scene only.
+        """
         clip = lesson.scene.clip
-        seen = self._start + self._places[clip] + self._end
+        scene = self._start + self._places[clip] + self._end
         if lesson.question is None:
-            return seen
-        text = f"{self._said(lesson.question.text, lesson)} {self._instruction}".strip()
+            return scene
+        text = f"{self._checked(lesson.question.text, lesson)} {self._instruction}".strip()
         if self.tokenizer.chat_template is None:
-            return f"{seen}{text} "
+            return f"{scene}{text} "
         content = [{"type": "video" if clip else "image"}, {"type": "text", "text": text}]
         message = {"role": "user", "content": content}
         return str(self.tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True))
 
-    def _said(self, text: str, lesson: Lesson) -> str:
-        """The text, if it names no picture by itself."""
+    def _checked(self, text: str, lesson: Lesson) -> str:
+        """Return the text. Raises DataError if it contains a token that marks images or clips."""
         if found := next((mark for mark in self._marks if mark in text), None):
             raise DataError(
-                f"what is said of {lesson.scene.file.name} holds {found}, which stands for pictures in this model; "
-                "leave it out"
+                f"the text about {lesson.scene.file.name} contains {found}, which this model uses to mark images or "
+                "clips; remove it from the text"
             )
         return text
 
@@ -125,34 +135,35 @@ class Prompts:
         return Patches(values=found["pixel_values"], grid=(1, rows, columns), clip=False)
 
     def _patches_of_clip(self, scene: Scene) -> Patches:
-        """As many frames at a time as a patch is deep; the last one stands still where they do not come out even.
+        """Convert a clip to patches that span `temporal_patch_size` frames each; the last frame is repeated as padding.
 
-        The image processor makes patches of a frame as deep as if it stood still; of those, each frame keeps its layer.
+        The image processor fills the temporal depth of a patch by repeating one frame. From these patches, layer i is
+        taken from the patch of the i-th frame.
         """
         frames, seconds = clips.sampled(scene.file, self._frames)
-        deep, side = self._processor.temporal_patch_size, self._processor.patch_size
-        frames += [frames[-1]] * (-len(frames) % deep)
+        depth, side = self._processor.temporal_patch_size, self._processor.patch_size
+        frames += [frames[-1]] * (-len(frames) % depth)
         found = self._processed(frames, scene)
         _, rows, columns = found["image_grid_thw"][0].tolist()
-        still = found["pixel_values"].view(-1, deep, rows * columns, 3, deep, side, side)
+        still = found["pixel_values"].view(-1, depth, rows * columns, 3, depth, side, side)
         moving = still.diagonal(dim1=1, dim2=4).movedim(-1, 3)
-        values = moving.reshape(-1, 3 * deep * side * side)
-        return Patches(values=values, grid=(len(moving), rows, columns), clip=True, seconds=seconds * deep)
+        values = moving.reshape(-1, 3 * depth * side * side)
+        return Patches(values=values, grid=(len(moving), rows, columns), clip=True, seconds=seconds * depth)
 
     def _processed(self, pictures: list[Image.Image], scene: Scene) -> Any:
         try:
             return self._processor(pictures, return_tensors="pt")
         except ValueError as error:
-            raise DataError(f"the model cannot see {scene.file}: {error}") from error
+            raise DataError(f"the model's image processor cannot process {scene.file}: {error}") from error
 
     # --- batches --------------------------------------------------------------------------------------
 
     def batch(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """What the model takes to learn from, padded on the right: the loss is on the answers only."""
+        """Return the model's training inputs, padded on the right, with a loss on the answers only."""
         return self._with_scenes(collate([sample.pair for sample in samples], self.pad_token_id), samples)
 
     def questions(self, samples: Sequence[Sample]) -> dict[str, Tensor]:
-        """What the model takes to answer: samples of one shape, up to where the answer begins."""
+        """Return the model's inputs for generation, without answers. All samples must have the same shape."""
         ids = torch.tensor([sample.pair.prompt for sample in samples])
         return self._with_scenes({"input_ids": ids}, samples)
 
@@ -164,10 +175,10 @@ class Prompts:
             (False, "pixel_values", "image_grid_thw"),
             (True, "pixel_values_videos", "video_grid_thw"),
         ):
-            seen = [sample.patches for sample in samples if sample.patches.clip == clip]
-            if seen:
-                inputs[pixels] = torch.cat([patches.values for patches in seen])
-                inputs[grid] = torch.tensor([patches.grid for patches in seen])
+            scenes = [sample.patches for sample in samples if sample.patches.clip == clip]
+            if scenes:
+                inputs[pixels] = torch.cat([patches.values for patches in scenes])
+                inputs[grid] = torch.tensor([patches.grid for patches in scenes])
         seconds = [s.patches.seconds for s in samples if s.patches.seconds is not None]
         if seconds:
             inputs["second_per_grid_ts"] = torch.tensor(seconds)

@@ -1,6 +1,6 @@
-"""Qwen2.5-VL: pictures and questions become the workload that the stages run.
+"""The modality `qwen2.5-vl`: Qwen2.5-VL on images and clips with questions.
 
-It pretrains on what pictures show, fine-tunes on questions and answers, and answers held-out questions.
+It pretrains on captions, fine-tunes on questions and answers, and is evaluated on held-out questions.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from eflm_vision.quality.answers import Answered, answer_scores
 from eflm_vision.quality.show import captioned
 
 PRESET = "qwen2.5-vl-nano"
-#: Held-out samples of pretraining that perplexity is evaluated on, and samples that its floor is worked out from.
+#: Held-out captions for the perplexity after pretraining, and training samples for the perplexity floor.
 EVAL_STATEMENTS, FLOOR_SAMPLES = 250, 1000
-#: Questions among which those of one shape are looked for, to make requests of.
+#: Held-out questions from which the most frequent shape is selected for requests.
 CANDIDATES = 400
-#: Pictures to look at beside the result.
+#: Number of images in the artifact answers.png.
 SHOWN = 12
 
 
 class QwenVlModality:
-    """Qwen2.5-VL on pictures and questions."""
+    """Qwen2.5-VL on images and clips with questions."""
 
     def __init__(self, options: QwenVlOptions | None = None) -> None:
         self.options = options or QwenVlOptions()
@@ -54,7 +54,7 @@ class QwenVlModality:
 
 
 class QwenVlWorkload:
-    """A vision-language model's work; see `eflm.registry.contracts.Workload`."""
+    """Training, inference and evaluation of a vision-language model; see `eflm.registry.contracts.Workload`."""
 
     def __init__(
         self, request: WorkloadRequest, options: QwenVlOptions, scenes: Scenes, saved: SavedVl | None
@@ -80,7 +80,7 @@ class QwenVlWorkload:
             "instruction": options.instruction,
             "architecture": self._config.model_type,
             "artifacts": {
-                "answers.png": "held-out scenes, a question each, and the answer; if wrong, the right one"
+                "answers.png": "held-out scenes with a question, the answer, and if wrong, the reference answer"
             },
             **({"preset": request.model} if saved is None else saved.facts),
         }
@@ -90,15 +90,15 @@ class QwenVlWorkload:
         if "pretrain" not in self._request.stages or not without:
             return ()
         detail = (
-            f"{without} of {len(self._scenes.train)} pictures have no caption; pretraining takes a question with its "
-            "answer for one"
+            f"{without} of {len(self._scenes.train)} training images or clips have no caption; pretraining uses a "
+            "question with its answer instead"
         )
         return (Flag(name="data_without_captions", detail=detail, stage="pretrain"),)
 
     # --- the model ------------------------------------------------------------------------------------
 
     def build_model(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any]) -> nn.Module:
-        """The preset, or the saved model; random weights come from the request's seed alone."""
+        """Build the preset or the saved model. Random weights depend only on the request's seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._request.seed)
             if self._saved is None:
@@ -108,7 +108,7 @@ class QwenVlWorkload:
     # --- training -------------------------------------------------------------------------------------
 
     def batches(self, stage: str) -> Iterator[Batch]:
-        """Pictures with their captions for "pretrain", with questions and answers for "finetune"."""
+        """Yield scenes with captions for "pretrain", and with questions and answers for "finetune"."""
         count = self._request.stages[stage].batch_size
         for chosen in shuffled(self._lessons(stage), batch_size=count, seed=self._request.seed):
             inputs = self._prompts.batch([self._prompts.sample(lesson) for lesson in chosen])
@@ -116,11 +116,11 @@ class QwenVlWorkload:
             yield Batch(inputs=self._placed(inputs), samples=len(chosen), tokens=tokens)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Mean cross entropy of captions or answers, a mixture's auxiliary loss included."""
+        """Return the mean cross entropy of captions or answers plus the routers' losses."""
         return model(**batch.inputs, use_cache=False).loss
 
     def _lessons(self, stage: str, *, held_out: bool = False) -> list[Lesson]:
-        """Scenes to be described in pretraining; otherwise every question."""
+        """Return one lesson per scene, without a question, for pretraining; otherwise one per question."""
         scenes = self._scenes.held_out if held_out else self._scenes.train
         return [Lesson(scene, None) for scene in scenes] if stage == "pretrain" else list(asked(scenes))
 
@@ -130,7 +130,7 @@ class QwenVlWorkload:
     # --- inference ------------------------------------------------------------------------------------
 
     def requests(self) -> Iterator[Batch]:
-        """Held-out questions of one length about pictures of one size, so that every request is the same work."""
+        """Yield held-out questions of one length about images of one size, so that all requests cost the same."""
         options = self._request.stages["infer"]
         for chosen in shuffled(self._alike, batch_size=options.batch_size, seed=self._request.seed):
             inputs = self._prompts.questions([self._prompts.sample(lesson) for lesson in chosen])
@@ -143,26 +143,26 @@ class QwenVlWorkload:
 
     @cached_property
     def _alike(self) -> list[Lesson]:
-        """The held-out questions of the most frequent shape."""
+        """The held-out questions with the most frequent shape."""
         by_shape: dict[Any, list[Lesson]] = defaultdict(list)
         for lesson in _some(self._lessons("infer", held_out=True), CANDIDATES):
             by_shape[self._prompts.sample(lesson).shape].append(lesson)
         return max(by_shape.values(), key=len)
 
     def generate(self, model: nn.Module, request: Batch, phase: Phase) -> Generated:
-        """Exactly `new_tokens` tokens, in windows "prefill" (with "encode_images" inside it) and "decode"."""
+        """Generate exactly `new_tokens` tokens, in windows "prefill" (which contains "encode_images") and "decode"."""
         return generate(model, request.inputs, self._request.stages["infer"].new_tokens, phase)
 
     # --- quality --------------------------------------------------------------------------------------
 
     def quality(self, model: nn.Module, stage: str) -> Mapping[str, Metric]:
-        """PPL of held-out captions after pretraining, else of answers, with vqa_accuracy and its floor."""
+        """Return PPL of held-out captions after pretraining; otherwise PPL of answers, vqa_accuracy and its floor."""
         learnt, size = self._learnt(stage), self._config.get_text_config().vocab_size
         limit = EVAL_STATEMENTS if learnt == "pretrain" else self._options.eval_questions
         held_out = _some(self._lessons(learnt, held_out=True), limit)
         train = _some(self._lessons(learnt), FLOOR_SAMPLES)
         score = perplexity(model, evaluation_batches(self._prompts, held_out, size))
-        what = "captions of pictures" if learnt == "pretrain" else "answers to questions"
+        what = "captions" if learnt == "pretrain" else "answers to questions"
         found = {
             "PPL": evaluated(score, note=f"{len(held_out)} held-out {what}"),
             "PPL_floor": floor(self._answer_tokens(train), self._answer_tokens(held_out), size),
@@ -177,7 +177,7 @@ class QwenVlWorkload:
         return torch.tensor([token for lesson in lessons for token in self._prompts.answer(lesson)])
 
     def artifacts(self, model: nn.Module, stage: str) -> Mapping[str, bytes]:
-        """Pictures with a question each, the model's answer, and the right one where that was wrong."""
+        """Return a PNG of scenes with a question, the model's answer, and if it is wrong, the reference answer."""
         if self._learnt(stage) == "pretrain":
             return {}
         chosen = self._answered[:SHOWN]
@@ -188,7 +188,10 @@ class QwenVlWorkload:
         return {"answers.png": captioned([_look(a.lesson.scene) for a in chosen], captions)}
 
     def _learnt(self, stage: str) -> str:
-        """ "pretrain" or "finetune": what the model has learnt by the end of a stage, or by itself before any."""
+        """Return "pretrain" or "finetune", the training stage on whose task the model is evaluated.
+
+        For inference, this is the last training stage, or "finetune" if there is none.
+        """
         if stage != "infer":
             return stage
         trained = [name for name in ("pretrain", "finetune") if name in self._request.stages]
@@ -196,11 +199,14 @@ class QwenVlWorkload:
 
 
 def _look(scene: Scene) -> Image.Image:
-    """A picture, or the first frame of a clip."""
+    """Return the image, or the first frame of the clip."""
     return clips.sampled(scene.file, 1)[0][0] if scene.clip else folder.whole(scene.file)
 
 
 def _some(lessons: Sequence[Lesson], limit: int) -> list[Lesson]:
-    """At most `limit` of them, drawn by chance and the same in every run: in their order, kinds of question recur."""
+    """Return a random sample of at most `limit` lessons, the same in every run.
+
+    The sample is random because the kinds of question recur periodically in the original order.
+    """
     order = torch.randperm(len(lessons), generator=torch.Generator().manual_seed(0))
     return [lessons[index] for index in order[:limit].tolist()]

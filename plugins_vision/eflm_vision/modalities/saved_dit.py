@@ -1,4 +1,4 @@
-"""A saved DiT: a pipeline's folder or Hub id as diffusers writes it, or the transformer's own folder."""
+"""Loads a saved DiT: the folder or Hub id of a diffusers pipeline, or the folder of the transformer alone."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ from eflm import ModelError
 from eflm_plugins.modalities.saved import Saved, locate, reading
 from eflm_vision.hosts.recipe import load_transformer
 
-#: Channels of pictures: a transformer that sees another number of them sees latents.
+#: Numbers of channels of images. A transformer with another number of input channels works on latents.
 PIXELS = (1, 3)
-WHAT_WORKS = "give a preset, a folder saved by diffusers, or a Hub id"
+WHAT_WORKS = "pass a preset, a folder saved by diffusers, or a Hub id"
 
 
 @frozen(kw_only=True)
 class SavedDit:
-    """What there is to know of a saved model before its weights are read. `size`, `channels`: of pictures."""
+    """A saved model before its weights are loaded. `size`, `channels`: of the images, not of the latents."""
 
     saved: Saved
-    part: str  #: the subfolder of the transformer; "": the folder is its own
+    part: str  #: subfolder of the transformer; "": the folder itself
     config: Mapping[str, Any]
     scheduler: Mapping[str, Any]
     size: int
     channels: int
-    decoder: AutoencoderKL | None  #: between pictures and latents; None: the transformer sees pictures
+    decoder: AutoencoderKL | None  #: the autoencoder; None: the transformer works on pixels
     facts: Mapping[str, Any]
 
     @property
     def classes(self) -> int:
-        """Without the one that stands for none."""
+        """Number of classes, without the null class of classifier-free guidance."""
         return int(self.config["num_embeds_ada_norm"])
 
     @property
     def patch(self) -> int:
-        """Side of a patch in pixels of a picture."""
+        """Side of a patch in pixels of the image."""
         return int(self.config["patch_size"]) * self.size // int(self.config["sample_size"])
 
     def build(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any]) -> nn.Module:
-        """The transformer, trained, or of random weights in the same shape."""
+        """Return the transformer with its trained weights, or with random weights of the same shape."""
         if from_scratch:
             config = {key: value for key, value in self.config.items() if not key.startswith("_")}
             return DiTTransformer2DModel.from_config({k: v for k, v in config.items() if k != "eflm"})
@@ -52,7 +52,7 @@ class SavedDit:
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:
-        """Pictures in [-1, 1] as what the transformer sees."""
+        """Convert images in [-1, 1] to the transformer's input: latents, or the images themselves."""
         if self.decoder is None:
             return pixels
         means = [self.decoder.encode(part).latent_dist.mean for part in pixels.split(16)]
@@ -60,7 +60,7 @@ class SavedDit:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """The way back."""
+        """Convert the transformer's latents to images in [-1, 1]."""
         if self.decoder is None:
             return latents
         self.decoder.to(latents.device)
@@ -68,7 +68,7 @@ class SavedDit:
 
 
 def find(model: str) -> SavedDit:
-    """The saved model of that name. Raises ModelError where there is none, or where its parts do not fit."""
+    """Find the saved model of that name. Raises ModelError if there is none, or if it lacks an autoencoder."""
     saved = locate(model, WHAT_WORKS)
     folder = saved.folder
     part = "transformer" if (folder / "model_index.json").is_file() else ""
@@ -79,8 +79,8 @@ def find(model: str) -> SavedDit:
             decoder = AutoencoderKL.from_pretrained(saved.with_weights("vae") / "vae").eval()
     if decoder is None and config["in_channels"] not in PIXELS:
         raise ModelError(
-            f"{model} sees {config['in_channels']} channels, which are an autoencoder's latents, and has no vae folder "
-            "that would make pictures of them; give the folder of the whole pipeline"
+            f"{model} has {config['in_channels']} input channels, which are latents of an autoencoder, but no vae "
+            "folder to decode them; pass the folder of the whole pipeline"
         )
     factor = 1 if decoder is None else 2 ** (len(decoder.config.block_out_channels) - 1)
     scheduler = folder / "scheduler"

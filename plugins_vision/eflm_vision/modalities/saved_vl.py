@@ -1,4 +1,4 @@
-"""A saved Qwen2.5-VL: a folder as transformers writes it, or a Hub id, with its tokenizer and image processor."""
+"""Loads a saved Qwen2.5-VL with its tokenizer and image processor, from a folder of transformers or a Hub id."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODEL_TYPE = "qwen2_5_vl"
 
 @frozen(kw_only=True)
 class SavedVl:
-    """What there is to know of a saved model before its weights are read."""
+    """A saved model before its weights are loaded."""
 
     pretrained: Pretrained
     tokenizer: Any
@@ -32,31 +32,34 @@ class SavedVl:
 
     @property
     def facts(self) -> Mapping[str, Any]:
-        """Which weights these are."""
+        """Facts that identify the weights."""
         return self.pretrained.facts()
 
     def build(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any], host: Host) -> nn.Module:
-        """The model, trained, or of random weights in the same shape. See `Pretrained.build`."""
+        """Return the model with its trained weights, or random weights of the same shape; see `Pretrained.build`."""
         return self.pretrained.build(from_scratch=from_scratch, load_kwargs=load_kwargs, host=host)
 
 
 def find(model: str, max_pixels: int | None) -> SavedVl:
-    """The saved model of that name; ModelError where there is none, or where its parts are missing."""
+    """Find the saved model of that name. Raises ModelError if it or one of its parts is missing.
+
+    `max_pixels`: larger images are scaled down to this number of pixels; None: the limit of the image processor.
+    """
     found = find_pretrained(model, FAMILY)
     tokenizer = found.tokenizer()
     if tokenizer is None:
         raise ModelError(
-            f"{model} brings no tokenizer, without which nobody knows which token stands for a picture; save the "
-            "model's processor into the same folder"
+            f"{model} has no tokenizer, which defines the tokens for images; save the model's processor into the same "
+            "folder"
         )
     _check_tokens(model, tokenizer, found.config)
     try:
-        # The one on PIL and numpy: the other needs torchvision.
+        # The "pil" backend, because the default one needs torchvision.
         processor = AutoImageProcessor.from_pretrained(found.folder, backend="pil")
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"{model} brings no image processor ({str(error).splitlines()[0]}); save the model's processor into the "
-            "same folder"
+            f"{model} has no image processor ({str(error).splitlines()[0]}); save the model's processor into the same "
+            "folder"
         ) from error
     if max_pixels is not None:
         smallest = min(processor.size["shortest_edge"], max_pixels)
@@ -65,21 +68,21 @@ def find(model: str, max_pixels: int | None) -> SavedVl:
 
 
 def _check_tokens(model: str, tokenizer: Any, config: Any) -> None:
-    """ModelError where the tokenizer does not know what stands for pictures and clips."""
+    """Raise ModelError if the tokenizer lacks the tokens for images and clips."""
     names = ("vision_start_token_id", "vision_end_token_id", "image_token_id", "video_token_id")
     unknown = [name for name in names if tokenizer.convert_ids_to_tokens(getattr(config, name)) is None]
     if unknown:
         raise ModelError(
-            f"{model}'s tokenizer does not know the tokens that its config calls {', '.join(unknown)}; put the "
-            "tokenizer that the model was trained with into the folder"
+            f"the tokenizer of {model} lacks the tokens that its config names as {', '.join(unknown)}; save the "
+            "tokenizer with which the model was trained into the folder"
         )
 
 
 def _check(found: Pretrained) -> None:
     if found.config.model_type != MODEL_TYPE:
         raise ModelError(
-            f"--model {found.model} is a {found.config.model_type}, and the modality qwen2.5-vl takes {MODEL_TYPE} "
-            f"only; {found.family.what_works}"
+            f"--model {found.model} has the model type {found.config.model_type}, but the modality qwen2.5-vl "
+            f"supports only {MODEL_TYPE}; {found.family.what_works}"
         )
 
 
@@ -87,8 +90,8 @@ FAMILY = Family(
     auto=AutoModelForImageTextToText,
     check=_check,
     what_works=(
-        "give the preset qwen2.5-vl, a Hub id such as Qwen/Qwen2.5-VL-7B-Instruct, or a folder that save_pretrained "
-        "wrote"
+        "pass the preset qwen2.5-vl-nano, a Hub id such as Qwen/Qwen2.5-VL-7B-Instruct, or a folder written by "
+        "save_pretrained"
     ),
     build=build_anew,
 )

@@ -1,1 +1,1 @@
-"""What generated pictures are worth: a judge trained on real ones, distances, and grids to look at."""
+"""Quality of generated images and answers: a classifier (judge), Fréchet distances, accuracies, and sample grids."""

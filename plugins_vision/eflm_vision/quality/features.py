@@ -1,6 +1,6 @@
-"""Which features Fréchet distances are taken in: Inception's where its weights are at hand, else the judge's own.
+"""Selects the features for Fréchet distances: those of Inception if its weights are installed, else the judge's.
 
-The modalities ask before anything is trained, so that a wish that cannot be met costs nothing. Nothing is downloaded.
+The modalities select the features before training, so that missing weights are reported at once. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from eflm import ModelError
 from eflm_vision.quality.inception import FEATURES, InceptionV3
 from eflm_vision.quality.judge import JUDGES
 
-#: What torch-fidelity and torchmetrics keep in torch.hub's folder. Eight digits of the file's SHA-256 are in its name.
+#: The file that torch-fidelity and torchmetrics store in torch.hub's folder. Its name ends with the first eight digits
+#: of its SHA-256.
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 PUBLISHED = "6726825d"
-#: Pictures at one time: enlarged to 299 × 299, each takes some tens of MB on its way.
+#: Images per batch. At 299 × 299, the activations of one image take some tens of MB.
 AT_ONCE = 16
 
 
 class Features(Protocol):
-    """What a distance is taken in. `Judge` is one."""
+    """A feature extractor for Fréchet distances. `Judge` also implements it."""
 
     name: str
 
@@ -36,10 +37,10 @@ class Features(Protocol):
 
 @define
 class Inception:
-    """The network with the weights of a file, which is read when there is something to look at and let go after it.
+    """Inception v3 with weights from a file, which are loaded for each evaluation and released afterwards.
 
-    Memory is measured between two looks, and 90 MB of a network that is not under test must not be in it. Features of
-    pictures that were seen before are remembered: the real ones are the same for every stage.
+    The weights are not kept because they take 90 MB, which must not be counted in the memory of the model under test.
+    Features are cached by the content of the images, because the real images are the same in every stage.
     """
 
     path: Path
@@ -49,10 +50,10 @@ class Inception:
 
     @property
     def name(self) -> str:
-        """As it stands beside the figure."""
+        """Description for the note of the metric."""
         known = self.sha256.startswith(PUBLISHED)
-        origin = "as torch-fidelity published them" if known else "of unknown origin, not torch-fidelity's"
-        return f"Inception v3 (weights {self.sha256[:8]}, {origin}), {FEATURES:,} of pool3"
+        origin = "published by torch-fidelity" if known else "of unknown origin, not torch-fidelity's"
+        return f"Inception v3 (weights {self.sha256[:8]}, {origin}), {FEATURES:,} features of pool3"
 
     def features(self, pixels: Tensor) -> Tensor:
         """(N, 1 or 3 channels, height, width) in [-1, 1] -> (N, FEATURES), float64."""
@@ -64,35 +65,35 @@ class Inception:
 
     @torch.no_grad()
     def _computed(self, pixels: Tensor) -> Tensor:
-        # Without random weights, which would be made in vain and move the run's generator on.
+        # The meta device avoids a random initialization, which costs time and advances the run's random generator.
         with torch.device("meta"):
             network = InceptionV3()
         network.load_state_dict(_weights(self.path), assign=True)
         network.eval().to(self.device)
-        # Levels of eight bits, as every picture on disk has them and as the scores in papers were taken.
+        # 8-bit levels, as in image files and as in the published scores.
         levels = ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().expand(-1, 3, -1, -1)
         return torch.cat([network(part.to(self.device)).cpu() for part in levels.split(AT_ONCE)])
 
 
 def told(features: Inception | None) -> dict[str, str]:
-    """Facts for the result: which features FD is taken in, so that it is not held beside that of others."""
+    """Return the facts that name the features of FD. Distances in different features must not be compared."""
     if features is None:
         return {"fd_features": JUDGES}
     return {"fd_features": features.name, "fd_weights_sha256": features.sha256}
 
 
 def inception(asked: str, device: str = "cpu") -> Inception | None:
-    """Inception if it is asked for ("inception"), or at hand ("auto"); None stands for the judge's own features.
+    """Return Inception for "inception", or for "auto" if its weights are installed; None for the judge's features.
 
-    Raises ModelError where it is asked for and not at hand, and where the file holds something else.
+    Raises ModelError if Inception is requested and its weights are missing, or if the file contains something else.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / FILE
     if asked == "cnn" or (asked == "auto" and not path.is_file()):
         return None
     if not path.is_file():
         raise ModelError(
-            f"features=inception needs the weights {FILE} in {path.parent}, and they are not there; torch-fidelity's "
-            "release v0.2.0 on GitHub has them (eflm downloads nothing), and features=cnn does without"
+            f"features=inception needs the weights {FILE} in {path.parent}, but this file does not exist; download it "
+            "from torch-fidelity's release v0.2.0 on GitHub (eflm downloads nothing), or set features=cnn"
         )
     _weights(path)
     with path.open("rb") as file:
@@ -100,25 +101,25 @@ def inception(asked: str, device: str = "cpu") -> Inception | None:
 
 
 def _weights(path: Path) -> dict[str, Tensor]:
-    """The parameters and statistics that the network has, mapped from the file; the classifier's are left out."""
+    """Read the parameters and running statistics from the file (memory-mapped), without those of the classifier."""
     try:
-        # Files of old versions of torch cannot be mapped.
+        # Files written by old versions of torch cannot be memory-mapped.
         found = torch.load(path, weights_only=True, map_location="cpu", mmap=zipfile.is_zipfile(path))
         state = {name: value for name, value in found.items() if not name.startswith("fc.")}
-    except Exception as error:  # torch raises whatever the bytes lead it to
+    except Exception as error:  # torch.load raises many classes of errors for invalid files
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
-            f"{path} cannot be read as weights of Inception v3: {first}; move it away, or choose features=cnn"
+            f"{path} cannot be read as weights of Inception v3: {first}; remove this file, or set features=cnn"
         ) from error
     with torch.device("meta"):
         wanted = {name: value.shape for name, value in InceptionV3().state_dict().items()}
-    # How many batches a norm has seen is not in every file, and decides nothing.
+    # Some files lack the batch counters of the norms, which have no effect in evaluation.
     wanted = {name: shape for name, shape in wanted.items() if not name.endswith("num_batches_tracked")}
     wrong = [name for name, shape in wanted.items() if getattr(state.get(name), "shape", None) != shape]
     if wrong:
         raise ModelError(
-            f"{path} does not hold Inception v3's weights as torch-fidelity lays them out: {wrong[0]} is missing or of "
-            "another shape; move it away, or choose features=cnn"
+            f"{path} does not contain the weights of torch-fidelity's Inception v3: {wrong[0]} is missing or has a "
+            "different shape; remove this file, or set features=cnn"
         )
     counts = {
         f"{name.rpartition('.')[0]}.num_batches_tracked" for name in wanted if name.endswith("running_var")

@@ -1,9 +1,9 @@
-"""Inception v3 as Fréchet distances of the literature use it: the features of its last pooling, 2,048 of them.
+"""Inception v3 as used for published Fréchet distances: the 2,048 features of its last pooling layer.
 
-It is the network of 2015 that Heusel et al. scored with (arXiv 1706.08500), whose weights torch-fidelity converted and
-torchmetrics uses, too. They differ from torchvision's in three things, which are here: averages leave out the
-padding, the last block pools the maximum, and pictures are enlarged as TensorFlow 1 did it. Names of the parameters are
-those of that file. The file is looked for and never fetched; `eflm_vision.quality.features` decides who uses it.
+This is the 2015 network that Heusel et al. used (arXiv 1706.08500). torch-fidelity converted its weights, and
+torchmetrics uses them too. It differs from torchvision's Inception v3 in three ways: average pooling excludes the
+padding, the last block uses max pooling, and images are resized as in TensorFlow 1. The parameters have the names of
+torch-fidelity's file. The file is never downloaded; `eflm_vision.quality.features` looks for it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 SIDE, FEATURES = 299, 2048
 
-#: Name, output channels, height and width of the kernel, stride. A stride of two goes without padding.
+#: Name, output channels, height and width of the kernel, stride. Convolutions with stride 2 have no padding.
 Unit = tuple[str, int, int, int, int]
 
 
@@ -23,7 +23,7 @@ def _unit(name: str, channels: int, height: int, width: int | None = None, strid
 
 
 class _Convolution(nn.Module):
-    """A convolution, a norm and a ReLU."""
+    """Convolution, batch norm and ReLU."""
 
     def __init__(self, inner: int, unit: Unit, *, padded: bool = True) -> None:
         super().__init__()
@@ -37,10 +37,10 @@ class _Convolution(nn.Module):
 
 
 class _Mixed(nn.Module):
-    """Branches of convolutions beside a pooling, their channels put together in the order of the branches.
+    """Branches of convolutions and a pooling branch, whose outputs are concatenated along the channels.
 
-    Units whose names end in a and b fork: both read what stands before them. `pooled`: channels of the convolution
-    behind the pooling; 0 is the reduction to half the side, whose pooling has none.
+    Two units whose names end in "a" and "b" run in parallel on the same input. `pooled`: output channels of the
+    convolution after the pooling; 0 for the blocks that halve the side, whose pooling has no convolution.
     """
 
     def __init__(self, inner: int, branches: tuple[tuple[Unit, ...], ...], pooled: int, pooling: str) -> None:
@@ -175,7 +175,7 @@ def _forks(inner: int, pooling: str) -> _Mixed:
 
 
 class InceptionV3(nn.Module):
-    """Inception v3 without its classifier (Szegedy et al. 2015, arXiv 1512.00567, table 1)."""
+    """Inception v3 without the classifier (Szegedy et al. 2015, arXiv 1512.00567, table 1)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -197,7 +197,7 @@ class InceptionV3(nn.Module):
         self.Mixed_7c = _forks(2048, "maximum")
 
     def forward(self, levels: Tensor) -> Tensor:
-        """(N, 3, height, width), levels from 0 to 255 -> (N, FEATURES)."""
+        """Map (N, 3, height, width), levels from 0 to 255, to (N, FEATURES)."""
         hidden = (enlarged(levels, SIDE) - 128) / 128
         hidden = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(hidden)))
         hidden = F.max_pool2d(hidden, 3, stride=2)
@@ -210,17 +210,18 @@ class InceptionV3(nn.Module):
 
 
 def enlarged(pixels: Tensor, side: int) -> Tensor:
-    """Bilinear, as TensorFlow 1 did: the pixel y of the result reads at y · height / side, corners not aligned.
+    """Resize bilinearly as in TensorFlow 1: output pixel y samples the input at y · height / side.
 
-    (N, channels, height, width) -> (N, channels, side, side). torch's own reads half a pixel further.
+    (N, channels, height, width) -> (N, channels, side, side). `torch.nn.functional.interpolate` uses half-pixel centres
+    instead, so its samples are shifted.
     """
     for axis in (2, 3):
         size = pixels.shape[axis]
-        places = torch.arange(side, device=pixels.device, dtype=torch.float32) * (size / side)
-        low = places.long()
-        share = (places - low).to(pixels.dtype)
-        share = share[:, None] if axis == 2 else share
+        positions = torch.arange(side, device=pixels.device, dtype=torch.float32) * (size / side)
+        low = positions.long()
+        weight = (positions - low).to(pixels.dtype)
+        weight = weight[:, None] if axis == 2 else weight
         below = pixels.index_select(axis, low)
         above = pixels.index_select(axis, (low + 1).clamp(max=size - 1))
-        pixels = below + (above - below) * share
+        pixels = below + (above - below) * weight
     return pixels

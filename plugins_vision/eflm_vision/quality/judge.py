@@ -1,6 +1,6 @@
-"""A small classifier trained on real pictures, which tells what generated ones show and how their features are spread.
+"""The judge: a small classifier, trained on real images, that classifies generated ones and provides features for FD.
 
-Trained from a seed of its own, so that all runs on the same pictures are judged by the same one; the result names it.
+It is trained from a fixed seed, so that all runs on the same images use the same judge. The result names it.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from eflm_vision.data.pictures import Pictures
 
 WIDTH, FEATURES = 32, 64
-#: What the result calls features that are a judge's own.
-JUDGES = f"the judge's {FEATURES}"
+#: The value of the fact `fd_features` when FD uses the features of the judge.
+JUDGES = f"judge CNN, {FEATURES} features"
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 12, 64, 2e-3
 
 
 class _Network(nn.Module):
-    """Three convolutions, a linear layer on the means of their four quarters as features, and one of classes."""
+    """Three convolutions, 2 × 2 average pooling, a linear layer that gives the features, and a linear classifier."""
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _Network(nn.Module):
 
 @frozen(kw_only=True, eq=False)
 class Judge:
-    """The trained classifier. `accuracy` is its own on real pictures that it never saw."""
+    """The trained classifier. `accuracy`: its accuracy on held-out real images."""
 
     network: nn.Module
     accuracy: float
@@ -58,13 +58,13 @@ class Judge:
 
     @torch.no_grad()
     def recognised(self, pixels: Tensor, labels: Tensor) -> Tensor:
-        """Whether each picture is taken for what it should show: (N,), bool."""
+        """Return whether each image is classified as its label: (N,), bool."""
         found = torch.cat([self.network(part) for part in pixels.split(256)]).argmax(-1)
         return found == labels
 
 
 def train(real: Pictures, held_out: Pictures) -> Judge:
-    """A judge of these pictures; leaves torch's random state as it was."""
+    """Train a judge on `real` and measure its accuracy on `held_out`. torch's random state is not changed."""
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         network = _Network(real.pixels.shape[1], len(real.classes))
@@ -80,7 +80,7 @@ def train(real: Pictures, held_out: Pictures) -> Judge:
         accuracy = float((network(held_out.pixels).argmax(-1) == held_out.labels).float().mean())
     weights = b"".join(p.numpy().tobytes() for p in network.parameters())
     name = (
-        f"a {FEATURES}-feature CNN trained on {len(real):,} pictures of {real.name}, right on {accuracy:.1%} of "
-        f"{len(held_out):,} held out, weights {hashlib.sha256(weights).hexdigest()[:8]}"
+        f"a {FEATURES}-feature CNN trained on {len(real):,} images of {real.name}, {accuracy:.1%} accurate on "
+        f"{len(held_out):,} held-out images, weights {hashlib.sha256(weights).hexdigest()[:8]}"
     )
     return Judge(network=network, accuracy=accuracy, name=name)

@@ -1,4 +1,4 @@
-"""Pictures and clips to look at: a grid as PNG, a clip as GIF."""
+"""Writes generated samples as files to look at: image grids as PNG, clips as GIF."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 from torch import Tensor
 
-#: Pixels of a cell's side, at least: smaller pictures are enlarged, pixel by pixel.
+#: Minimum side of a grid cell in pixels. Smaller images are enlarged by repeating pixels.
 CELL = 48
 GAP = 2
-#: The side of a picture with words under it, and the height of a line of them.
+#: Side of a captioned image, and height of a line of its caption, in pixels.
 CAPTIONED, LINE = 224, 14
 
 
 def grid(pixels: Tensor, columns: int) -> bytes:
-    """(N, channels, height, width) in [-1, 1], row by row -> a PNG file."""
+    """Return a PNG file of images (N, channels, height, width) in [-1, 1], arranged row by row."""
     return _png(_tiled(pixels, columns))
 
 
 def clips(frames: Tensor, columns: int, frames_per_second: int = 8) -> bytes:
-    """(N, frames, channels, height, width) in [-1, 1], clips side by side -> an animated GIF file."""
+    """Return an animated GIF of clips (N, frames, channels, height, width) in [-1, 1], arranged row by row."""
     pages: Sequence[Image.Image] = [_tiled(frames[:, i], columns) for i in range(frames.shape[1])]
     file = io.BytesIO()
     pages[0].save(
@@ -37,7 +37,7 @@ def clips(frames: Tensor, columns: int, frames_per_second: int = 8) -> bytes:
 
 
 def captioned(pictures: Sequence[Image.Image], captions: Sequence[str], columns: int = 4) -> bytes:
-    """Pictures with a few words under each -> a PNG file."""
+    """Return a PNG file of images with a caption under each; line breaks in a caption start a new line."""
     lines = 1 + max(caption.count("\n") for caption in captions)
     high, wide = CAPTIONED + lines * LINE + 3 * GAP, CAPTIONED + 2 * GAP
     rows = -(-len(pictures) // columns)
@@ -52,7 +52,7 @@ def captioned(pictures: Sequence[Image.Image], captions: Sequence[str], columns:
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """As much of a line as fits under a picture."""
+    """Shorten a line to the width of an image."""
     while font.getlength(text) > CAPTIONED:
         text = text.rstrip("…")[:-1] + "…"
     return text

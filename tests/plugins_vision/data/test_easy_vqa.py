@@ -1,4 +1,4 @@
-"""easy-VQA: its own split, and captions that agree with the pictures' own pixels."""
+"""easy-VQA: its split, and captions that agree with the pixels of the images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def scenes():
     return easy_vqa.load()
 
 
-def test_all_of_it_is_there_and_no_picture_is_in_both_parts(scenes):
+def test_the_data_is_complete_and_no_image_is_in_both_parts(scenes):
     assert (len(scenes.train), len(scenes.held_out)) == (4000, 1000)
     assert len(list(asked(scenes.train))) == 38575
     assert len(list(asked(scenes.held_out))) == 9673
@@ -31,7 +31,7 @@ def test_the_majority_answer_is_the_most_frequent_one_of_training(scenes):
     assert answers.count(scenes.majority_answer) == max(answers.count(answer) for answer in set(answers))
 
 
-#: The colours' names as the shapes show them: the mean of the pixels that are not background.
+#: RGB values of the colours that the captions name.
 RGB = {
     "black": (0, 0, 0),
     "blue": (0, 0, 255),
@@ -44,11 +44,11 @@ RGB = {
 }
 
 
-def test_captions_name_the_colour_that_the_pixels_have(scenes):
-    told = [(scene, scene.caption.split()) for scene in scenes.held_out[:200] if scene.caption]
-    told = [(scene, words[1]) for scene, words in told if words[1] in RGB]
-    assert len(told) > 150
-    for scene, colour in told:
+def test_captions_name_the_colour_of_the_pixels(scenes):
+    captions = [(scene, scene.caption.split()) for scene in scenes.held_out[:200] if scene.caption]
+    colours = [(scene, words[1]) for scene, words in captions if words[1] in RGB]
+    assert len(colours) > 150
+    for scene, colour in colours:
         with Image.open(scene.file) as opened:
             pixels = numpy.asarray(opened.convert("RGB"), dtype=float).reshape(-1, 3)
         background = numpy.median(pixels, axis=0)
@@ -58,14 +58,14 @@ def test_captions_name_the_colour_that_the_pixels_have(scenes):
         assert nearest == colour, (scene.file.name, seen)
 
 
-def test_what_is_not_known_of_a_picture_is_not_said(scenes):
+def test_captions_contain_known_colours_and_shapes_only(scenes):
     words = {word for scene in scenes.train if scene.caption for word in scene.caption.split()}
     assert words == {"a", "shape"} | easy_vqa.COLOURS | easy_vqa.SHAPES
     assert any(scene.caption is None for scene in scenes.train)
     assert all(scene.statement() for scene in scenes.train)
 
 
-def test_a_missing_package_is_explained(monkeypatch):
+def test_a_missing_package_is_an_error_with_the_install_command(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"pip install 'eflm\[vision\]'.*--data"):
         easy_vqa.load()

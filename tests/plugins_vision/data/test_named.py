@@ -1,4 +1,4 @@
-"""The built-in sets by name, beside folders: what each holds, that nothing leaks, and what cannot be is said."""
+"""Built-in sets by name and folders: their content, splits without leakage, and errors for invalid names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eflm_vision.data import named, photos
 from eflm_vision.data.captioned import captioned
 
 
-def test_the_digits_come_by_default():
+def test_digits_are_the_default():
     assert named.pictures(None, size=8).sha256() == named.pictures("digits", size=8).sha256()
     clips = named.clips(None, size=16, frames=3)
     assert clips.sha256() == named.clips("moving-digits", size=16, frames=3).sha256()
@@ -20,7 +20,7 @@ def test_the_digits_come_by_default():
 
 
 @pytest.mark.parametrize("name", named.PICTURES)
-def test_every_set_of_pictures_has_captions_and_both_parts(name):
+def test_every_set_of_images_has_captions_and_both_parts(name):
     found = named.pictures(name, size=16)
     train, held_out = captioned(found.fitted(3, 16)).split()
     assert len(train) + len(held_out) == len(found)
@@ -29,12 +29,12 @@ def test_every_set_of_pictures_has_captions_and_both_parts(name):
         assert part.pixels.shape[1:] == (3, 16, 16)
         assert part.pixels.abs().max() <= 1
         assert sorted(set(part.labels.tolist())) == list(range(len(found.classes)))
-    if name != "easy-vqa":  # its authors' own split, in which two of the same shape may well be alike
+    if name != "easy-vqa":  # in its authors' split, two images of the same shape may be equal
         kept = {row.numpy().tobytes() for row in train.pixels}
         assert not any(row.numpy().tobytes() in kept for row in held_out.pixels)
 
 
-def test_shapes_have_the_colour_and_shape_that_their_caption_says():
+def test_shapes_have_the_colour_of_their_caption():
     found = named.pictures("easy-vqa", size=64)
     assert len(found.classes) == 24
     colours = {"red": (1, -1, -1), "green": (-1, 1, -1), "blue": (-1, -1, 1), "black": (-1, -1, -1)}
@@ -45,7 +45,7 @@ def test_shapes_have_the_colour_and_shape_that_their_caption_says():
 
 
 @pytest.mark.parametrize("name", named.PICTURES)
-def test_every_set_of_pictures_can_move(name):
+def test_every_set_of_images_can_be_turned_into_clips(name):
     clips = named.clips(name, size=16, frames=5)
     assert clips.pixels.shape[1:] == (5, 3, 16, 16)
     assert all(caption.rpartition(" moving ")[0] for caption in clips.captions)
@@ -53,7 +53,7 @@ def test_every_set_of_pictures_can_move(name):
     assert set(train.frames().classes) == set(held_out.frames().classes)
 
 
-def test_pieces_of_photos_are_pixels_of_the_photos():
+def test_pieces_of_photos_have_the_pixels_of_the_photos():
     found = photos.load(photos.SIDE)
     originals = [torch.tensor(image).permute(2, 0, 1) / 127.5 - 1 for image in load_sample_images().images]
     for label, original in enumerate(originals):
@@ -61,10 +61,10 @@ def test_pieces_of_photos_are_pixels_of_the_photos():
         torch.testing.assert_close(first, original[:, : photos.SIDE, : photos.SIDE])
 
 
-def test_no_held_out_piece_shares_a_pixel_with_one_that_is_trained_on(monkeypatch):
-    """Photos whose pixels say where they are: no place is in both parts, and the parts hold most places."""
-    where = torch.arange(427 * 640).reshape(427, 640, 1)
-    coded = torch.cat([where // 65536, where // 256 % 256, where % 256], dim=-1).byte().numpy()
+def test_held_out_pieces_share_no_pixel_with_training_pieces(monkeypatch):
+    """Uses photos whose pixels encode their position: no position is in both parts, and most are in one of them."""
+    position = torch.arange(427 * 640).reshape(427, 640, 1)
+    coded = torch.cat([position // 65536, position // 256 % 256, position % 256], dim=-1).byte().numpy()
 
     class Two:
         images = (coded, coded)
@@ -72,13 +72,13 @@ def test_no_held_out_piece_shares_a_pixel_with_one_that_is_trained_on(monkeypatc
     monkeypatch.setattr(photos, "load_sample_images", Two)
     found = photos.load(photos.SIDE)
     levels = ((found.pixels + 1) * 127.5).round().long()
-    places = levels[:, 0] * 65536 + levels[:, 1] * 256 + levels[:, 2]
-    held_out, train = (set(places[rows].flatten().tolist()) for rows in (found.apart, ~found.apart))
+    positions = levels[:, 0] * 65536 + levels[:, 1] * 256 + levels[:, 2]
+    held_out, train = (set(positions[rows].flatten().tolist()) for rows in (found.apart, ~found.apart))
     assert not held_out & train
     assert len(held_out | train) > 0.9 * 427 * 640
 
 
-def test_a_folder_called_like_a_set_is_reached_by_its_path(tmp_path, monkeypatch):
+def test_a_folder_with_the_name_of_a_set_is_selected_by_its_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "digits" / "a").mkdir(parents=True)
     for number in range(10):
@@ -91,15 +91,11 @@ def test_a_folder_called_like_a_set_is_reached_by_its_path(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("read", [named.pictures, lambda data, size: named.clips(data, size=size, frames=2)])
-def test_neither_a_set_nor_a_folder_lists_the_sets(tmp_path, read):
-    with pytest.raises(
-        DataError, match=r"neither a folder nor a built-in set .* digits, .*photos, .*moving-digits"
-    ):
+def test_an_unknown_name_is_an_error_that_lists_the_sets(tmp_path, read):
+    with pytest.raises(DataError, match=r"nowhere .* digits, .*photos, .*moving-digits"):
         read(str(tmp_path / "nowhere"), size=8)
 
 
-def test_clips_are_no_pictures():
-    with pytest.raises(
-        DataError, match="moving-digits are clips, and this model learns from pictures: digits, "
-    ):
+def test_a_set_of_clips_is_an_error_for_an_image_model():
+    with pytest.raises(DataError, match=r"moving-digits .*clips.* digits, "):
         named.pictures("moving-digits", size=8)

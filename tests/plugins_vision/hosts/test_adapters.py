@@ -1,4 +1,4 @@
-"""Every method that trains beside the weights, in diffusers' transformers: joint attention, techniques and experts."""
+"""Adapters with a frozen base in diffusers' transformers, also with joint attention, attention variants and experts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from eflm_plugins.adapters.cards import ADAPTERS
 from eflm_vision.hosts.diffusion import DiffusionHost
 from support.diffusers import MODELS, inputs_of, output_of, with_attention, with_moe
 
-BESIDE = [card for card in ADAPTERS if not card.trains_base]
+FROZEN_BASE = [card for card in ADAPTERS if not card.trains_base]
 
 
 def build(name, attention):
@@ -20,8 +20,8 @@ def build(name, attention):
 @pytest.mark.parametrize(
     ("name", "attention"), [("sd3", None), ("sd3", "mla"), ("wan", None), ("wan", "nsa")], ids=str
 )
-@pytest.mark.parametrize("card", BESIDE, ids=lambda card: card.name)
-def test_it_starts_as_the_model_was_learns_and_is_merged(card, name, attention):
+@pytest.mark.parametrize("card", FROZEN_BASE, ids=lambda card: card.name)
+def test_an_adapter_starts_as_the_identity_trains_and_merges(card, name, attention):
     before = output_of(build(name, attention), name)
     model, host = build(name, attention), DiffusionHost()
     kind, targets = type(model), host.targets(model)

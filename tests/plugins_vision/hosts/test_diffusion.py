@@ -1,4 +1,4 @@
-"""Techniques in diffusers' own transformers: trained weights carry over, everything learns, and saved models load."""
+"""Techniques in diffusers' transformers: conversion of trained weights, gradients, and saving and loading."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def family(request):
     return request.param
 
 
-def alive(model):
-    """The same model with every parameter away from zero: DiT's and SD 3's blocks begin as the identity."""
+def perturbed(model):
+    """Add noise to every parameter, because the blocks of DiT and SD 3 are initialized as the identity."""
     torch.manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -37,29 +37,31 @@ def alive(model):
     return model
 
 
-def test_mha_with_the_models_weights_is_the_model(family):
-    model = alive(MODELS[family]())
+def test_converted_mha_equals_the_model(family):
+    model = perturbed(MODELS[family]())
     expected = output_of(model, family)
     torch.testing.assert_close(output_of(with_attention(model, "mha", convert=True), family), expected)
 
 
 @pytest.mark.parametrize("name", ATTENTION)
-def test_every_variant_runs_and_learns(family, name):
-    model = with_attention(alive(MODELS[family]()), name).train()
+def test_every_variant_gives_gradients(family, name):
+    model = with_attention(perturbed(MODELS[family]()), name).train()
     out = model(**inputs_of(family), return_dict=False)[0]
     assert torch.isfinite(out).all()
     out.square().sum().backward()
-    silent = [
+    without_gradient = [
         parameter
         for parameter, value in model.named_parameters()
         if ".attn" in parameter and (value.grad is None or not value.grad.abs().sum() > 0)
     ]
-    # The last block of two streams answers the first only, so nobody hears what the second asks there.
-    unheard = ("q_proj.context", "q_b_proj.context", "gate_proj.context", "q_norm.context")
-    assert not [p for p in silent if not ("blocks.1.attn." in p and any(part in p for part in unheard))]
+    # The last block with two streams has no output for the second one, so its queries are unused there.
+    unused = ("q_proj.context", "q_b_proj.context", "gate_proj.context", "q_norm.context")
+    assert not [
+        p for p in without_gradient if not ("blocks.1.attn." in p and any(part in p for part in unused))
+    ]
 
 
-def test_geometries_say_what_the_model_has():
+def test_geometries_match_the_model():
     dit, sd3 = (DiffusionHost().attention_geometries(model) for model in (tiny_dit(), tiny_sd3()))
     assert [(g.hidden_size, g.head_dim, g.causal, g.query_key_norm) for g in dit] == [
         (64, 16, False, None)
@@ -67,8 +69,8 @@ def test_geometries_say_what_the_model_has():
     assert [(g.layer_idx, g.query_key_norm) for g in sd3] == [(0, "head"), (1, "head"), (2, "head")]
 
 
-def test_the_streams_of_joint_attention_keep_projections_of_their_own():
-    model = with_attention(alive(tiny_sd3()), "mqa")
+def test_each_stream_of_joint_attention_has_its_own_projections():
+    model = with_attention(perturbed(tiny_sd3()), "mqa")
     attention = model.transformer_blocks[0].attn
     before = output_of(model, "sd3")
     with torch.no_grad():
@@ -78,19 +80,19 @@ def test_the_streams_of_joint_attention_keep_projections_of_their_own():
 
 
 @pytest.mark.parametrize("router", ["topk", "switch", "deepseek", "expert-choice"])
-def test_every_router_runs_and_learns(family, router):
-    model = with_moe(alive(MODELS[family]()), router).train()
+def test_every_router_gives_gradients(family, router):
+    model = with_moe(perturbed(MODELS[family]()), router).train()
     layers = [module for module in model.modules() if isinstance(module, MoeLayer)]
     assert layers
     assert not [module for module in model.modules() if isinstance(module, FeedForward)]
     out = model(**inputs_of(family), return_dict=False)[0]
     (out.square().sum() + auxiliary_loss(model)).backward()
     assert all(layer.router.gate.weight.grad.abs().sum() > 0 for layer in layers if layer is not layers[-1])
-    assert auxiliary_loss(model) == 0.0, "losses are taken off once they are counted"
+    assert auxiliary_loss(model) == 0.0, "auxiliary_loss did not reset the losses"
 
 
-def test_experts_upcycled_from_a_dense_model_are_the_model(family):
-    model = alive(MODELS[family]())
+def test_upcycled_experts_equal_the_dense_model(family):
+    model = perturbed(MODELS[family]())
     expected = output_of(model, family)
     experts = with_moe(model, convert=True, expert_intermediate_size=None)
     torch.testing.assert_close(output_of(experts, family), expected)
@@ -98,14 +100,14 @@ def test_experts_upcycled_from_a_dense_model_are_the_model(family):
 
 @pytest.mark.parametrize("name", ATTENTION)
 def test_a_saved_model_is_loaded(family, name, tmp_path):
-    model = with_moe(alive(with_attention(MODELS[family](), name)))
+    model = with_moe(perturbed(with_attention(MODELS[family](), name)))
     model.save_pretrained(tmp_path)
     assert needs_plugins(tmp_path)
     torch.testing.assert_close(output_of(load_transformer(tmp_path), family), output_of(model, family))
 
 
 def test_plain_attention_saves_as_a_plain_checkpoint(family, tmp_path):
-    model = alive(with_attention(MODELS[family](), "mha"))
+    model = perturbed(with_attention(MODELS[family](), "mha"))
     model.save_pretrained(tmp_path)
     assert not needs_plugins(tmp_path)
     plain = type(model).from_pretrained(tmp_path)
@@ -113,7 +115,7 @@ def test_plain_attention_saves_as_a_plain_checkpoint(family, tmp_path):
     torch.testing.assert_close(output_of(plain, family), output_of(model, family))
 
 
-def test_what_plain_diffusers_cannot_load_it_refuses(tmp_path):
+def test_plain_diffusers_refuses_a_model_with_techniques(tmp_path):
     import diffusers
 
     with_attention(tiny_dit(), "mqa").save_pretrained(tmp_path)
@@ -123,7 +125,7 @@ def test_what_plain_diffusers_cannot_load_it_refuses(tmp_path):
         diffusers.DiTTransformer2DModel.from_pretrained(tmp_path)
 
 
-def test_a_missing_plugin_is_named(tmp_path):
+def test_a_missing_plugin_is_an_error_with_its_name(tmp_path):
     model = with_attention(tiny_dit(), "mqa")
     model.config["eflm"]["attention"]["plugin"] = "mqb"
     model.save_pretrained(tmp_path)
@@ -144,15 +146,15 @@ def test_adapters_find_their_targets(family, name):
     assert output_of(adapted, family).isfinite().all()
 
 
-def test_a_mask_is_refused_in_words():
+def test_an_attention_mask_is_an_error():
     model = with_attention(tiny_sd3(), "mha")
     inputs = inputs_of("sd3") | {"joint_attention_kwargs": {"attention_mask": torch.ones(2, 5)}}
     with pytest.raises(ModelError, match="attention mask was passed"):
         model(**inputs)
 
 
-def test_gradient_checkpointing_changes_nothing(family):
-    model = with_attention(alive(MODELS[family]()), "mla").train()
+def test_gradient_checkpointing_gives_the_same_gradients(family):
+    model = with_attention(perturbed(MODELS[family]()), "mla").train()
 
     def gradients():
         model.zero_grad()
@@ -169,26 +171,26 @@ def test_gradient_checkpointing_changes_nothing(family):
         torch.testing.assert_close(gradient, plain[name])
 
 
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="with a GPU diffusers would go on and quantize")
-def test_without_a_gpu_diffusers_own_quantizer_refuses(family, tmp_path):
-    """Which is why nothing is asked of it on a CPU: int4 waits there until the model is read."""
-    alive(MODELS[family]()).save_pretrained(tmp_path)
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="with a GPU, diffusers quantizes the model")
+def test_diffusers_cannot_quantize_on_a_cpu(family, tmp_path):
+    """For this reason, int4 passes no keywords on a CPU and quantizes after loading."""
+    perturbed(MODELS[family]()).save_pretrained(tmp_path)
     assert int4(Int4Options()).load_kwargs("cpu") == {}
     with pytest.raises(RuntimeError, match="A GPU is needed for quantization"):
         load_transformer(tmp_path, **int4(Int4Options()).load_kwargs("cuda"))
 
 
-def read_into_4_bits(folder, **options):
-    """By diffusers' loader, with what int4 asks of it, onto the CPU."""
+def load_in_4_bits(folder, **options):
+    """Load a transformer to the CPU with diffusers' loader and int4's keywords."""
     keywords = {**int4(Int4Options(**options)).load_kwargs("cuda"), "device_map": {"": torch.device("cpu")}}
     with gpu_for_diffusers():
         return load_transformer(folder, **keywords)
 
 
 @pytest.mark.parametrize("options", [{"quant_type": "nf4"}, {"quant_type": "fp4", "double_quant": False}])
-def test_diffusers_reads_the_linear_layers_of_the_blocks_into_4_bits_and_no_other(family, options, tmp_path):
-    alive(MODELS[family]()).save_pretrained(tmp_path)
-    loaded = read_into_4_bits(tmp_path, compute_dtype="fp32", **options)
+def test_diffusers_quantizes_the_linear_layers_of_the_blocks_only(family, options, tmp_path):
+    perturbed(MODELS[family]()).save_pretrained(tmp_path)
+    loaded = load_in_4_bits(tmp_path, compute_dtype="fp32", **options)
     dense = load_transformer(tmp_path)
     packed = {name: m for name, m in loaded.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
     assert set(packed) == set(DiffusionHost().targets(dense).linears)
@@ -207,19 +209,19 @@ def test_diffusers_reads_the_linear_layers_of_the_blocks_into_4_bits_and_no_othe
         assert torch.equal(loaded.get_parameter(name), parameter), name
 
 
-def test_what_is_not_quantized_is_in_the_dtype_of_the_products(family, tmp_path):
-    """diffusers would make it float16, in which large models overflow."""
-    alive(MODELS[family]()).save_pretrained(tmp_path)
-    loaded = read_into_4_bits(tmp_path)
+def test_layers_that_are_not_quantized_have_the_compute_dtype(family, tmp_path):
+    """diffusers' default for them is float16, in which large models overflow."""
+    perturbed(MODELS[family]()).save_pretrained(tmp_path)
+    loaded = load_in_4_bits(tmp_path)
     assert input_dtype(loaded) == torch.bfloat16
     assert {p.dtype for p in loaded.parameters()} <= {torch.uint8, torch.bfloat16, torch.float32}
 
 
-@pytest.mark.skipif(torch.accelerator.is_available(), reason="diffusers reads it there")
-def test_what_was_saved_in_4_bits_is_refused_on_a_cpu_in_words(tmp_path):
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="with a GPU, diffusers can load the model")
+def test_a_model_saved_in_4_bits_is_an_error_on_a_cpu(tmp_path):
     tiny_sd3().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"was saved quantized.* on GPUs only; give the model in full width"):
+    with pytest.raises(ModelError, match=r"quantized.*GPU.*--quant int4"):
         load_transformer(tmp_path)

@@ -1,4 +1,4 @@
-"""Techniques in Qwen2.5-VL: its tower and its language model, trained weights, padding, caches, and saved models."""
+"""Techniques in Qwen2.5-VL's vision tower and language model: conversion, padding, caches, saving and loading."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from support.qwen_vl import inputs_of, logits_of, tiny_vl, with_attention, with_
 ATTENTION = ("mha", "gqa", "mqa", "mla", "nsa")
 
 
-@pytest.mark.parametrize("clips", [False, True], ids=["pictures", "clips"])
+@pytest.mark.parametrize("clips", [False, True], ids=["images", "clips"])
 @pytest.mark.parametrize("towers", TOWERS)
-def test_mha_with_the_models_weights_is_the_model(towers, clips):
+def test_converted_mha_equals_the_model(towers, clips):
     inputs = inputs_of(((2, 8, 8), (3, 4, 6)), clips=True) if clips else inputs_of()
     expected = logits_of(tiny_vl(), inputs)
     model = with_attention(tiny_vl(), "mha", towers=towers, convert=True)
@@ -33,16 +33,18 @@ def test_mha_with_the_models_weights_is_the_model(towers, clips):
 
 
 @pytest.mark.parametrize("name", ATTENTION)
-def test_every_variant_runs_and_learns_in_both_towers(name):
+def test_every_variant_gives_gradients_in_both_towers(name):
     model = with_attention(tiny_vl(), name).train()
     inputs = inputs_of()
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
-    silent = [p for p, v in model.named_parameters() if v.grad is None or not v.grad.abs().sum() > 0]
-    assert not silent
+    without_gradient = [
+        p for p, v in model.named_parameters() if v.grad is None or not v.grad.abs().sum() > 0
+    ]
+    assert not without_gradient
 
 
 @pytest.mark.parametrize("name", ["mamba2", "rwkv7"])
-def test_mixers_of_the_past_serve_the_language_model(name):
+def test_recurrent_mixers_train_in_the_language_model(name):
     model = with_attention(tiny_vl(), name, towers="language").train()
     inputs = inputs_of()
     model(**inputs, labels=inputs["input_ids"]).loss.backward()
@@ -50,8 +52,8 @@ def test_mixers_of_the_past_serve_the_language_model(name):
 
 
 @pytest.mark.parametrize("name", ATTENTION)
-def test_the_tower_equals_the_naive_twin_window_by_window(name):
-    """The naive twin attends within one sequence; the tower's windows and pictures are such sequences."""
+def test_attention_in_the_tower_equals_the_naive_reference_for_each_window(name):
+    """The naive reference attends within one sequence; each window or image of the tower is one sequence."""
     model = with_attention(tiny_vl(), name, towers="vision").double()
     inputs = {k: v.double() if v.is_floating_point() else v for k, v in inputs_of().items()}
     calls = []
@@ -63,21 +65,21 @@ def test_the_tower_equals_the_naive_twin_window_by_window(name):
         block.attn.register_forward_hook(remember, with_kwargs=True, prepend=True)
     logits_of(model, inputs)
     naive = card_of(name).naive.resolve()
-    for index in (0, 1):  # one that sees windows, one that sees whole pictures
+    for index in (0, 1):  # block 0 attends within windows, block 1 within whole images
         tokens, kwargs, out = calls[index]
         mask = kwargs["padding_mask"]
-        assert mask is not None, "pictures of different sizes give sequences of different lengths"
+        assert mask is not None, "images of different sizes must give sequences of different lengths"
         with torch.no_grad():
             expected = naive(
                 model.model.visual.blocks[index].attn, tokens, rotary=kwargs["rotary"], padding_mask=mask
             )
-        # The tower turns queries and keys in float32.
+        # The tower rotates queries and keys in float32.
         torch.testing.assert_close(out[mask], expected[mask], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", [*ATTENTION, "mamba2", "rwkv7"])
-def test_decoding_after_a_picture_equals_the_full_forward(name):
-    """M-RoPE's positions jump after a picture: what comes token by token must be rotated as in one go."""
+def test_decoding_after_an_image_equals_the_full_forward(name):
+    """M-RoPE's positions jump after an image. Decoding must use the same positions as the full forward pass."""
     model = with_attention(tiny_vl(), name, towers="language")
     inputs = inputs_of(((1, 4, 6),))
     ids, rest = (
@@ -97,13 +99,13 @@ def test_decoding_after_a_picture_equals_the_full_forward(name):
 
 
 def test_mla_in_the_language_model_is_rotated_by_all_three_positions():
-    """Its rotated part has a size of its own; a picture with rows and columns exchanged must be another picture."""
+    """MLA's rotated part has its own size. Exchanging an image's rows and columns must change the output."""
     model = with_attention(tiny_vl(), "mla", towers="language", qk_rope_head_dim=8)
     inputs = inputs_of(((1, 4, 8),))
     before = logits_of(model, inputs)
     inputs["image_grid_thw"] = torch.tensor([[1, 8, 4]])
-    seen = model.model.get_image_features
-    features = seen(inputs["pixel_values"], torch.tensor([[1, 4, 8]]), return_dict=True)
+    encode = model.model.get_image_features
+    features = encode(inputs["pixel_values"], torch.tensor([[1, 4, 8]]), return_dict=True)
     kept = {k: v for k, v in inputs.items() if k != "pixel_values"}
     with torch.no_grad():
         after = model(**kept, mm_encoder_outputs={"image": features}, use_cache=False).logits[0]
@@ -112,7 +114,7 @@ def test_mla_in_the_language_model_is_rotated_by_all_three_positions():
 
 @given(st.lists(st.integers(1, 40), min_size=3, max_size=3), st.integers(3, 64))
 @settings(max_examples=100, deadline=None)
-def test_frequencies_are_shared_out_whole_and_in_proportion(sections, total):
+def test_frequencies_are_divided_in_proportion(sections, total):
     shares = shared_out(sections, total)
     assert sum(shares) == total
     assert all(abs(share - s * total / sum(sections)) < 1 for share, s in zip(shares, sections, strict=True))
@@ -121,7 +123,7 @@ def test_frequencies_are_shared_out_whole_and_in_proportion(sections, total):
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=6))
 @settings(max_examples=50, deadline=None)
-def test_packing_and_unpacking_give_the_row_back(lengths):
+def test_packing_inverts_unpacking(lengths):
     packing, row = Packing(lengths), torch.randn(sum(lengths), 3)
     batch, mask = packing.unpack(row), packing.padding_mask(torch.device("cpu"))
     assert batch.shape == (len(lengths), max(lengths), 3)
@@ -132,26 +134,26 @@ def test_packing_and_unpacking_give_the_row_back(lengths):
         assert mask.sum(1).tolist() == lengths
 
 
-def test_an_empty_window_is_refused():
+def test_an_empty_window_is_an_error():
     with pytest.raises(ModelError, match="without patches"):
         Packing([4, 0])
 
 
-def test_the_towers_rotation_of_another_size_is_that_of_a_tower_of_that_size():
+def test_rotation_for_another_head_size_equals_that_of_a_tower_with_this_head_size():
     small, large = (tiny_vl().model.visual.rotary_pos_emb for _ in range(2))
-    places = torch.stack(torch.meshgrid(torch.arange(3), torch.arange(4), indexing="ij"), -1).reshape(
+    positions = torch.stack(torch.meshgrid(torch.arange(3), torch.arange(4), indexing="ij"), -1).reshape(
         1, -1, 2
     )
-    small.config.num_heads = 4  # heads of 8 in place of 16
-    own = type(small)(small.config)(torch.empty(0), places[0])
+    small.config.num_heads = 4  # heads of 8 instead of 16
+    own = type(small)(small.config)(torch.empty(0), positions[0])
     states = torch.randn(1, 4, 12, 8)
-    expected = TowerRotary(*(part[None] for part in own), places, small)(states)
-    cos, sin = large(torch.empty(0), places[0])
-    torch.testing.assert_close(TowerRotary(cos[None], sin[None], places, large)(states), expected)
+    expected = TowerRotary(*(part[None] for part in own), positions, small)(states)
+    cos, sin = large(torch.empty(0), positions[0])
+    torch.testing.assert_close(TowerRotary(cos[None], sin[None], positions, large)(states), expected)
 
 
-def test_attention_is_not_replaced_twice_in_the_tower():
-    with pytest.raises(ModelError, match="is GroupedQueryAttention already"):
+def test_replacing_attention_twice_in_the_tower_is_an_error():
+    with pytest.raises(ModelError, match="GroupedQueryAttention"):
         with_attention(with_attention(tiny_vl(), "mha"), "gqa")
 
 
@@ -159,7 +161,7 @@ def test_attention_is_not_replaced_twice_in_the_tower():
 
 
 @pytest.mark.parametrize("towers", TOWERS)
-def test_experts_upcycled_from_a_dense_model_are_the_model(towers):
+def test_upcycled_experts_equal_the_dense_model(towers):
     inputs = inputs_of()
     expected = logits_of(tiny_vl(), inputs)
     model = with_moe(tiny_vl(), towers=towers, convert=True, expert_intermediate_size=None)
@@ -183,7 +185,7 @@ def test_routers_losses_are_added_to_the_models_loss_once(router):
 
 
 @pytest.mark.parametrize("towers", TOWERS)
-def test_targets_are_linear_layers_of_the_parts_that_were_chosen(towers):
+def test_targets_are_linear_layers_of_the_selected_towers(towers):
     model = with_moe(with_attention(tiny_vl(), "mla", towers=towers), towers=towers)
     targets = QwenVlHost(towers).targets(model)
     parts = {"vision": "model.visual.blocks.", "language": "model.language_model.layers."}
@@ -208,7 +210,7 @@ def test_plain_attention_saves_as_a_plain_checkpoint(tmp_path):
     torch.testing.assert_close(logits_of(plain, inputs), logits_of(model, inputs))
 
 
-def test_groups_of_heads_save_plainly_in_the_language_model_alone(tmp_path):
+def test_mqa_saves_as_a_plain_checkpoint_in_the_language_model_only(tmp_path):
     inputs = inputs_of()
     plainly = with_attention(tiny_vl(), "mqa", towers="language")
     plainly.save_pretrained(tmp_path / "language")
@@ -220,7 +222,7 @@ def test_groups_of_heads_save_plainly_in_the_language_model_alone(tmp_path):
 
 @pytest.mark.parametrize("towers", TOWERS)
 @pytest.mark.parametrize("name", ["mqa", "mla", "nsa"])
-def test_what_needs_plugins_is_refused_by_plain_transformers_and_loaded_by_us(name, towers, tmp_path):
+def test_a_model_with_techniques_is_refused_by_plain_transformers_and_loaded_by_eflm(name, towers, tmp_path):
     model, inputs = with_moe(with_attention(tiny_vl(), name, towers=towers), towers=towers), inputs_of()
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="eflm"):
@@ -229,7 +231,7 @@ def test_what_needs_plugins_is_refused_by_plain_transformers_and_loaded_by_us(na
     torch.testing.assert_close(logits_of(loaded, inputs), logits_of(model, inputs))
 
 
-def test_a_missing_plugin_is_named(tmp_path):
+def test_a_missing_plugin_is_an_error_with_its_name(tmp_path):
     with_attention(tiny_vl(), "nsa").save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["eflm"]["attention"]["plugin"] = "nsa-of-tomorrow"
@@ -238,7 +240,7 @@ def test_a_missing_plugin_is_named(tmp_path):
         load_pretrained(tmp_path, build=build_anew)
 
 
-def test_geometries_say_what_the_model_has():
+def test_geometries_match_the_model():
     geometries = QwenVlHost().attention_geometries(tiny_vl())
     assert [(g.hidden_size, g.head_dim, g.num_key_value_heads, g.causal) for g in geometries] == [
         (32, 16, 2, False)

@@ -1,4 +1,4 @@
-"""The metrics of pictures on records whose figures are known beforehand."""
+"""The metric collectors, on records whose metrics are known in advance."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TestAnswering(MetricConformance):
     card = next(card for card in METRICS if card.name == "answering")
 
 
-def test_times_are_those_of_the_windows():
+def test_times_are_computed_from_the_windows():
     windows = [
         window("request", 0, 9, samples=4, warmup=True),
         window("request", 10, 12, samples=4),
@@ -61,18 +61,18 @@ def test_times_are_those_of_the_windows():
     }
 
 
-def test_without_requests_there_is_nothing_to_tell():
+def test_without_requests_there_are_no_metrics():
     assert denoising(None).collect(record()) == {}
 
 
-def test_quality_is_passed_on_in_the_units_that_were_announced():
-    right = Metric(value=3.0, unit="feature distance", provenance="evaluated")
+def test_only_quality_metrics_with_the_name_and_unit_of_the_card_are_returned():
+    declared = Metric(value=3.0, unit="feature distance", provenance="evaluated")
     other = Metric(value=3.0, unit="inches", provenance="evaluated")
-    quality = {"FD": right, "FD_floor": other, "PPL": right}
-    assert generation(None).collect(record("pretrain", quality=quality)) == {"FD": right}
+    quality = {"FD": declared, "FD_floor": other, "PPL": declared}
+    assert generation(None).collect(record("pretrain", quality=quality)) == {"FD": declared}
 
 
-def test_seeing_is_told_of_requests_that_were_measured_and_accuracy_of_every_stage():
+def test_encoder_time_excludes_warmup_and_accuracy_is_returned_for_every_stage():
     share = Metric(value=0.5, unit="ratio", provenance="evaluated")
     windows = [
         window("request", 0, 3, samples=1, warmup=True),

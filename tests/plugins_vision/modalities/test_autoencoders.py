@@ -1,4 +1,4 @@
-"""The presets' autoencoders restore what the runs learn from, and are trained once."""
+"""The autoencoders of the presets: reconstruction error and caching."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ def own_cache(monkeypatch, tmp_path):
 
 
 @torch.no_grad()
-def restored_error(model, pixels):
+def reconstruction_error(model, pixels):
     return float((model.decode(model.encode(pixels).latent_dist.mean).sample - pixels).square().mean())
 
 
-def test_an_autoencoder_is_trained_once_and_kept(monkeypatch):
+def test_an_autoencoder_is_trained_once_and_cached(monkeypatch):
     monkeypatch.setattr(autoencoders, "STEPS", 3)
     pixels = captioned(named.pictures("digits", size=16).fitted(3, 16)).pixels[:50]
     before = torch.random.get_rng_state()
     model = picture_autoencoder(pixels, "these")
     assert torch.equal(torch.random.get_rng_state(), before)
-    monkeypatch.setattr(autoencoders, "_train", lambda *_: pytest.fail("it has been trained already"))
+    monkeypatch.setattr(autoencoders, "_train", lambda *_: pytest.fail("trained a second time"))
     again = picture_autoencoder(pixels, "these")
     for one, other in zip(model.state_dict().values(), again.state_dict().values(), strict=True):
         assert torch.equal(one, other)
 
 
-def test_what_is_kept_is_found_by_another_process(monkeypatch):
-    """Where diffusers lists a configuration's defaults in another order, as it does from process to process."""
+def test_the_cache_name_does_not_depend_on_the_order_of_the_configs_defaults(monkeypatch):
+    """The order in which diffusers lists a config's defaults differs between processes."""
     monkeypatch.setattr(autoencoders, "STEPS", 3)
     pixels = captioned(named.pictures("digits", size=16).fitted(3, 16)).pixels[:50]
     model = picture_autoencoder(pixels, "these")
@@ -46,15 +46,15 @@ def test_what_is_kept_is_found_by_another_process(monkeypatch):
 
 
 @pytest.mark.slow
-def test_pictures_and_their_negatives_are_restored():
+def test_images_and_their_negatives_are_reconstructed():
     pixels = captioned(named.pictures("digits", size=16).fitted(3, 16)).pixels
     model = picture_autoencoder(torch.cat([pixels, -pixels]), "digits")
-    assert max(restored_error(model, pixels[:200]), restored_error(model, -pixels[:200])) < 0.002
+    assert max(reconstruction_error(model, pixels[:200]), reconstruction_error(model, -pixels[:200])) < 0.002
 
 
 @pytest.mark.slow
-def test_clips_and_their_negatives_are_restored():
-    """Paper and ink are 2 apart, and a clip that shows paper alone is off by 0.2."""
+def test_clips_and_their_negatives_are_reconstructed():
+    """Background is -1 and ink is 1. A clip with background only would have an error of 0.2."""
     pixels = named.clips("moving-digits", size=16, frames=5).pixels.transpose(1, 2)
     model = clip_autoencoder(torch.cat([pixels, -pixels]), "moving digits")
-    assert max(restored_error(model, pixels[:100]), restored_error(model, -pixels[:100])) < 0.05
+    assert max(reconstruction_error(model, pixels[:100]), reconstruction_error(model, -pixels[:100])) < 0.05

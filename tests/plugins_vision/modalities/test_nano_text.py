@@ -1,4 +1,4 @@
-"""The presets' tokenizers and text encoders: what captions are made of, and that two of them differ."""
+"""The tokenizers and text encoders of the presets: tokens of captions, and embeddings that differ between captions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eflm_vision.modalities import nano_text
 CAPTIONS = ("the digit seven moving left", "the digit seven moving right", "a teal circle")
 
 
-def test_words_of_captions_are_tokens_and_others_are_spelt(tmp_path):
+def test_words_of_captions_are_tokens_and_other_words_are_split(tmp_path):
     tokenizer = nano_text.t5_tokenizer(CAPTIONS)
     assert tokenizer.tokenize(CAPTIONS[0]) == ["▁the", "▁digit", "▁seven", "▁moving", "▁left"]
     assert tokenizer.tokenize("the digits") == ["▁the", "▁digit", "s"]
@@ -22,14 +22,14 @@ def test_words_of_captions_are_tokens_and_others_are_spelt(tmp_path):
 
 
 @pytest.mark.parametrize("encoder", [nano_text.t5_encoder, nano_text.umt5_encoder])
-def test_captions_that_differ_in_a_word_differ_where_it_stands(encoder):
+def test_captions_that_differ_in_a_word_differ_most_at_its_position(encoder):
     tokenizer = nano_text.t5_tokenizer(CAPTIONS)
     model = encoder(len(tokenizer), 16, seed=0)
     tokens = tokenizer(list(CAPTIONS), padding=True, return_tensors="pt")
     first, second, third = model(**tokens).last_hidden_state
     assert not any(p.requires_grad for p in model.parameters())
-    apart = (first - second).norm(dim=-1)
-    assert apart[4] == apart.max() > 0.1, "left and right"
+    distances = (first - second).norm(dim=-1)
+    assert distances[4] == distances.max() > 0.1, "left and right"
     assert (first - third).norm() > 0.1
     again = encoder(len(tokenizer), 16, seed=0)(**tokens).last_hidden_state
     torch.testing.assert_close(again[0], first)

@@ -1,4 +1,4 @@
-"""The Qwen2.5-VL modality: what it trains on, what a request is, how answers are scored, and saved models."""
+"""The Qwen2.5-VL modality: batches, requests, evaluation of answers, and saved models."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def model(workload):
 
 @pytest.fixture
 def shapes(tmp_path):
-    """Twenty pictures of two sizes with a question each, every second with a caption."""
+    """A folder of twenty images of two sizes, with one question each; every second image has a caption."""
     lines = []
     for index in range(20):
         colour = ("red", "blue")[index % 2]
@@ -68,7 +68,7 @@ def shapes(tmp_path):
 
 
 class Windows:
-    """Stands where the run's windows stand, and writes down which were opened, and in which."""
+    """A `Phase` that records the opened windows with the path of their parents."""
 
     def __init__(self):
         self.names, self._open = [], []
@@ -81,7 +81,7 @@ class Windows:
         self._open.pop()
 
 
-# --- what it learns from -----------------------------------------------------------------------------------
+# --- training data -----------------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_batches_and_weights(workload):
@@ -98,22 +98,22 @@ def test_the_same_seed_gives_the_same_batches_and_weights(workload):
 def test_the_loss_is_on_captions_or_answers_only(workload, stage):
     batch = next(workload.batches(stage))
     tokenizer = nano_vl.tokenizer(easy_vqa.load().texts())
-    taught = [tokenizer.decode(row[row != IGNORED]) for row in batch.inputs["labels"]]
-    assert all(text.endswith(nano_vl.TURN_END) for text in taught)
-    said = {text.removesuffix(nano_vl.TURN_END) for text in taught}
+    targets = [tokenizer.decode(row[row != IGNORED]) for row in batch.inputs["labels"]]
+    assert all(text.endswith(nano_vl.TURN_END) for text in targets)
+    texts = {text.removesuffix(nano_vl.TURN_END) for text in targets}
     scenes = easy_vqa.load().train
     known = (
         {s.statement() for s in scenes}
         if stage == "pretrain"
         else {q.answer for s in scenes for q in s.questions}
     )
-    assert said <= known
+    assert texts <= known
     images = batch.inputs["mm_token_type_ids"] == 1
-    assert images.sum(1).tolist() == [16] * 4, "64 patches, merged by fours"
+    assert images.sum(1).tolist() == [16] * 4, "64 patches, of which four are merged into one token"
     assert batch.tokens == int(batch.inputs["attention_mask"].sum())
 
 
-def test_questions_come_in_the_chat_format_of_the_model(workload):
+def test_questions_are_in_the_chat_format_of_the_model(workload):
     request = next(workload.requests())
     tokenizer = nano_vl.tokenizer(easy_vqa.load().texts())
     text = tokenizer.decode(request.inputs["input_ids"][0])
@@ -122,8 +122,8 @@ def test_questions_come_in_the_chat_format_of_the_model(workload):
     assert text.endswith(f"?{nano_vl.TURN_END}\n{nano_vl.TURN}assistant\n")
 
 
-def test_places_for_a_picture_are_those_of_transformers_own_processor(workload):
-    """The processor itself cannot be made without torchvision; what it puts in place of a picture can be asked."""
+def test_placeholders_for_an_image_equal_those_of_transformers_processor(workload):
+    """The processor needs torchvision, but its method for the placeholders can be called without it."""
     scenes = easy_vqa.load()
     processor = nano_vl.image_processor()
     prompts = Prompts(
@@ -136,12 +136,12 @@ def test_places_for_a_picture_are_those_of_transformers_own_processor(workload):
     theirs = Qwen2_5_VLProcessor.replace_image_token(
         SimpleNamespace(image_processor=processor, image_token=nano_vl.IMAGE), inputs, 0
     )
-    places = [
+    placeholders = [
         token
         for token in sample.pair.prompt
         if token == prompts.tokenizer.convert_tokens_to_ids(nano_vl.IMAGE)
     ]
-    assert prompts.tokenizer.decode(places) == theirs
+    assert prompts.tokenizer.decode(placeholders) == theirs
     assert torch.equal(sample.patches.values, inputs["pixel_values"])
 
 
@@ -161,7 +161,7 @@ def test_captions_are_learnt(workload):
 # --- inference -----------------------------------------------------------------------------------------------
 
 
-def test_requests_are_all_the_same_work(workload):
+def test_all_requests_have_the_same_shape(workload):
     lengths = {
         request.inputs["input_ids"].shape for request, _ in zip(workload.requests(), range(20), strict=False)
     }
@@ -170,7 +170,7 @@ def test_requests_are_all_the_same_work(workload):
     assert (request.samples, request.expected_tokens) == (2, 6)
 
 
-def test_a_request_is_seen_filled_in_and_decoded(workload, model):
+def test_a_request_has_windows_for_encoding_prefill_and_decoding(workload, model):
     windows, request = Windows(), next(workload.requests())
     out = workload.generate(model, request, windows)
     tokens = request.inputs["input_ids"].numel()
@@ -184,7 +184,7 @@ def test_a_request_is_seen_filled_in_and_decoded(workload, model):
     assert (out.samples, out.tokens, out.outputs.shape) == (2, 6, (2, 3))
 
 
-def test_greedy_tokens_are_those_of_transformers_generate(workload, model):
+def test_greedy_tokens_equal_those_of_transformers_generate(workload, model):
     request = next(workload.requests())
     ours = workload.generate(model, request, Windows()).outputs
     theirs = model.generate(
@@ -193,7 +193,7 @@ def test_greedy_tokens_are_those_of_transformers_generate(workload, model):
     assert torch.equal(ours, theirs[:, -3:])
 
 
-def test_answers_do_not_depend_on_what_else_is_asked(workload, model):
+def test_answers_do_not_depend_on_the_other_questions(workload, model):
     scenes = easy_vqa.load()
     tokenizer = nano_vl.tokenizer(scenes.texts())
     prompts = Prompts(tokenizer, nano_vl.image_processor(), nano_vl.config(tokenizer))
@@ -207,11 +207,11 @@ def test_answers_do_not_depend_on_what_else_is_asked(workload, model):
         assert answers(model, prompts, [lesson, longest], "cpu")[0] == answer
 
 
-def test_quality_tells_what_answers_are_worth_and_shows_them(workload, model):
+def test_quality_and_artifacts(workload, model):
     quality = workload.quality(model, "finetune")
     assert set(quality) == {"PPL", "PPL_floor", "vqa_accuracy", "vqa_accuracy_floor"}
     assert quality["vqa_accuracy"].n == quality["vqa_accuracy_floor"].n == 12
-    assert quality["vqa_accuracy"].value < 0.2, "nothing was learnt"
+    assert quality["vqa_accuracy"].value < 0.2, "the model is not trained"
     assert 0.1 < quality["vqa_accuracy_floor"].value < 0.7
     assert quality["PPL"].value > quality["PPL_floor"].value
     picture = Image.open(io.BytesIO(workload.artifacts(model, "finetune")["answers.png"]))
@@ -220,20 +220,20 @@ def test_quality_tells_what_answers_are_worth_and_shows_them(workload, model):
     assert workload.artifacts(model, "pretrain") == {}
 
 
-def test_what_was_taught_last_is_what_inference_is_scored_on(workload, model):
+def test_inference_is_evaluated_on_the_task_of_the_last_training_stage(workload, model):
     captions_only = workload_of(stages={name: STAGES[name] for name in ("pretrain", "infer")})
     assert "captions" in captions_only.quality(model, "infer")["PPL"].note
     assert "answers" in workload.quality(model, "infer")["PPL"].note
 
 
-def test_the_default_set_has_a_name():
+def test_easy_vqa_is_the_default():
     assert workload_of(data="easy-vqa").facts["data_sha256"] == workload_of().facts["data_sha256"]
 
 
-# --- a user's own --------------------------------------------------------------------------------------------
+# --- user data -----------------------------------------------------------------------------------------------
 
 
-def test_questions_of_a_users_own(shapes):
+def test_questions_from_a_users_folder(shapes):
     workload = workload_of(data=str(shapes))
     assert workload.facts["data_pictures"] == 20
     assert [flag.name for flag in workload.flags] == ["data_without_captions"]
@@ -245,8 +245,8 @@ def test_questions_of_a_users_own(shapes):
     assert workload.quality(model, "finetune")["vqa_accuracy"].n == 4
 
 
-def test_no_kind_of_question_is_left_out_of_what_is_scored(tmp_path):
-    """Every picture has the same questions in the same order: an even stride would meet one of them only."""
+def test_all_kinds_of_questions_are_evaluated(tmp_path):
+    """Every image has the same questions in the same order, so an even stride would select only one of them."""
     questions = tuple(Question(text=f"what is {kind}?", answer=kind) for kind in ("a", "b", "c", "d"))
     Image.new("RGB", (64, 64)).save(tmp_path / "x.png")
     scene = Scene(file=tmp_path / "x.png", questions=questions)
@@ -259,8 +259,8 @@ def test_no_kind_of_question_is_left_out_of_what_is_scored(tmp_path):
     assert "40 held-out questions about 1 scenes" in workload.quality(model, "finetune")["vqa_accuracy"].note
 
 
-def test_scenes_are_read_when_their_turn_comes(monkeypatch):
-    """Patches of real pictures take megabytes each, and are let go with their batch."""
+def test_patches_are_released_after_each_batch(monkeypatch):
+    """The patches of a real image take megabytes."""
     workload, alive, most = workload_of(eval_questions=200), weakref.WeakSet(), [0]
     model = workload.build_model(from_scratch=True, load_kwargs={})
     make = Prompts.sample
@@ -280,12 +280,12 @@ def test_scenes_are_read_when_their_turn_comes(monkeypatch):
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ({"question": f"is {nano_vl.IMAGE} red?"}, r"holds <\|image_pad\|>, which stands for pictures"),
-        ({"answer": nano_vl.END}, r"holds <\|vision_end\|>"),
-        ({"question": "word " * 2000}, r"take .* tokens, and the model has room for 1,024"),
+        ({"question": f"is {nano_vl.IMAGE} red?"}, r"\.png .*<\|image_pad\|>"),
+        ({"answer": nano_vl.END}, r"\.png .*<\|vision_end\|>"),
+        ({"question": "word " * 2000}, r"\.png .* tokens, .* 1,024; .*qwen2\.5-vl\.max_pixels"),
     ],
 )
-def test_what_cannot_be_said_is_refused(shapes, line, words):
+def test_texts_that_are_too_long_or_contain_special_tokens_are_errors(shapes, line, words):
     file = shapes / "questions.jsonl"
     lines = [json.loads(text) | line for text in file.read_text().splitlines()]
     file.write_text("\n".join(map(json.dumps, lines)))
@@ -293,43 +293,43 @@ def test_what_cannot_be_said_is_refused(shapes, line, words):
         next(workload_of(data=str(shapes)).batches("finetune"))
 
 
-def test_a_picture_that_the_model_cannot_see_is_named(shapes):
+def test_an_image_that_the_processor_rejects_is_an_error_with_its_name(shapes):
     for file in shapes.glob("*.png"):
         Image.new("RGB", (900, 2)).save(file)
-    with pytest.raises(DataError, match=r"the model cannot see .*\.png: absolute aspect ratio"):
+    with pytest.raises(DataError, match=r"\.png: absolute aspect ratio"):
         next(workload_of(data=str(shapes)).batches("finetune"))
 
 
-def test_a_picture_that_cannot_be_read_is_named(shapes):
+def test_an_unreadable_image_is_an_error_with_its_name(shapes):
     for file in shapes.glob("*.png"):
         file.write_bytes(b"no picture")
-    with pytest.raises(DataError, match=r"\d+\.png cannot be read as a picture"):
+    with pytest.raises(DataError, match=r"\d+\.png cannot be read"):
         next(workload_of(data=str(shapes)).batches("finetune"))
 
 
 @pytest.fixture
 def moving(tmp_path):
-    """Twelve clips of five frames, a tenth of a second each, of a square that moves to the left or to the right."""
+    """A folder of twelve clips of a square that moves left or right: five frames of 0.1 s each."""
     lines = []
     for index in range(12):
-        way, frames = ("left", "right")[index % 2], []
+        direction, frames = ("left", "right")[index % 2], []
         for step in range(5):
             frame = Image.new("RGB", (48, 32), "white")
-            left = 4 + 8 * (step if way == "right" else 4 - step)
+            left = 4 + 8 * (step if direction == "right" else 4 - step)
             ImageDraw.Draw(frame).rectangle((left, 12, left + 8, 20), fill=(20 * step, 0, 0))
             frames.append(frame)
         frames[0].save(tmp_path / f"{index}.gif", save_all=True, append_images=frames[1:], duration=100)
-        lines.append({"video": f"{index}.gif", "question": "which way does it move?", "answer": way})
+        lines.append({"video": f"{index}.gif", "question": "which way does it move?", "answer": direction})
     (tmp_path / "questions.jsonl").write_text("\n".join(map(json.dumps, lines)))
     return tmp_path
 
 
-def test_clips_are_seen_frame_by_frame(moving):
+def test_clips_are_sampled_and_encoded_as_videos(moving):
     workload = workload_of(data=str(moving), frames=4)
     batch = next(workload.batches("finetune"))
     assert batch.inputs["video_grid_thw"].tolist() == [[2, 4, 6]] * 4
     assert (batch.inputs["mm_token_type_ids"] == 2).sum(1).tolist() == [2 * 4 * 6 // 4] * 4
-    # The first frame and the last are 0.4 s apart, with two between them, and a patch is two frames deep.
+    # Four frames over 0.4 s are 0.4 / 3 s apart, and a temporal patch spans two frames.
     assert batch.inputs["second_per_grid_ts"].tolist() == pytest.approx([2 * 0.4 / 3] * 4)
     model = workload.build_model(from_scratch=True, load_kwargs={})
     assert torch.isfinite(workload.loss(model, batch))
@@ -344,20 +344,20 @@ def test_clips_are_seen_frame_by_frame(moving):
     assert Image.open(io.BytesIO(workload.artifacts(model, "finetune")["answers.png"])).width == 4 * 228
 
 
-def test_a_clips_patches_hold_what_its_frames_show_at_their_places(moving):
-    """By loops, from the order that the model unfolds: frames, merged rows and columns, those within, then pixels."""
+def test_the_patches_of_a_clip_equal_the_pixels_of_its_frames(moving):
+    """Compares with a loop in the model's order: frames, merged rows and columns, patches within them, pixels."""
     tokenizer = nano_vl.tokenizer(["x"])
     processor = nano_vl.image_processor()
     prompts = Prompts(tokenizer, processor, nano_vl.config(tokenizer), frames=3)
     scene = Scene(file=moving / "0.gif", questions=(), caption="x", clip=True)
-    seen = prompts.sample(Lesson(scene, None)).patches
+    patches = prompts.sample(Lesson(scene, None)).patches
     frames = [
         numpy.asarray(frame, dtype=numpy.float32) / 255 for frame in clips.sampled(moving / "0.gif", 3)[0]
     ]
     frames.append(frames[-1])
     mean, std = numpy.array(processor.image_mean), numpy.array(processor.image_std)
     side, number = nano_vl.PATCH, 0
-    assert seen.grid == (2, 4, 6)
+    assert patches.grid == (2, 4, 6)
     for time in range(2):
         for big_row in range(2):
             for big_column in range(3):
@@ -369,14 +369,14 @@ def test_a_clips_patches_hold_what_its_frames_show_at_their_places(moving):
                             for layer in range(2)
                         ]
                         expected = numpy.stack([layer.transpose(2, 0, 1) for layer in layers], axis=1)
-                        got = seen.values[number].view(3, 2, side, side).numpy()
+                        got = patches.values[number].view(3, 2, side, side).numpy()
                         numpy.testing.assert_allclose(got, expected, atol=1e-5)
                         number += 1
-    assert number == len(seen.values)
+    assert number == len(patches.values)
 
 
-def test_pictures_and_clips_go_through_together(shapes, moving):
-    assert moving == shapes, "one folder for both"
+def test_images_and_clips_can_be_mixed(shapes, moving):
+    assert moving == shapes, "both fixtures use the same folder"
     pictures = [{"image": f"{i}.png", "question": "which colour is it?", "answer": "red"} for i in range(12)]
     with (moving / "questions.jsonl").open("a") as file:
         file.write("\n" + "\n".join(map(json.dumps, pictures)))
@@ -394,7 +394,7 @@ def test_pictures_and_clips_go_through_together(shapes, moving):
 
 @pytest.fixture
 def saved(tmp_path, workload):
-    """A folder as a processor and a model are saved."""
+    """A folder with a saved model, tokenizer and image processor."""
     scenes = easy_vqa.load()
     nano_vl.tokenizer(scenes.texts()).save_pretrained(tmp_path)
     nano_vl.image_processor().save_pretrained(tmp_path)
@@ -402,7 +402,7 @@ def saved(tmp_path, workload):
     return tmp_path
 
 
-def test_a_saved_model_answers_as_before(saved, workload, model):
+def test_a_saved_model_gives_the_same_logits(saved, workload, model):
     loaded = workload_of(str(saved))
     assert loaded.facts["model_sha256"]
     again = loaded.build_model(from_scratch=False, load_kwargs={}).eval()
@@ -415,7 +415,7 @@ def test_a_saved_model_answers_as_before(saved, workload, model):
     assert torch.isfinite(workload.loss(bf16, next(loaded.batches("finetune"))))
 
 
-def test_a_hub_id_answers_as_the_folder_does(saved, model, hub):
+def test_a_hub_id_gives_the_same_logits_as_the_folder(saved, model, hub):
     commit = hub.publish("org/tiny-vl", saved)
     loaded = workload_of("org/tiny-vl")
     assert loaded.facts["model_revision"] == commit
@@ -426,8 +426,8 @@ def test_a_hub_id_answers_as_the_folder_does(saved, model, hub):
 
 
 @pytest.mark.parametrize("towers", ["both", "language", "vision"])
-def test_a_saved_model_is_read_into_4_bits(saved, towers):
-    """By transformers' own quantization config, as on a GPU; here the weights stay where the CPU is."""
+def test_a_saved_model_is_loaded_in_4_bits(saved, towers):
+    """Uses transformers' quantization config, like on a GPU, but keeps the weights on the CPU."""
     import bitsandbytes
 
     quantizer = int4(Int4Options(compute_dtype="fp32"))
@@ -438,7 +438,7 @@ def test_a_saved_model_is_read_into_4_bits(saved, towers):
     assert model.is_loaded_in_4bit
     dense = loaded.build_model(from_scratch=False, load_kwargs={})
     targets = loaded.host.targets(dense)
-    assert packed == set(targets.linears), "and neither the head nor what merges patches"
+    assert packed == set(targets.linears), "neither the head nor the merger may be quantized"
     built = quantizer.apply(dense, targets, "cpu").eval()
     model = quantizer.apply(model, loaded.host.targets(model), "cpu").eval()
     inputs = next(loaded.requests()).inputs
@@ -446,8 +446,8 @@ def test_a_saved_model_is_read_into_4_bits(saved, towers):
         torch.testing.assert_close(model(**inputs).logits, built(**inputs).logits)
 
 
-def test_a_folder_as_the_first_checkpoints_were_laid_out_loads(saved, model, workload):
-    """The Hub's have a flat config with M-RoPE as a scaling, and name an image processor that needs torchvision."""
+def test_a_folder_in_the_format_of_the_first_checkpoints_is_loaded(saved, model, workload):
+    """They have a flat config with M-RoPE as `rope_scaling`, and name an image processor that needs torchvision."""
     config = json.loads((saved / "config.json").read_text())
     text = config.pop("text_config")
     flat = {
@@ -473,7 +473,7 @@ def test_a_folder_as_the_first_checkpoints_were_laid_out_loads(saved, model, wor
     torch.testing.assert_close(again(**request.inputs).logits, model(**request.inputs).logits)
 
 
-def test_a_saved_composition_is_put_together_again(saved, workload):
+def test_a_saved_model_with_techniques_is_loaded(saved, workload):
     model = with_attention(workload.build_model(from_scratch=True, load_kwargs={}), "mqa").eval()
     model.save_pretrained(saved)
     with pytest.raises(ValueError, match="eflm"):
@@ -482,43 +482,43 @@ def test_a_saved_composition_is_put_together_again(saved, workload):
     request = next(loaded.requests())
     again = loaded.build_model(from_scratch=False, load_kwargs={}).eval()
     torch.testing.assert_close(again(**request.inputs).logits, model(**request.inputs).logits)
-    with pytest.raises(ModelError, match="pretrained"):
+    with pytest.raises(ModelError, match="pretrain"):
         loaded.build_model(from_scratch=True, load_kwargs={})
 
 
-def test_a_tokenizer_of_another_model_is_refused(saved):
+def test_a_tokenizer_of_another_model_is_an_error(saved):
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps(config | {"image_token_id": 9999}))
-    with pytest.raises(ModelError, match="does not know the tokens that its config calls image_token_id"):
+    with pytest.raises(ModelError, match=r"tokenizer .*image_token_id"):
         workload_of(str(saved))
 
 
-def test_larger_pictures_are_scaled_down_for_the_preset_too():
+def test_larger_images_are_scaled_down_for_the_preset():
     assert (
         next(workload_of(max_pixels=1024).batches("finetune")).inputs["image_grid_thw"].tolist()
         == [[1, 4, 4]] * 4
     )
 
 
-def test_larger_pictures_are_scaled_down(saved):
+def test_larger_images_are_scaled_down_for_a_saved_model(saved):
     workload = workload_of(str(saved), max_pixels=1024)
     assert next(workload.batches("finetune")).inputs["image_grid_thw"].tolist() == [[1, 4, 4]] * 4
 
 
 @pytest.mark.parametrize(
     ("missing", "words"),
-    [("tokenizer", "brings no tokenizer"), ("preprocessor", "brings no image processor")],
+    [("tokenizer", "has no tokenizer"), ("preprocessor", "has no image processor")],
 )
-def test_a_part_that_is_missing_is_named(saved, missing, words):
+def test_a_missing_part_is_an_error_with_its_name(saved, missing, words):
     for file in saved.glob(f"{missing}*"):
         file.unlink()
     with pytest.raises(ModelError, match=words):
         workload_of(str(saved))
 
 
-def test_another_kind_of_model_is_refused(tmp_path):
+def test_a_model_of_another_type_is_an_error(tmp_path):
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "qwen2", "architectures": ["Qwen2ForCausalLM"]})
     )
-    with pytest.raises(ModelError, match=r"is a qwen2, and the modality qwen2\.5-vl takes qwen2_5_vl only"):
+    with pytest.raises(ModelError, match=r"qwen2\b.*qwen2\.5-vl .*qwen2_5_vl"):
         workload_of(str(tmp_path))

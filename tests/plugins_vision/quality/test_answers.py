@@ -1,4 +1,4 @@
-"""Answers: what counts as right, and figures that are known beforehand."""
+"""Answers: normalisation, and accuracies that are known in advance."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from eflm_vision.quality.show import CAPTIONED, captioned
         ("?", "?"),
     ],
 )
-def test_what_does_not_matter_is_left_out(given_answer, expected):
+def test_case_punctuation_and_articles_are_removed(given_answer, expected):
     assert normalised(given_answer) == expected
 
 
 @given(st.text())
-def test_normalising_twice_changes_nothing(text):
+def test_normalising_is_idempotent(text):
     assert normalised(normalised(text)) == normalised(text)
 
 
-def answered(expected, said):
+def answered(expected, answer):
     question = Question(text="?", answer=expected)
-    return Answered(Lesson(Scene(file=Path("x.png"), questions=(question,)), question), said)
+    return Answered(Lesson(Scene(file=Path("x.png"), questions=(question,)), question), answer)
 
 
-def test_silence_is_no_answer():
+def test_an_empty_answer_is_never_right():
     assert not any(answered(expected, "").right for expected in ("A", "?", "the", "yes"))
     assert answered("A", "a.").right
 
@@ -63,8 +63,8 @@ def test_accuracy_and_its_floor():
 
 
 @pytest.mark.parametrize(("hits", "n"), [(0, 10), (10, 10), (7, 20), (1, 1)])
-def test_wilsons_interval_is_the_set_of_shares_that_a_score_test_keeps(hits, n):
-    """Its ends p solve |p̂ − p| = z √(p (1 − p) / n) (Wilson 1927), but for those that are 0 or 1."""
+def test_wilsons_interval_satisfies_its_defining_equation(hits, n):
+    """Both ends p solve |p̂ − p| = z √(p (1 − p) / n) (Wilson 1927)."""
     metric = share([True] * hits + [False] * (n - hits), "")
     low, high = metric.ci95
     for end in (low, high):
@@ -73,10 +73,10 @@ def test_wilsons_interval_is_the_set_of_shares_that_a_score_test_keeps(hits, n):
     assert low < high
 
 
-def test_pictures_are_shown_with_their_words():
+def test_images_have_their_captions_below():
     pictures = [Image.new("RGB", size, "red") for size in ((30, 60), (500, 100), (64, 64))]
     page = Image.open(io.BytesIO(captioned(pictures, ["one\ntwo", "w" * 200, "three"], columns=2)))
     assert page.width == 2 * (CAPTIONED + 4)
     assert page.convert("RGB").getpixel((60, 2)) == (255, 0, 0)
     ink = page.convert("L").crop((0, CAPTIONED + 2, page.width, page.height // 2))
-    assert min(ink.get_flattened_data()) < 60, "words are written below"
+    assert min(ink.get_flattened_data()) < 60, "no text below the image"

@@ -1,4 +1,4 @@
-"""Inception's network against the one that the weights were published for, and its enlargement by loops."""
+"""Compares the Inception network with torch-fidelity's, and its resizing with a loop over pixels."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from hypothesis import strategies as st
 from eflm_vision.quality.inception import FEATURES, InceptionV3, enlarged
 from support.inception import random_state
 
-#: Of the names and shapes of torch-fidelity 0.4.0's FeatureExtractorInceptionV3, sorted, its classifier (fc) included.
+#: SHA-256 of the sorted names and shapes of torch-fidelity 0.4.0's FeatureExtractorInceptionV3, including fc.
 LAYOUT = "760681d791cb624e1bf7a2e802a68933dd17aa5e3109fcf498d9dfa521bc10d7"
 
 
-def test_names_and_shapes_are_those_of_the_published_weights():
+def test_names_and_shapes_match_the_published_weights():
     shapes = {name: tuple(value.shape) for name, value in random_state().items()}
     lines = "\n".join(f"{name} {shape}" for name, shape in sorted(shapes.items()))
     assert hashlib.sha256(lines.encode()).hexdigest() == LAYOUT
 
 
 def published_network():
-    """torch-fidelity's network. Its package imports torchvision, of which this one file needs nothing."""
+    """Import torch-fidelity's network without its package's `__init__`, which imports torchvision."""
     spec = find_spec("torch_fidelity")
     bare = types.ModuleType("torch_fidelity")
     bare.__path__ = list(spec.submodule_search_locations)
@@ -48,7 +48,7 @@ def published_network():
     find_spec("torch_fidelity") is None,
     reason="torch-fidelity is not installed (pip install --no-deps torch-fidelity)",
 )
-def test_features_are_those_of_torch_fidelity(tmp_path):
+def test_features_match_torch_fidelity(tmp_path):
     state = random_state()
     torch.save(state, tmp_path / "weights.pth")
     theirs = published_network()("inception", ["2048"], str(tmp_path / "weights.pth"))
@@ -67,7 +67,7 @@ def test_features_are_those_of_torch_fidelity(tmp_path):
 
 @given(height=st.integers(1, 9), width=st.integers(1, 9), side=st.integers(1, 12), seed=st.integers(0, 999))
 @settings(deadline=None, max_examples=30)
-def test_pictures_are_enlarged_as_tensorflow_1_did(height, width, side, seed):
+def test_images_are_resized_as_in_tensorflow_1(height, width, side, seed):
     pixels = torch.rand(1, 2, height, width, generator=torch.Generator().manual_seed(seed)).double()
     expected = numpy.zeros((2, side, side))
     for y in range(side):
