@@ -111,7 +111,6 @@ class _Run:
             with CheckpointFolders(
                 self.options.results, keep=self.options.keep_checkpoints
             ) as self.checkpoints:
-                self._prepare()
                 self._run_chain()
         except _Failed as failure:
             reason = str(failure)
@@ -136,6 +135,8 @@ class _Run:
 
     def _run_chain(self) -> None:
         reused = reusable(self.plan, self.chain, self.options, self.checkpoints)
+        if any(link.is_stage and link.name not in reused for link in self.chain.links):
+            self._prepare()
         for link in self.chain.links:
             if (document := reused.get(link.name)) is not None:
                 self._reuse(link, document)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -35,9 +35,20 @@ class FloatingPoint:
             for name, buffer in module.named_buffers(recurse=False):
                 if buffer.is_floating_point() and name not in module._non_persistent_buffers_set:
                     setattr(module, name, buffer.to(self.dtype))
-        if hasattr(model, "config"):
+        return self._marked(model).to(device)
+
+    def restore(
+        self, model: nn.Module, targets: Targets, tensors: MutableMapping[str, torch.Tensor], device: str
+    ) -> nn.Module:
+        """Leave all tensors to the run: they are in this dtype already."""
+        return self._marked(model)
+
+    def _marked(self, model: nn.Module) -> nn.Module:
+        if hasattr(model, "config") and hasattr(
+            type(model), "_from_config"
+        ):  # transformers' config, not diffusers'
             model.config.dtype = self.dtype
-        return model.to(device)
+        return model
 
 
 def fp32(_options: None = None) -> FloatingPoint:

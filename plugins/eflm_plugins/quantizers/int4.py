@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import torch
@@ -62,6 +62,33 @@ class Int4:
                 )
         return model
 
+    def restore(
+        self, model: nn.Module, targets: Targets, tensors: MutableMapping[str, torch.Tensor], device: str
+    ) -> nn.Module:
+        """Put 4-bit layers with the packed weights of `tensors` into an outline; see `RestoresPacked`."""
+        bnb = _import_bitsandbytes()
+        kinds = (nn.Linear, Conv1D)
+        linears = {name: module for name, module in model.named_modules() if isinstance(module, kinds)}
+        packed = [
+            name for name in linears if any(key.startswith(f"{name}.weight.quant_state.") for key in tensors)
+        ]
+        compute_dtype = torch.float32
+        for name in packed:
+            prefix = f"{name}.weight."
+            data = tensors.pop(f"{name}.weight")
+            statistics = {
+                key[len(prefix) :]: tensors.pop(key) for key in list(tensors) if key.startswith(prefix)
+            }
+            state = bnb.functional.QuantState.from_dict(dict(statistics), device="cpu")
+            compute_dtype = self._compute_dtype(state.dtype)
+            layer = self._empty_layer(linears[name], compute_dtype)
+            layer.weight = bnb.nn.Params4bit.from_prequantized(data, statistics, device=device, module=layer)
+            layer.support_avx512bf16_for_cpu = False  # see `apply`
+            model.set_submodule(name, layer)
+        skipped = [name for name in linears if name not in packed]
+        _mark_as_quantized(model, self._config(compute_dtype, skipped))
+        return model
+
     def _quantize(self, model: nn.Module, targets: Targets, device: str) -> None:
         model.to(device)
         kinds = (nn.Linear, Conv1D)
@@ -82,15 +109,7 @@ class Int4:
     def _quantized(self, linear: nn.Module, compute_dtype: torch.dtype, device: str) -> nn.Module:
         bnb = _import_bitsandbytes()
         weight = _weight(linear)
-        with torch.device("meta"):
-            layer = bnb.nn.Linear4bit(
-                weight.shape[1],
-                weight.shape[0],
-                bias=linear.bias is not None,
-                compute_dtype=compute_dtype,
-                compress_statistics=self.options.double_quant,
-                quant_type=self.options.quant_type,
-            )
+        layer = self._empty_layer(linear, compute_dtype)
         layer.weight = bnb.nn.Params4bit(
             weight.contiguous(),
             requires_grad=False,
@@ -102,6 +121,19 @@ class Int4:
         if linear.bias is not None:
             layer.bias = nn.Parameter(linear.bias.detach().to(device), requires_grad=False)
         return layer.train(linear.training)
+
+    def _empty_layer(self, linear: nn.Module, compute_dtype: torch.dtype) -> nn.Module:
+        bnb = _import_bitsandbytes()
+        outputs, inputs = _weight(linear).shape
+        with torch.device("meta"):
+            return bnb.nn.Linear4bit(
+                inputs,
+                outputs,
+                bias=linear.bias is not None,
+                compute_dtype=compute_dtype,
+                compress_statistics=self.options.double_quant,
+                quant_type=self.options.quant_type,
+            )
 
     def _compute_dtype(self, weights: torch.dtype) -> torch.dtype:
         return _DTYPES.get(self.options.compute_dtype, weights)
