@@ -9,24 +9,25 @@ BIN := $(VENV)/bin
 bench: $(VENV)/.installed  ## install, then run the first benchmark
 	$(BIN)/eflm bench --attention nsa --peft dora
 
-test: $(VENV)/.installed-dev  ## install with the dev extra, then check style, types and behaviour
+test: $(VENV)/.installed-dev  ## install with the dev extra, then check style, types, imports and behaviour
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
 test-all: $(VENV)/.installed-dev  ## every test, the slow ones too
 	$(BIN)/python -m pytest --numprocesses 2
 
-format: $(VENV)/.installed-dev  ## mend what can be mended
+format: $(VENV)/.installed-dev  ## fix what can be fixed automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.installed-dev  ## write the generated pages and schemas anew
+docs: $(VENV)/.installed-dev  ## write the generated pages and schemas
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m eflm_schemas.jsonschema
 
-benchmarks: $(VENV)/.installed-dev  ## ratios against peers, which are installed for it
+benchmarks: $(VENV)/.installed-dev  ## ratios against peers, which this installs
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[quant,vision,dev,peers]'
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
 

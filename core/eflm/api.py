@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eflm.errors import UsageError
 from eflm.planning.compose import compose
-from eflm.planning.options import near
+from eflm.planning.request import request
 from eflm.registry.discovery import load_plugins
-from eflm.registry.kinds import TECHNIQUES
 from eflm.registry.registry import Registry
-from eflm_schemas import RunResult, RunSpec
+from eflm_schemas import RunResult
 from eflm_schemas.spec import ISOLATION
 
 if TYPE_CHECKING:
@@ -110,15 +108,3 @@ def build(
         seed=seed,
     )
     return assemble.build(compose(spec, registry or load_plugins(), for_build=True))
-
-
-def request(*, techniques: Mapping[str, str | None], **fields: Any) -> RunSpec:
-    """A RunSpec; UsageError for a value that it does not accept. Techniques that are None are left out."""
-    flags = [row.flag for row in TECHNIQUES]
-    for flag in techniques:
-        if flag not in flags:
-            raise UsageError(f"there is no argument {flag!r}; {near(flag, flags)} for a technique")
-    try:
-        return RunSpec(techniques={f: name for f, name in techniques.items() if name is not None}, **fields)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"invalid option: {error.args[0] if error.args else error}") from None

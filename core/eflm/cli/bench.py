@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eflm.api import request
 from eflm.cli.options import debug_option, json_option, run_options, technique_options, techniques_of
 from eflm.errors import UsageError
 from eflm.planning.compose import compose
+from eflm.planning.request import request
 from eflm.planning.sweep import points, swept
 from eflm.registry.discovery import load_plugins
 

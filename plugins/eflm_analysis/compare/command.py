@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eflm.api import request
 from eflm.cli.bench import settings_of
 from eflm.cli.options import PERCENT, debug_option, json_option, run_options
 from eflm.errors import UsageError
 from eflm.planning.compose import compose
+from eflm.planning.request import request
 from eflm.registry.discovery import load_plugins
 from eflm_analysis.compare import inputs as sides
 from eflm_schemas import MetricCard

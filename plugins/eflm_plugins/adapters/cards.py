@@ -28,6 +28,7 @@ ADAPTERS = (
         factory=Ref("eflm_plugins.adapters.lora:lora"),
         config=Ref("eflm_plugins.adapters.options:LoraOptions"),
         requires=("peft",),
+        extra="llm",
     ),
     AdapterCard(
         name="rslora",
@@ -36,6 +37,7 @@ ADAPTERS = (
         factory=Ref("eflm_plugins.adapters.lora:rslora"),
         config=Ref("eflm_plugins.adapters.options:LoraOptions"),
         requires=("peft",),
+        extra="llm",
     ),
     AdapterCard(
         name="dora",
@@ -44,6 +46,7 @@ ADAPTERS = (
         factory=Ref("eflm_plugins.adapters.lora:dora"),
         config=Ref("eflm_plugins.adapters.options:LoraOptions"),
         requires=("peft",),
+        extra="llm",
     ),
     AdapterCard(
         name="loraplus",
@@ -52,6 +55,7 @@ ADAPTERS = (
         factory=Ref("eflm_plugins.adapters.lora:loraplus"),
         config=Ref("eflm_plugins.adapters.options:LoraPlusOptions"),
         requires=("peft",),
+        extra="llm",
     ),
     AdapterCard(
         name="pissa",
@@ -60,6 +64,7 @@ ADAPTERS = (
         factory=Ref("eflm_plugins.adapters.pissa:pissa"),
         config=Ref("eflm_plugins.adapters.options:PissaOptions"),
         requires=("peft",),
+        extra="llm",
         conflicts=(
             _not_on_int4(
                 "pissa",
@@ -75,6 +80,7 @@ ADAPTERS = (
         factory=Ref("eflm_plugins.adapters.lycoris:loha"),
         config=Ref("eflm_plugins.adapters.options:LycorisOptions"),
         requires=("peft",),
+        extra="llm",
         conflicts=(_needs_weight_shape("loha", "LoHa"),),
     ),
     AdapterCard(
@@ -84,6 +90,7 @@ ADAPTERS = (
         factory=Ref("eflm_plugins.adapters.lycoris:lokr"),
         config=Ref("eflm_plugins.adapters.options:LokrOptions"),
         requires=("peft",),
+        extra="llm",
         conflicts=(_needs_weight_shape("lokr", "LoKr"),),
     ),
     AdapterCard(
@@ -91,6 +98,8 @@ ADAPTERS = (
         summary="all weights are trained",
         source="EfficientLLM, arXiv:2505.13840, the fine-tuning axis",
         factory=Ref("eflm_plugins.adapters.full:full"),
+        requires=("torch",),
+        extra="llm",
         trains_base=True,
         default=True,
     ),
@@ -99,6 +108,8 @@ ADAPTERS = (
         summary="the first blocks are frozen, all other weights are trained",
         source="EfficientLLM, arXiv:2505.13840, the fine-tuning axis (first 8 layers frozen)",
         factory=Ref("eflm_plugins.adapters.freeze:freeze"),
+        requires=("torch",),
+        extra="llm",
         config=Ref("eflm_plugins.adapters.options:FreezeOptions"),
         trains_base=True,
         suggest=Ref("eflm_plugins.adapters.suggestions:freeze"),
