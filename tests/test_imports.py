@@ -12,7 +12,5 @@ def test_no_cycle_between_files():
     imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
     # Without the modules that import nothing, then without those that import only such, and so on, nothing is left.
     while leaves := {module for module, imported in imports.items() if not imported}:
-        imports = {
-            module: imported - leaves for module, imported in imports.items() if module not in leaves
-        }
+        imports = {module: imported - leaves for module, imported in imports.items() if module not in leaves}
     assert sorted(imports) == []

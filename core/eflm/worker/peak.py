@@ -1,7 +1,7 @@
-"""The peak FLOP/s that compute utilization is held against: a vendor's figure for known GPUs, else measured.
+"""The peak FLOP/s that compute utilization is relative to: the vendor's figure for known GPUs, else measured.
 
-Called in the worker before a stage's windows open. Measuring takes about a second and is done once per
-machine, dtype and thread count; the cache says when.
+Called in the worker before the windows of a stage open. Measuring takes about a second and is done once per machine,
+dtype and thread count.
 """
 
 from __future__ import annotations
@@ -9,19 +9,16 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from platformdirs import user_cache_dir
-
-from eflm.files import write_atomically
+from eflm.cache import Cache
 from eflm.machine import cpu_name
 from eflm.worker.gpus import table_peak
 
-#: A product whose threads worked for less than this share of its time was waiting for cores that others had.
+#: If the threads of a product worked for less than this share of its time, other processes used the cores.
 UNDISTURBED = 0.9
+_CACHE = "peak-flops.json"
 
 
 def peak(device: str, dtype: str) -> tuple[float | None, str]:
@@ -48,20 +45,19 @@ def peak(device: str, dtype: str) -> tuple[float | None, str]:
             return None, f"{device} multiplies no {dtype} matrices: {str(error).splitlines()[0]}"
         cached = {"flops": measured, "on": datetime.now(UTC).date().isoformat()}
         if not alone:
-            # A figure that other work has spoilt must not be what later runs are held against.
+            # A figure that other work disturbed must not be used by later runs.
             return (
                 measured,
                 f"measured: a {dtype} matrix product {where}, disturbed by other work, so too low",
             )
-        _remember(identity, cached)
+        Cache(_CACHE).put(json.dumps(identity, sort_keys=True), cached)
     return cached["flops"], f"measured: the fastest large {dtype} matrix product {where}, {cached['on']}"
 
 
 def measure_peak(device: str, dtype: str, *, budget: float = 0.25) -> tuple[float, bool]:
     """The highest FLOP/s of square matrix products, each size repeated for `budget` seconds.
 
-    Also whether the fastest product had the cores for itself. RuntimeError where the device cannot multiply in
-    that dtype.
+    Also whether the fastest product had the cores to itself. RuntimeError if the device cannot multiply in that dtype.
     """
     import torch
 
@@ -97,7 +93,7 @@ def measure_peak(device: str, dtype: str, *, budget: float = 0.25) -> tuple[floa
                     )
         fastest = max(rates.values())
         layouts = [layout for layout in layouts if rates[layout] > fastest / 2]
-        # The next size is eight times the work; on a CPU it would teach nothing and take long.
+        # The next size is eight times the work; on a CPU it would take long and not be faster.
         if 8 * 2 * size**3 / fastest > budget:
             break
     return best, alone or device.startswith("cuda")
@@ -122,31 +118,12 @@ def memory_bandwidth(device: str, *, budget: float = 1.0) -> float:
     return best
 
 
-def _cache() -> Path:
-    return Path(user_cache_dir("eflm")) / "peak-flops.json"
-
-
-def _read_cache() -> dict[str, Any]:
-    try:
-        entries = json.loads(_cache().read_text())
-    except (OSError, ValueError):
-        return {}
-    return entries if isinstance(entries, dict) else {}
-
-
 def _recall(identity: Mapping[str, Any]) -> dict[str, Any] | None:
-    entry = _read_cache().get(json.dumps(identity, sort_keys=True))
-    whole = (
+    entry = Cache(_CACHE).get(json.dumps(identity, sort_keys=True))
+    complete = (
         isinstance(entry, dict)
         and isinstance(entry.get("flops"), float)
         and entry["flops"] > 0
         and "on" in entry
     )
-    return entry if whole else None
-
-
-def _remember(identity: Mapping[str, Any], entry: Mapping[str, Any]) -> None:
-    entries = _read_cache() | {json.dumps(identity, sort_keys=True): entry}
-    # A cache folder that cannot be written costs a second per run and nothing else.
-    with suppress(OSError):
-        write_atomically(_cache(), json.dumps(entries, indent=1).encode())
+    return entry if complete else None

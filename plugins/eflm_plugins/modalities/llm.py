@@ -26,9 +26,9 @@ from eflm_plugins.data.batches import (
     sequences,
     shuffled,
     token_pairs,
-    token_stream,
 )
 from eflm_plugins.data.corpus import Corpus
+from eflm_plugins.data.token_cache import cached_token_stream
 from eflm_plugins.hosts.decoder import DecoderHost
 from eflm_plugins.hosts.positions import set_positions
 from eflm_plugins.modalities.context import clip_to_context
@@ -194,7 +194,7 @@ class LlmWorkload:
 
     @cached_property
     def _train_stream(self) -> Tensor:
-        return token_stream(self._vocabulary.tokenizer, texts_of(self._split.train))
+        return cached_token_stream(self._vocabulary.tokenizer, texts_of(self._split.train))
 
     @cached_property
     def _train_pairs(self) -> list[TokenPair]:
@@ -203,7 +203,7 @@ class LlmWorkload:
 
     @cached_property
     def _held_out_stream(self) -> Tensor:
-        return token_stream(self._vocabulary.tokenizer, texts_of(self._split.held_out))
+        return cached_token_stream(self._vocabulary.tokenizer, texts_of(self._split.held_out))
 
 
 def _completions(pairs: list[TokenPair]) -> Tensor:
