@@ -93,9 +93,13 @@ def _registry(ctx: click.Context) -> Any:
 
 
 def _summaries(ctx: click.Context) -> dict[str, str]:
-    entries = [entry for entry in _registry(ctx).entries("command") if entry.status == "ready"]
     # The first of a name is the one that runs: built-ins come first.
-    return {entry.card.name: entry.card.summary for entry in reversed(entries)}
+    return {entry.card.name: _summary(entry) for entry in reversed(_registry(ctx).entries("command"))}
+
+
+def _summary(entry: Any) -> str:
+    summary = printable(entry.card.summary)
+    return summary if entry.status == "ready" else f"{summary} ({printable(entry.detail)})"
 
 
 def _plugin_command(ctx: click.Context, name: str) -> click.Command | None:
