@@ -163,6 +163,8 @@ class TechniqueCard(Card):
     default: bool = False
     #: `suggest(geometry) -> {option: value}`: options that fit a small model; its module imports no torch
     suggest: Ref | None = None
+    backends: tuple[Backend, ...] = ()  #: its implementations in order of preference; empty: only one
+    limits: tuple[str, ...] = field(default=(), converter=_to_tuple)  #: cases that it does not support
 
     @property
     def replaces_modules(self) -> bool:
@@ -200,6 +202,11 @@ class TechniqueCard(Card):
         return ""
 
     @property
+    def stored_bits(self) -> int | None:
+        """Nominal bits in which it stores a weight; None if it leaves the weights as they are."""
+        return None
+
+    @property
     def compresses(self) -> bool:
         """Whether it makes the stored weights smaller, so that the result compares sizes with and without it."""
         return False
@@ -227,8 +234,6 @@ class AttentionCard(TechniqueCard):
     naive: Ref | None = None
     #: `cost(options) -> AttentionCost`: its cache size and its operations; the module must not import torch
     cost: Ref | None = None
-    backends: tuple[Backend, ...] = ()  #: its implementations in order of preference; empty: only one
-    limits: tuple[str, ...] = field(default=(), converter=_to_tuple)  #: cases that it does not support
 
     @property
     def replaces_modules(self) -> bool:
@@ -323,6 +328,11 @@ class QuantizerCard(TechniqueCard):
     def untrainable(self) -> str:
         """As the card says."""
         return "" if self.trainable else (self.untrainable_reason or "its weights cannot be trained")
+
+    @property
+    def stored_bits(self) -> int | None:
+        """As the card says."""
+        return self.bits
 
     @property
     def compresses(self) -> bool:

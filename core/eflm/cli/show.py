@@ -15,7 +15,7 @@ from eflm.registry.discovery import load_plugins
 from eflm.registry.entry import Entry
 from eflm.registry.kinds import kinds as all_kinds
 from eflm.registry.registry import Registry
-from eflm_schemas import AttentionCard, Card, MetricCard, ModalityCard
+from eflm_schemas import Card, MetricCard, ModalityCard, TechniqueCard
 from eflm_schemas.options import OptionInfo, describe
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _print(entry: Entry, options: tuple[OptionInfo, ...]) -> None:
     for note in entry.notes:
         console.print(Text(f"note: {note}", style="yellow"))
     _print_conflicts(console, card)
-    if isinstance(card, AttentionCard):
+    if isinstance(card, TechniqueCard):
         _print_limits(console, card)
         _print_backends(console, card)
     _print_options(console, card, options)
@@ -130,7 +130,7 @@ def _print_conflicts(console: Console, card: Card) -> None:
         console.print(Text(f"  {conflict.what}: {conflict.reason}; instead, {conflict.instead}"))
 
 
-def _print_limits(console: Console, card: AttentionCard) -> None:
+def _print_limits(console: Console, card: TechniqueCard) -> None:
     from rich.text import Text
 
     if card.limits:
@@ -139,7 +139,7 @@ def _print_limits(console: Console, card: AttentionCard) -> None:
         console.print(Text(f"  {limit}"))
 
 
-def _print_backends(console: Console, card: AttentionCard) -> None:
+def _print_backends(console: Console, card: TechniqueCard) -> None:
     from importlib.util import find_spec
 
     from rich.text import Text

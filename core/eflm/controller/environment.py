@@ -9,35 +9,25 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
-from importlib import metadata
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from eflm.machine import cpu_name, memory_limit
+from eflm.planning.keys import versions
+from eflm.registry.entry import Entry
 from eflm_schemas import Environment, Flag
 
-#: What a figure can depend on. The plugins' own distributions are in the result's `plugins`.
-PACKAGES = (
-    "eflm",
-    "torch",
-    "transformers",
-    "tokenizers",
-    "peft",
-    "accelerate",
-    "bitsandbytes",
-    "safetensors",
-    "numpy",
-    "triton",
-)
+#: What every figure can depend on. Plugins require more.
+PACKAGES = ("eflm", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "triton")
 
 #: Other work that takes less than this share of the cores is the ordinary noise of a machine.
 BUSY_SHARE = 0.1
 
 
-def environment(device: Mapping[str, Any], driver: str | None) -> Environment:
+def environment(device: Mapping[str, Any], driver: str | None, packages: Mapping[str, str]) -> Environment:
     """The environment of a run on the device that the worker described; of an unknown one if it never did."""
     return Environment(
         device=device.get("device", "unknown"),
@@ -48,21 +38,16 @@ def environment(device: Mapping[str, Any], driver: str | None) -> Environment:
         memory_bytes=memory_limit(),
         platform=platform.platform(),
         python=platform.python_version(),
-        packages=packages(),
+        packages=packages,
         git_commit=git_commit(),
         driver=driver,
     )
 
 
-def packages() -> dict[str, str]:
-    """Versions of the packages that figures can depend on, where they are installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+def installed_packages(entries: Iterable[Entry]) -> dict[str, str]:
+    """Versions of PACKAGES and of the modules that installed plugins require, by distribution."""
+    modules = {name for entry in entries for name in entry.card.requires}
+    return versions({*PACKAGES, *modules})
 
 
 def git_commit() -> str | None:

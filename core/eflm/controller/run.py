@@ -16,7 +16,7 @@ from attrs import asdict, define, evolve, field, frozen
 
 from eflm.controller.collector_process import CollectorProcess
 from eflm.controller.contamination import clock_flags
-from eflm.controller.environment import environment
+from eflm.controller.environment import environment, installed_packages
 from eflm.controller.event_log import Progress
 from eflm.controller.fork_server_pool import prepare
 from eflm.controller.imports import imports_of
@@ -98,6 +98,7 @@ class _Run:
         timeout = self.plan.spec.timeout
         self.deadline = None if timeout is None else self.begin + timeout
         self.sources = self.registry.entries("power")
+        self.packages = installed_packages(self.registry.entries())
         self.observers = Observers(self.registry.entries("observer"))
         self.chain = chain(self.plan)
         self.collector = CollectorProcess(self.plan.spec)
@@ -177,9 +178,13 @@ class _Run:
         *,
         compression: Compression | None = None,
         save: bool = False,
-        name: str | None = None,
+        evaluate_only: bool = False,
+        reference: bool = False,
     ) -> StepOutcome:
-        """Run one step of `steps`; _Failed with the reason if it does not finish."""
+        """Run one step of `steps`; _Failed with the reason if it does not finish.
+
+        `evaluate_only`: only the quality of the model is wanted. `reference`: it is not part of this run's result.
+        """
         restore = []
         for earlier in steps.before(link.name):
             folder = self.checkpoints.find(earlier.checkpoint)
@@ -188,20 +193,21 @@ class _Run:
         needed = link is not steps.links[-1]
         order = WorkerOrder(
             spec=plan.spec,
-            step=name or link.name,
+            step="reference" if evaluate_only else link.name,
             restore=tuple(restore),
-            checkpoint=str(self.checkpoints.new(link.checkpoint)) if needed and name is None else None,
+            checkpoint=str(self.checkpoints.new(link.checkpoint)) if needed else None,
             save=str(self.options.save.absolute()) if save and self.options.save is not None else None,
         )
         outcome = run_step(
             plan,
             order,
             self.sources,
+            self.packages,
             progress=self.progress,
             deadline=self.deadline,
             compression=compression,
         )
-        if name is None:
+        if not reference:
             self.facts |= outcome.log.run_facts
             self.flags += outcome.flags
             if outcome.log.device:
@@ -211,8 +217,9 @@ class _Run:
             if link.is_stage:
                 self.facts[link.name] = _stage_facts(outcome)
         if outcome.reason is not None:
-            self.worker_log = outcome.worker_log
-            self.observers.notify("stage_failed", link.name, outcome.reason)
+            if not reference:
+                self.worker_log = outcome.worker_log
+                self.observers.notify("stage_failed", link.name, outcome.reason)
             raise _Failed(outcome.reason)
         return outcome
 
@@ -231,8 +238,8 @@ class _Run:
         try:
             for earlier in steps.before(link.name):
                 if self.checkpoints.find(earlier.checkpoint) is None:
-                    self._step(plan, steps, earlier, name=None if earlier is link else earlier.name)
-            outcome = self._step(plan, steps, link, name="reference")
+                    self._step(plan, steps, earlier, reference=True)
+            outcome = self._step(plan, steps, link, evaluate_only=True, reference=True)
         except _Failed as failure:
             return Compression(reason=f"the model without its quantizer could not be evaluated: {failure}")
         found = Compression(
@@ -296,7 +303,7 @@ class _Run:
             spec=self.plan.spec,
             options=options_in_force(self.plan),
             plugins=tuple(chosen.origin for chosen in self.plan.plugins),
-            environment=self.where or environment({}, None),
+            environment=self.where or environment({}, None, self.packages),
             facts={
                 **self.facts,
                 "content": dict(self.chain.content),

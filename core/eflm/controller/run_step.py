@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 
 from attrs import define, evolve, field, frozen
@@ -47,13 +47,14 @@ def run_step(
     plan: Plan,
     order: WorkerOrder,
     power_sources: Iterable[Entry],
+    packages: Mapping[str, str],
     *,
     progress: Progress | None = None,
     deadline: float | None = None,
     compression: Compression | None = None,
 ) -> StepOutcome:
     """Carry out `order` in fresh workers. `deadline` is a reading of time.monotonic. A failure is an outcome."""
-    return _Step(plan, order, PowerSources(power_sources), progress, deadline).run(compression)
+    return _Step(plan, order, PowerSources(power_sources), packages, progress, deadline).run(compression)
 
 
 @define(slots=False)
@@ -61,6 +62,7 @@ class _Step:
     plan: Plan
     order: WorkerOrder
     sources: PowerSources
+    packages: Mapping[str, str]
     progress: Progress | None
     deadline: float | None
     flags: list[Flag] = field(factory=list)
@@ -92,7 +94,7 @@ class _Step:
             *self.sources.flags,
             *(Flag(name="sampling_fault", detail=fault) for fault in faults),
         ]
-        where = environment(log.device, self.sources.driver)
+        where = environment(log.device, self.sources.driver, self.packages)
         return StepOutcome(
             log=log,
             environment=where,

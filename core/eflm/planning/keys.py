@@ -143,11 +143,15 @@ def _measurement(plan: Plan, step: str) -> dict[str, Any]:
 
 def library_versions(chosen: Iterable[Chosen]) -> dict[str, str]:
     """Versions of torch and of the modules that these plugins require, where they are installed."""
-    modules = {*LIBRARIES, *(name for one in chosen for name in one.card.requires)}
+    return versions({*LIBRARIES, *(name for one in chosen for name in one.card.requires)})
+
+
+def versions(modules: Iterable[str]) -> dict[str, str]:
+    """Versions of the distributions that provide these modules, where they are installed."""
     found = {}
-    for module in sorted(modules):
+    for name in sorted({_DISTRIBUTIONS.get(module, module) for module in modules}):
         try:
-            found[module] = metadata.version(_DISTRIBUTIONS.get(module, module))
+            found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
     return found

@@ -44,7 +44,8 @@ def find_quality(results: Path, checkpoint: str) -> Compression | None:
         if found is None:
             return None
         return Compression(
-            original_bytes=int(found["bytes"]), original_quality=from_dict(found["quality"], dict[str, Metric])
+            original_bytes=int(found["bytes"]),
+            original_quality=from_dict(found["quality"], dict[str, Metric]),
         )
     except Exception:  # as above
         return None
@@ -65,5 +66,3 @@ def _write(path: Path, text: str) -> None:
             f"{path} could not be saved: {error.strerror or error}; earlier results are unchanged; "
             "--results DIR chooses another folder"
         ) from error
-
-

@@ -18,7 +18,6 @@ from eflm.worker import checkpoints
 from eflm.worker import device as devices
 from eflm.worker.memory import require_memory
 from eflm.worker.techniques import Build
-from eflm_schemas import QuantizerCard
 
 if TYPE_CHECKING:
     from torch import nn
@@ -130,7 +129,7 @@ def check_memory(build: Build) -> None:
         width = 4.0
     elif plan.compresses_while_reading:
         assert plan.compressor is not None
-        width = cast(QuantizerCard, plan.compressor.card).bits / 8
+        width = (technique_card(plan.compressor).stored_bits or 32) / 8
     else:
         width = 2.0  # what nearly every checkpoint stores; one in float32 that does not fit fails later
     parameters = sum(parameter.numel() for parameter in model.parameters())

@@ -64,8 +64,8 @@ def require_memory(needed: int, what: str, device: str = "cpu") -> None:
         where = "on the GPU" if device.startswith("cuda") else "on this machine"
         raise ModelError(
             f"{what} would take {needed / GB:.1f} GB of memory, and {free / GB:.1f} GB are free {where}; "
-            "a smaller model, a smaller bit width (--quant int4) or a method that trains fewer parameters "
-            "(--peft lora) may fit"
+            "a smaller model, a smaller bit width or a method that trains fewer parameters may fit "
+            "(eflm list-plugins shows them)"
         )
 
 

@@ -23,8 +23,9 @@ def command(device: str, as_json: bool) -> None:
     """
     from attrs import asdict
 
-    from eflm.controller.environment import environment
+    from eflm.controller.environment import environment, installed_packages
     from eflm.planning.device import choose
+    from eflm.registry.discovery import load_plugins
     from eflm_plugins.doctor.checks import examine
 
     where = choose(device).device
@@ -35,7 +36,9 @@ def command(device: str, as_json: bool) -> None:
         findings = [asdict(finding) for finding in examine(where)]
         document = {
             "schema": SCHEMA,
-            "environment": to_dict(environment(describe(where), None)),
+            "environment": to_dict(
+                environment(describe(where), None, installed_packages(load_plugins().entries()))
+            ),
             "findings": findings,
         }
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
