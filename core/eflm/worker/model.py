@@ -28,11 +28,10 @@ def count(model: nn.Module) -> ModelFacts:
 def stored_bytes(model: nn.Module) -> int:
     """Bytes of every parameter and buffer at its stored width, quantization state included."""
     storages = {}
-    for tensor in chain(model.parameters(), model.buffers()):
-        for part in _parts(tensor):
-            storages[part.device, part.data_ptr() or id(part), part.numel()] = (
-                part.numel() * part.element_size()
-            )
+    # Kept until the end: a temporary tensor must not get the address of one that was counted before.
+    parts = [part for tensor in chain(model.parameters(), model.buffers()) for part in _parts(tensor)]
+    for part in parts:
+        storages[part.device, part.data_ptr() or id(part), part.numel()] = part.numel() * part.element_size()
     return sum(storages.values())
 
 

@@ -10,8 +10,10 @@ import hashlib
 import torch
 import torch.nn.functional as F
 from attrs import frozen
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from eflm.cache import remember
 from eflm_vision.data.pictures import Pictures
 
 WIDTH, FEATURES = 32, 64
@@ -63,18 +65,33 @@ class Judge:
         return found == labels
 
 
+def _cache_name(real: Pictures) -> str:
+    """The file name in the cache, with a hash of everything that determines the weights."""
+    what = [real.sha256(), WIDTH, FEATURES, EPOCHS, BATCH_SIZE, LEARNING_RATE, torch.__version__]
+    return f"judge-{hashlib.sha256(repr(what).encode()).hexdigest()[:32]}.safetensors"
+
+
+def _train(network: nn.Module, real: Pictures) -> bytes:
+    """Train on the cross-entropy of the classes, and return the weights as a safetensors file."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
+    for _ in range(EPOCHS):
+        for rows in torch.randperm(len(real)).split(BATCH_SIZE):
+            loss = F.cross_entropy(network(real.pixels[rows]), real.labels[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return save(network.state_dict())
+
+
 def train(real: Pictures, held_out: Pictures) -> Judge:
-    """Train a judge on `real` and measure its accuracy on `held_out`. torch's random state is not changed."""
+    """Train a judge on `real` and measure its accuracy on `held_out`. torch's random state is not changed.
+
+    The weights are kept in the user's cache, since every stage of a run needs the same judge.
+    """
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         network = _Network(real.pixels.shape[1], len(real.classes))
-        optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE)
-        for _ in range(EPOCHS):
-            for rows in torch.randperm(len(real)).split(BATCH_SIZE):
-                loss = F.cross_entropy(network(real.pixels[rows]), real.labels[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+        network.load_state_dict(load(remember(_cache_name(real), lambda: _train(network, real))))
     network.eval().requires_grad_(False)
     with torch.no_grad():
         accuracy = float((network(held_out.pixels).argmax(-1) == held_out.labels).float().mean())
