@@ -13,7 +13,7 @@ from eflm.errors import UsageError
 from eflm.planning.compose import compose
 from eflm.planning.options import near
 from eflm.registry.discovery import load_plugins
-from eflm.registry.kinds import TECHNIQUES
+from eflm.registry.kinds import technique_kinds
 from eflm.registry.registry import Registry
 from eflm_schemas import RunResult, RunSpec
 from eflm_schemas.spec import ISOLATION
@@ -114,7 +114,7 @@ def build(
 
 def request(*, techniques: Mapping[str, str | None], **fields: Any) -> RunSpec:
     """A RunSpec; UsageError for a value that it does not accept. Techniques that are None are left out."""
-    flags = [row.flag for row in TECHNIQUES]
+    flags = [row.flag for row in technique_kinds()]
     for flag in techniques:
         if flag not in flags:
             raise UsageError(f"there is no argument {flag!r}; {near(flag, flags)} for a technique")

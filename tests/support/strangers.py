@@ -1,4 +1,4 @@
-"""Small plugins of every kind, as a package that is not eflm's would bring them. The hooks' tests register them."""
+"""Small plugins of every kind, like those of a third-party package. The tests of the hooks register them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eflm_schemas import Metric, option
 
 
 class Averaging(nn.Module):
-    """Attention without queries: each token is the mean of the tokens up to it, projected."""
+    """Attention without queries: the output of a token is the projected mean of all tokens up to it."""
 
     def __init__(self, geometry, _options):
         super().__init__()
@@ -24,13 +24,13 @@ class Averaging(nn.Module):
 
 @frozen(kw_only=True)
 class RoundRobinOptions:
-    """Options of the router below."""
+    """Options of `RoundRobin`."""
 
     num_experts: int = option(3, "experts", ge=1)
 
 
 class RoundRobin(nn.Module):
-    """A router that deals tokens out in turn."""
+    """A router that assigns tokens to the experts in turn."""
 
     def __init__(self, _geometry, options):
         super().__init__()
@@ -42,7 +42,7 @@ class RoundRobin(nn.Module):
 
 
 class NormsOnly:
-    """An adapter that trains the norms and nothing else."""
+    """An adapter that trains only the norms."""
 
     def __init__(self, _options):
         pass
@@ -60,7 +60,7 @@ class NormsOnly:
 
 
 class Double:
-    """A "quantizer" to 64 bits."""
+    """A "quantizer" that converts the model to float64."""
 
     def __init__(self, _options):
         pass
@@ -73,7 +73,7 @@ class Double:
 
 
 class Lines:
-    """A modality whose model is one line, y = ax + b."""
+    """A modality whose model is the linear function y = ax + b."""
 
     host = None
     facts: dict[str, str] = {}  # noqa: RUF012
@@ -90,7 +90,7 @@ class Lines:
 
 
 class Steps:
-    """A metric that counts."""
+    """A metric that counts the measured steps."""
 
     def __init__(self, _options):
         pass

@@ -18,7 +18,7 @@ from eflm.planning.find_modality import settle
 from eflm.planning.options import Owner, assign, check_used, config_class, in_force, near
 from eflm.planning.plan import Chosen, Plan
 from eflm.registry.entry import Entry
-from eflm.registry.kinds import TECHNIQUES
+from eflm.registry.kinds import technique_kinds
 from eflm.registry.registry import OWN_DISTRIBUTION, Registry
 from eflm_schemas import STAGES, ModalityCard, Preset, RunSpec, TechniqueCard
 
@@ -66,7 +66,7 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
     def choice(entry: Entry) -> Chosen:
         return Chosen(card=entry.card, options=options[entry.card.address], origin=entry.origin)
 
-    flags = {row.name: row.flag for row in TECHNIQUES}
+    flags = {row.name: row.flag for row in technique_kinds()}
     return Plan(
         spec=evolve(
             spec,
@@ -88,23 +88,23 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
 
 def _chosen(spec: RunSpec, registry: Registry) -> dict[str, Entry]:
     """The techniques that were asked for, by kind, in the order in which they are applied."""
-    flags = {row.flag: row.name for row in TECHNIQUES}
+    flags = {row.flag: row.name for row in technique_kinds()}
     for flag in spec.techniques:
         if flag not in flags:
             raise UsageError(f"there is no kind of technique called {flag!r}; {near(flag, flags)}")
     return {
         row.name: registry.get(row.name, spec.techniques[row.flag])
-        for row in TECHNIQUES
+        for row in technique_kinds()
         if row.flag in spec.techniques
     }
 
 
 def _add_defaults(chosen: dict[str, Entry], stages: tuple[str, ...], registry: Registry) -> None:
     """Where a stage needs a technique of a kind and none was asked for, the default one of that kind."""
-    for row in TECHNIQUES:
+    for row in technique_kinds():
         if row.name not in chosen and set(row.required_in) & set(stages):
             chosen[row.name] = _default(row.name, registry)
-    order = [row.name for row in TECHNIQUES]
+    order = [row.name for row in technique_kinds()]
     for kind in sorted(chosen, key=order.index):
         chosen[kind] = chosen.pop(kind)
 

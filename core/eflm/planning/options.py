@@ -14,7 +14,7 @@ from eflm.errors import PluginError, UsageError, did_you_mean
 from eflm.planning.stage_options import OPTIONS
 from eflm.registry.calls import called
 from eflm.registry.entry import Entry
-from eflm.registry.kinds import TECHNIQUES
+from eflm.registry.kinds import technique_kinds
 from eflm.registry.registry import OWN_DISTRIBUTION, Registry
 from eflm_schemas import STAGES, AttentionGeometry, ModalityCard, OptionError, Preset, TechniqueCard
 from eflm_schemas.options import parse
@@ -190,7 +190,7 @@ def _why_absent(name: str, owners: list[Owner], names: list[str], registry: Regi
         if card is not None and name not in card.stages:
             return f"{modality} has no stage {name}; options of {', '.join(names)} can be set"
         return f"the stage {name} does not run; add --stage {name}, or set options of {', '.join(names)}"
-    flags = {row.name: row.flag for row in TECHNIQUES}
+    flags = {row.name: row.flag for row in technique_kinds()}
     for entry in registry.entries():
         if name in (entry.card.name, entry.card.address):
             flag = flags.get(entry.card.kind)
