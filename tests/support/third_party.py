@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from typing import ClassVar
 
 import torch
 from attrs import frozen
 from torch import nn
 
 from eflm.registry.contracts import Routing
-from eflm_schemas import Metric, option
+from eflm_schemas import Metric, TechniqueCard, option
 
 
 class Averaging(nn.Module):
@@ -167,3 +168,37 @@ def suggest_invalid(_geometry):
 def suggest_failing(_geometry):
     """Fail."""
     raise ZeroDivisionError("by design")
+
+
+@frozen(kw_only=True)
+class NormCard(TechniqueCard):
+    """The card of a kind of technique that eflm does not have: norms."""
+
+    kind: ClassVar[str] = "norm"
+    hook: ClassVar[str] = "eflm_norm"
+
+
+class Scale(nn.Module):
+    """A "norm" that multiplies by a constant."""
+
+    def __init__(self, options):
+        super().__init__()
+        self.factor = options.factor
+
+    def forward(self, hidden_states):
+        return hidden_states * self.factor
+
+
+@frozen(kw_only=True)
+class ScaleOptions:
+    """Options of `Scale`."""
+
+    factor: float = option(1.0, "factor of all hidden states")
+
+
+def replace_norms(_build, chosen, model):
+    """Put the chosen norm in place of every RMS norm of a block."""
+    for name, module in list(model.named_modules()):
+        if name.endswith("layernorm"):
+            model.set_submodule(name, chosen.make())
+    return model
