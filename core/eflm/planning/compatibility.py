@@ -12,6 +12,7 @@ import attrs
 from attrs import evolve, frozen
 
 from eflm.errors import UsageError
+from eflm.planning.stage_options import as_flags
 from eflm.registry.registry import Registry, kind_of
 from eflm_schemas import Card, Conflict, ModalityCard, TechniqueCard
 
@@ -122,7 +123,9 @@ def _stages(card: TechniqueCard, composition: Composition) -> Iterator[_Refusal]
     yield _Refusal(
         reason=f"{card.address} acts in {' and '.join(card.stages)}, and this run only does "
         f"{' and '.join(composition.stages)}, so it would have no effect",
-        advice=f"leave it out, or add --stage {possible[0]}" if possible else "leave it out",
+        advice=f"leave it out, or use {as_flags((*composition.stages, possible[0]))}"
+        if possible
+        else "leave it out",
     )
 
 
@@ -170,11 +173,10 @@ def _pretrained_weights(composition: Composition) -> Iterator[_Refusal]:
     for card in composition.techniques:
         if not card.keeps_weights and not composition.from_scratch:
             pretrains = "pretrain" in composition.modality.stages
+            flags = as_flags(("pretrain", *composition.stages))
             yield _Refusal(
                 reason=f"{card.address} cannot start from a pretrained model's {card.kind} weights",
-                advice="add --stage pretrain to train the architecture from random weights"
-                if pretrains
-                else "",
+                advice=f"use {flags} to train the architecture from random weights" if pretrains else "",
                 kinds=(card.kind,),
             )
 

@@ -17,6 +17,7 @@ from eflm.planning import carbon, compatibility, device, power_model
 from eflm.planning.find_modality import settle
 from eflm.planning.options import Owner, assign, check_used, config_class, in_force, near
 from eflm.planning.plan import Chosen, Plan
+from eflm.planning.stage_options import as_flags
 from eflm.registry.entry import Entry
 from eflm.registry.kinds import technique_kinds
 from eflm.registry.registry import OWN_DISTRIBUTION, Registry
@@ -40,7 +41,7 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
     assert isinstance(card, ModalityCard)  # the registry holds no other class under this kind
     preset = card.preset(spec.model)
     stages = _stages(spec, card, preset)
-    _check_processes(spec, stages)
+    _check_processes(spec, stages, card)
 
     chosen = _chosen(spec, registry)
     asked = frozenset(chosen)
@@ -139,13 +140,16 @@ def _stages(spec: RunSpec, modality: ModalityCard, preset: Preset | None) -> tup
     return tuple(stage for stage in STAGES if stage in wanted)
 
 
-def _check_processes(spec: RunSpec, stages: tuple[str, ...]) -> None:
+def _check_processes(spec: RunSpec, stages: tuple[str, ...], modality: ModalityCard) -> None:
     if spec.processes == 1:
         return
     if stages == ("infer",):
+        training = next((stage for stage in ("finetune", "pretrain") if stage in modality.stages), None)
+        instead = (
+            f"use {as_flags((*stages, training))}, or leave --processes out" if training else "leave it out"
+        )
         raise UsageError(
-            f"--processes {spec.processes} is for training, and this run only infers, which one process does; "
-            "add --stage finetune, or leave --processes out"
+            f"--processes {spec.processes} is for training, and this run only infers, which one process does; {instead}"
         )
     if spec.isolation == "none":
         raise UsageError(

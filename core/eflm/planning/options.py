@@ -11,7 +11,7 @@ import attrs
 from attrs import field, frozen
 
 from eflm.errors import PluginError, UsageError, did_you_mean
-from eflm.planning.stage_options import OPTIONS
+from eflm.planning.stage_options import OPTIONS, as_flags
 from eflm.registry.calls import called
 from eflm.registry.entry import Entry
 from eflm.registry.kinds import technique_kinds
@@ -189,7 +189,11 @@ def _why_absent(name: str, owners: list[Owner], names: list[str], registry: Regi
         card = registry.find(*modality.split("/", 1)).card if modality else None
         if card is not None and name not in card.stages:
             return f"{modality} has no stage {name}; options of {', '.join(names)} can be set"
-        return f"the stage {name} does not run; add --stage {name}, or set options of {', '.join(names)}"
+        running = [o.name for o in owners if o.address.startswith("stage/")]
+        return (
+            f"the stage {name} does not run; use {as_flags((*running, name))}, "
+            f"or set options of {', '.join(names)}"
+        )
     flags = {row.name: row.flag for row in technique_kinds()}
     for entry in registry.entries():
         if name in (entry.card.name, entry.card.address):
