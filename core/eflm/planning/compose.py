@@ -60,7 +60,7 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
     entries = (modality, *chosen.values(), *metrics)
     owners = [*map(Owner.of_stage, stages), *map(Owner.of_plugin, entries)]
     check_used(spec.settings, card)
-    assign(owners, entries, preset, modality, spec.settings, registry)
+    assign(owners, entries, preset, composition, spec.settings, registry)
     options = {owner.address: owner.parse() for owner in owners}
     compatibility.check_options(composition, options, registry)
 
