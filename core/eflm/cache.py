@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +70,14 @@ def remember(name: str, make: Callable[[], bytes]) -> bytes:
     content = _read(path)
     if content is not None:
         return content
-    try:
-        with locked(path, timeout=-1):
-            content = _read(path)
-            if content is None:
-                content = make()
+    with ExitStack() as stack:
+        with suppress(OSError):  # a read-only home or a full disk: the content is made and not kept
+            stack.enter_context(locked(path, timeout=-1))
+        content = _read(path)
+        if content is None:
+            content = make()
+            with suppress(OSError):
                 write_atomically(path, _digest(content) + b"\n" + content)
-    except OSError:  # a read-only home or a full disk
-        return make() if content is None else content
     return content
 
 

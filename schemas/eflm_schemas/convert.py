@@ -13,6 +13,16 @@ T = TypeVar("T")
 _converter = make_converter(forbid_extra_keys=True, detailed_validation=True)
 
 
+def _text(value: Any, _type: Any) -> str:
+    # cattrs would convert None to "None".
+    if not isinstance(value, str):
+        raise ValueError(f"expected text, not {value!r}")
+    return value
+
+
+_converter.register_structure_hook(str, _text)
+
+
 def to_dict(instance: AttrsInstance) -> dict[str, Any]:
     """Convert an attrs instance to dictionaries, lists and scalars."""
     plain: dict[str, Any] = _converter.unstructure(instance)

@@ -9,29 +9,37 @@ import pytest
 from eflm.files import write_atomically
 
 
-def test_it_is_there_whole_and_alone_and_open_to_others(tmp_path):
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_it_replaces_the_file_with_the_mode_that_the_umask_allows(tmp_path, mask, mode):
     path = tmp_path / "new" / "folder" / "file"
-    before = os.umask(0o022)
+    before = os.umask(mask)
     try:
         write_atomically(path, b"one")
         write_atomically(path, b"two")
     finally:
         os.umask(before)
     assert path.read_bytes() == b"two"
-    assert path.stat().st_mode & 0o777 == 0o644
+    assert path.stat().st_mode & 0o777 == mode
     assert list(path.parent.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("trouble", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-def test_what_was_there_stays_when_the_writing_fails(tmp_path, monkeypatch, trouble):
+def test_it_does_not_change_the_umask_of_the_process(tmp_path, monkeypatch):
+    # Other threads would create their files with it.
+    monkeypatch.setattr(os, "umask", lambda _mask: pytest.fail("the umask was changed"))
+    write_atomically(tmp_path / "file", b"one")
+    assert (tmp_path / "file").read_bytes() == b"one"
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+def test_the_old_content_stays_if_writing_fails(tmp_path, monkeypatch, error):
     path = tmp_path / "file"
     write_atomically(path, b"one")
 
     def refuse(descriptor):
-        raise trouble
+        raise error
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(type(trouble)):
+    with pytest.raises(type(error)):
         write_atomically(path, b"two")
     assert path.read_bytes() == b"one"
     assert list(tmp_path.iterdir()) == [path]

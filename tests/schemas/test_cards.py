@@ -8,18 +8,21 @@ import pytest
 from attrs.exceptions import FrozenInstanceError
 
 from eflm_schemas import (
-    KINDS,
     STAGES,
     AdapterCard,
     AttentionCard,
+    CommandCard,
     Conflict,
     MetricCard,
     MetricInfo,
     ModalityCard,
+    MoeRouterCard,
+    ObserverCard,
     Preset,
     QuantizerCard,
     Ref,
 )
+from eflm_schemas.cards import card_classes
 
 REF = Ref("json:loads")
 
@@ -66,8 +69,66 @@ def test_address_and_default_stages():
     assert card().address == "attention/a"
     assert card().stages == STAGES
     assert card(AdapterCard).stages == card(QuantizerCard, bits=4).stages == ("finetune", "infer")
-    assert [kind.kind for kind in KINDS.values()] == list(KINDS)
-    assert len({kind.hook for kind in KINDS.values()}) == len(KINDS)
+
+
+def test_kinds_and_hooks_are_unique():
+    classes = card_classes()
+    assert {kind: cls.kind for kind, cls in classes.items()} == {kind: kind for kind in classes}
+    assert len({cls.hook for cls in classes.values()}) == len(classes)
+
+
+def test_commands_and_observers_need_no_source():
+    for cls in (CommandCard, ObserverCard):
+        assert cls(name="a", summary="s", factory=REF).source == ""
+    with pytest.raises(TypeError):
+        AttentionCard(name="a", summary="s", factory=REF)
+
+
+@pytest.mark.parametrize(
+    ("card", "properties"),
+    [
+        (card(), {"replaces_modules", "needs_host", "works_causally"}),
+        (
+            card(converts=True, bidirectional=True, causal=False),
+            {"replaces_modules", "needs_host", "keeps_weights", "works_bidirectionally"},
+        ),
+        (card(AdapterCard), {"needs_host", "works_causally", "works_bidirectionally", "keeps_weights"}),
+        (
+            card(AdapterCard, trains_base=True),
+            {"needs_trainable_weights", "works_causally", "works_bidirectionally", "keeps_weights"},
+        ),
+        (
+            card(QuantizerCard, bits=4),
+            {"compresses", "works_causally", "works_bidirectionally", "keeps_weights"},
+        ),
+        (
+            card(QuantizerCard, bits=4, trainable=False),
+            {"compresses", "untrainable", "works_causally", "works_bidirectionally", "keeps_weights"},
+        ),
+        (
+            card(MoeRouterCard, dense=True, causal=False),
+            {"needs_host", "works_bidirectionally", "keeps_weights"},
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_properties_that_core_decides_by(card, properties):
+    names = (
+        "replaces_modules",
+        "needs_host",
+        "works_causally",
+        "works_bidirectionally",
+        "keeps_weights",
+        "needs_trainable_weights",
+        "untrainable",
+        "compresses",
+    )
+    assert {name for name in names if getattr(card, name)} == properties
+
+
+@pytest.mark.parametrize(("device", "expected"), [("cuda", True), ("cuda:1", True), ("cpu", False)])
+def test_a_quantizer_acts_while_reading_on_its_kinds_of_device(device, expected):
+    assert card(QuantizerCard, bits=4, at_load=("cuda",)).acts_while_reading(device) is expected
 
 
 def test_a_quantizer_needs_at_least_one_bit():

@@ -10,7 +10,7 @@ from cattrs.errors import ClassValidationError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eflm_schemas import STAGES, Flag, Metric, PluginOrigin, RunResult, RunSpec, StageResult, Techniques
+from eflm_schemas import STAGES, Flag, Metric, PluginOrigin, RunResult, RunSpec, StageDocument, StageResult
 from eflm_schemas.convert import from_dict, to_dict, to_json
 
 numbers = st.floats(allow_nan=False, allow_infinity=False)
@@ -34,13 +34,29 @@ metrics = measured | st.builds(Metric.unavailable, words, words)
 specs = st.builds(
     RunSpec,
     model=words,
-    techniques=st.builds(Techniques, attention=st.none() | words, quant=st.none() | words),
+    techniques=st.dictionaries(st.sampled_from(["attention", "moe", "quant", "peft"]), words),
     stages=st.lists(st.sampled_from(STAGES), unique=True).map(tuple),
     settings=st.dictionaries(words, scalars, max_size=3),
     data=st.none() | words,
     seed=st.integers(0, 2**31),
     timeout=st.none() | st.floats(1, 1e6),
 )
+
+
+stages = st.builds(
+    StageResult,
+    metrics=st.dictionaries(words, metrics, max_size=3),
+    seconds=numbers,
+    key=words,
+    timings=st.none() | st.dictionaries(words, st.lists(numbers, max_size=3).map(tuple), max_size=2),
+    artifacts=st.lists(words, max_size=2).map(tuple),
+    reused=st.none() | words,
+)
+origins = st.lists(st.builds(PluginOrigin, plugin=words, distribution=words, version=words), max_size=2).map(
+    tuple
+)
+flags = st.lists(st.builds(Flag, name=words, detail=words), max_size=2).map(tuple)
+facts = st.dictionaries(words, scalars, max_size=2)
 
 
 def results(environment):
@@ -52,14 +68,11 @@ def results(environment):
         seconds=numbers,
         spec=specs,
         options=st.dictionaries(words, st.dictionaries(words, scalars, max_size=2), max_size=2),
-        plugins=st.lists(st.builds(PluginOrigin, plugin=words, distribution=words, version=words)).map(tuple),
+        plugins=origins,
         environment=st.just(environment),
-        facts=st.dictionaries(words, scalars, max_size=2),
-        flags=st.lists(st.builds(Flag, name=words, detail=words), max_size=2).map(tuple),
-        stages=st.dictionaries(
-            st.sampled_from(STAGES),
-            st.builds(StageResult, metrics=st.dictionaries(words, metrics, max_size=3), seconds=numbers),
-        ),
+        facts=facts,
+        flags=flags,
+        stages=st.dictionaries(st.sampled_from(STAGES), stages),
     )
 
 
@@ -69,6 +82,25 @@ def test_round_trip_of_a_result(environment, data):
     assert from_dict(json.loads(to_json(result)), RunResult) == result
 
 
+@given(data=st.data())
+def test_round_trip_of_a_stage(environment, data):
+    document = data.draw(
+        st.builds(
+            StageDocument,
+            stage=st.sampled_from(STAGES),
+            key=words,
+            started=words,
+            result=stages,
+            facts=facts,
+            run_facts=facts,
+            flags=flags,
+            plugins=origins,
+            environment=st.just(environment),
+        )
+    )
+    assert from_dict(json.loads(to_json(document)), StageDocument) == document
+
+
 @given(specs)
 def test_round_trip_of_a_spec(spec):
     assert from_dict(json.loads(to_json(spec)), RunSpec) == spec
@@ -76,13 +108,22 @@ def test_round_trip_of_a_spec(spec):
 
 def test_fields_of_a_spec_with_a_default_are_optional():
     assert from_dict({"techniques": {"attention": "nsa"}}, RunSpec) == RunSpec(
-        techniques=Techniques(attention="nsa")
+        techniques={"attention": "nsa"}
     )
 
 
 @pytest.mark.parametrize(
     "document",
-    [{"modle": "nano"}, {"seed": -1}, {"techniques": {"attn": "nsa"}}, {"timeout": 0}, {"seed": "one"}],
+    [
+        {"modle": "nano"},
+        {"seed": -1},
+        {"techniques": {"attention": None}},
+        {"target_ci": 0},
+        {"isolation": "thread"},
+        {"processes": 0},
+        {"timeout": 0},
+        {"seed": "one"},
+    ],
     ids=str,
 )
 def test_an_invalid_spec_raises(document):

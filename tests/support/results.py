@@ -6,7 +6,7 @@ from typing import Any
 
 from attrs import evolve
 
-from eflm_schemas import Environment, Metric, PluginOrigin, RunResult, RunSpec, StageResult, Techniques
+from eflm_schemas import Environment, Metric, PluginOrigin, RunResult, RunSpec, StageResult
 
 ENVIRONMENT = Environment(
     device="cpu",
@@ -33,15 +33,13 @@ def result(
     *,
     stages: dict[str, dict[str, Metric]] | None = None,
     artifacts: dict[str, tuple[str, ...]] | None = None,
-    techniques: Techniques | None = None,
+    techniques: dict[str, str] | None = None,
     model: str = "nano",
     settings: dict[str, Any] | None = None,
     **more: Any,
 ) -> RunResult:
     """Return the result of a finished run. `stages`: stage -> metric name -> metric."""
-    spec = RunSpec(
-        model=model, modality="llm", techniques=techniques or Techniques(), settings=settings or {}
-    )
+    spec = RunSpec(model=model, modality="llm", techniques=techniques or {}, settings=settings or {})
     plain = RunResult(
         key=key,
         status="ok",

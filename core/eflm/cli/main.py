@@ -17,6 +17,8 @@ from eflm.cli.streams import printable
 from eflm.errors import EflmError, PluginError, UsageError, did_you_mean
 
 DEBUG = "eflm.debug"
+#: In a context's `meta`: the plugin and distribution of the command that runs, if it is not one of eflm's own.
+THIRD_PARTY = "eflm.third_party"
 
 #: Core's commands -> their modules here and their summaries; `eflm --help` imports none of them.
 COMMANDS = {
@@ -45,7 +47,8 @@ class Main(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             known = self.list_commands(ctx)
-            if args[0] not in known:
+            # One that cannot be used here says why.
+            if all(args[0] != card.name for card in _registry(ctx).cards("command")):
                 hint = did_you_mean(args[0], known)
                 ctx.fail(f"there is no command {args[0]!r}; {hint}the commands are {', '.join(known)}")
         return super().resolve_command(ctx, args)
@@ -74,8 +77,9 @@ class Main(click.Group):
             if ctx.meta.get(DEBUG) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise
             what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            where = ctx.meta.get(THIRD_PARTY, "eflm")
             click.echo(
-                f"eflm: this is a bug in eflm: {printable(what)}; run with --debug for the traceback",
+                f"eflm: this is a bug in {where}: {printable(what)}; run with --debug for the traceback",
                 err=True,
             )
             code = 1
@@ -109,6 +113,8 @@ def _plugin_command(ctx: click.Context, name: str) -> click.Command | None:
     label = f"{entry.card.address} ({entry.origin.distribution} {entry.origin.version})"
     if entry.status != "ready":
         raise PluginError(f"{label} cannot be used here: it {entry.detail}")
+    from eflm.registry.registry import OWN_DISTRIBUTION
+
     try:
         with redirect_stdout(sys.stderr):
             command = entry.card.factory.resolve()
@@ -116,6 +122,8 @@ def _plugin_command(ctx: click.Context, name: str) -> click.Command | None:
         raise PluginError(f"{label} cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(command, click.Command):
         raise PluginError(f"{label} names {entry.card.factory.target}, which is not a click.Command")
+    if entry.origin.distribution != OWN_DISTRIBUTION:
+        ctx.meta[THIRD_PARTY] = label
     return command
 
 

@@ -10,7 +10,7 @@ import click
 
 from eflm.cli.main import DEBUG
 from eflm.errors import UsageError
-from eflm.registry.kinds import TECHNIQUES
+from eflm.registry.kinds import technique_kinds
 from eflm_schemas.spec import ISOLATION, ISOLATIONS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -71,7 +71,7 @@ def renamed(old: str, new: str, **attributes: Any) -> Callable[[F], F]:
 
 def technique_options(command: F) -> F:
     """One option per kind of technique, from the table of kinds."""
-    for row in reversed(TECHNIQUES):
+    for row in reversed(technique_kinds()):
         option = click.option(
             f"--{row.flag}",
             f"technique_{row.flag}",
@@ -86,7 +86,7 @@ def technique_options(command: F) -> F:
 
 def techniques_of(fields: dict[str, Any]) -> dict[str, str]:
     """Take the values of `technique_options` out of a command's arguments, by flag."""
-    found = {row.flag: fields.pop(f"technique_{row.flag}") for row in TECHNIQUES}
+    found = {row.flag: fields.pop(f"technique_{row.flag}") for row in technique_kinds()}
     return {flag: names for flag, names in found.items() if names is not None}
 
 

@@ -127,6 +127,8 @@ class _Run:
 
     def _prepare(self) -> None:
         """Start what takes long to import, so that it is over before anything is measured."""
+        if self.plan.spec.isolation == "none":  # metrics are collected in this process, too
+            return
         self.collector.start()
         if self.plan.spec.isolation == "forkserver":
             prepare(imports_of(self.plan))

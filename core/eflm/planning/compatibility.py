@@ -12,6 +12,7 @@ import attrs
 from attrs import evolve, frozen
 
 from eflm.errors import UsageError
+from eflm.planning.stage_options import as_flags
 from eflm.registry.registry import Registry, kind_of
 from eflm_schemas import Card, Conflict, ModalityCard, TechniqueCard
 
@@ -26,16 +27,22 @@ class Composition:
     from_scratch: bool
     asked: frozenset[str] = frozenset()  #: kinds of the techniques that the user named
 
-    def replacing(self, card: TechniqueCard) -> Composition:
-        """The same with `card` in place of the technique of its kind."""
-        others = (card if other.kind == card.kind else other for other in self.techniques)
-        return evolve(self, techniques=tuple(others))
+    def with_technique(self, card: TechniqueCard) -> Composition:
+        """The same with `card` in place of the technique of its kind, if it has one, or in addition."""
+        others = (other for other in self.techniques if other.kind != card.kind)
+        return evolve(self, techniques=(*others, card))
 
 
 def check(composition: Composition, registry: Registry) -> None:
     """Raise UsageError with the first reason why this composition is not possible."""
     if (refusal := _refusal(composition)) is not None:
         raise UsageError(refusal.sentence(composition, registry))
+
+
+def why_not(card: TechniqueCard, composition: Composition) -> str | None:
+    """Why the composition is not possible with `card` in addition or in place of one of its kind; None if it is."""
+    refusal = _refusal(composition.with_technique(card))
+    return None if refusal is None else refusal.reason
 
 
 def check_options(composition: Composition, options: Mapping[str, Any], registry: Registry) -> None:
@@ -78,14 +85,20 @@ class _Refusal:
         return f"{self.reason}; {advice}" if advice else f"{self.reason}; leave it out"
 
 
-def _alternatives(kind: str, composition: Composition, registry: Registry) -> str:
+def _alternatives(
+    kind: str,
+    composition: Composition,
+    registry: Registry,
+    suits: Callable[[TechniqueCard], bool] = lambda _: True,
+) -> str:
     """ "choose one of a, b as the quantizer", of those with which the composition is possible."""
     names = [
         registry.reference(entry)
         for entry in registry.entries(kind)
         if entry.status == "ready"
         and isinstance(entry.card, TechniqueCard)
-        and _refusal(composition.replacing(entry.card)) is None
+        and suits(entry.card)
+        and why_not(entry.card, composition) is None
     ]
     if not names:
         return ""
@@ -122,7 +135,9 @@ def _stages(card: TechniqueCard, composition: Composition) -> Iterator[_Refusal]
     yield _Refusal(
         reason=f"{card.address} acts in {' and '.join(card.stages)}, and this run only does "
         f"{' and '.join(composition.stages)}, so it would have no effect",
-        advice=f"leave it out, or add --stage {possible[0]}" if possible else "leave it out",
+        advice=f"leave it out, or use {as_flags((*composition.stages, possible[0]))}"
+        if possible
+        else "leave it out",
     )
 
 
@@ -170,11 +185,10 @@ def _pretrained_weights(composition: Composition) -> Iterator[_Refusal]:
     for card in composition.techniques:
         if not card.keeps_weights and not composition.from_scratch:
             pretrains = "pretrain" in composition.modality.stages
+            flags = as_flags(("pretrain", *composition.stages))
             yield _Refusal(
                 reason=f"{card.address} cannot start from a pretrained model's {card.kind} weights",
-                advice="add --stage pretrain to train the architecture from random weights"
-                if pretrains
-                else "",
+                advice=f"use {flags} to train the architecture from random weights" if pretrains else "",
                 kinds=(card.kind,),
             )
 
@@ -205,19 +219,9 @@ def _check_directions(composition: Composition, options: Mapping[str, Any], regi
             setting = f"{modality.name}.{name}"
             choices = attrs.fields_dict(type(chosen))[name].metadata.get("choices") or ()
             causal = ", ".join(str(choice) for choice in choices if choice not in values)
-            both = _with(card.kind, registry, lambda other: other.works_bidirectionally)
+            both = _alternatives(card.kind, composition, registry, lambda other: other.works_bidirectionally)
+            advice = ", or ".join(filter(None, (f"set {setting} to {causal}" if causal else "", both)))
             raise UsageError(
                 f"{card.address} only attends to the past, and {setting}={given} puts it where {modality.address} "
-                f"attends both ways; {f'set {setting} to {causal}, or ' if causal else ''}{both}"
+                f"attends both ways; {advice or 'leave it out'}"
             )
-
-
-def _with(kind: str, registry: Registry, suits: Callable[[TechniqueCard], bool]) -> str:
-    names = [
-        registry.reference(entry)
-        for entry in registry.entries(kind)
-        if entry.status == "ready" and isinstance(entry.card, TechniqueCard) and suits(entry.card)
-    ]
-    if not names:
-        return f"no installed {kind} would work there"
-    return f"choose {'one of ' if len(names) > 1 else ''}{', '.join(sorted(names))} as the {kind}"

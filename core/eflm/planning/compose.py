@@ -17,8 +17,9 @@ from eflm.planning import carbon, compatibility, device, power_model
 from eflm.planning.find_modality import settle
 from eflm.planning.options import Owner, assign, check_used, config_class, in_force, near
 from eflm.planning.plan import Chosen, Plan
+from eflm.planning.stage_options import as_flags
 from eflm.registry.entry import Entry
-from eflm.registry.kinds import TECHNIQUES
+from eflm.registry.kinds import technique_kinds
 from eflm.registry.registry import OWN_DISTRIBUTION, Registry
 from eflm_schemas import STAGES, ModalityCard, Preset, RunSpec, TechniqueCard
 
@@ -40,7 +41,7 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
     assert isinstance(card, ModalityCard)  # the registry holds no other class under this kind
     preset = card.preset(spec.model)
     stages = _stages(spec, card, preset)
-    _check_processes(spec, stages)
+    _check_processes(spec, stages, card)
 
     chosen = _chosen(spec, registry)
     asked = frozenset(chosen)
@@ -59,14 +60,14 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
     entries = (modality, *chosen.values(), *metrics)
     owners = [*map(Owner.of_stage, stages), *map(Owner.of_plugin, entries)]
     check_used(spec.settings, card)
-    assign(owners, entries, preset, modality, spec.settings, registry)
+    assign(owners, entries, preset, composition, spec.settings, registry)
     options = {owner.address: owner.parse() for owner in owners}
     compatibility.check_options(composition, options, registry)
 
     def choice(entry: Entry) -> Chosen:
         return Chosen(card=entry.card, options=options[entry.card.address], origin=entry.origin)
 
-    flags = {row.name: row.flag for row in TECHNIQUES}
+    flags = {row.name: row.flag for row in technique_kinds()}
     return Plan(
         spec=evolve(
             spec,
@@ -88,23 +89,23 @@ def compose(spec: RunSpec, registry: Registry, *, for_build: bool = False) -> Pl
 
 def _chosen(spec: RunSpec, registry: Registry) -> dict[str, Entry]:
     """The techniques that were asked for, by kind, in the order in which they are applied."""
-    flags = {row.flag: row.name for row in TECHNIQUES}
+    flags = {row.flag: row.name for row in technique_kinds()}
     for flag in spec.techniques:
         if flag not in flags:
             raise UsageError(f"there is no kind of technique called {flag!r}; {near(flag, flags)}")
     return {
         row.name: registry.get(row.name, spec.techniques[row.flag])
-        for row in TECHNIQUES
+        for row in technique_kinds()
         if row.flag in spec.techniques
     }
 
 
 def _add_defaults(chosen: dict[str, Entry], stages: tuple[str, ...], registry: Registry) -> None:
     """Where a stage needs a technique of a kind and none was asked for, the default one of that kind."""
-    for row in TECHNIQUES:
+    for row in technique_kinds():
         if row.name not in chosen and set(row.required_in) & set(stages):
             chosen[row.name] = _default(row.name, registry)
-    order = [row.name for row in TECHNIQUES]
+    order = [row.name for row in technique_kinds()]
     for kind in sorted(chosen, key=order.index):
         chosen[kind] = chosen.pop(kind)
 
@@ -139,13 +140,16 @@ def _stages(spec: RunSpec, modality: ModalityCard, preset: Preset | None) -> tup
     return tuple(stage for stage in STAGES if stage in wanted)
 
 
-def _check_processes(spec: RunSpec, stages: tuple[str, ...]) -> None:
+def _check_processes(spec: RunSpec, stages: tuple[str, ...], modality: ModalityCard) -> None:
     if spec.processes == 1:
         return
     if stages == ("infer",):
+        training = next((stage for stage in ("finetune", "pretrain") if stage in modality.stages), None)
+        instead = (
+            f"use {as_flags((*stages, training))}, or leave --processes out" if training else "leave it out"
+        )
         raise UsageError(
-            f"--processes {spec.processes} is for training, and this run only infers, which one process does; "
-            "add --stage finetune, or leave --processes out"
+            f"--processes {spec.processes} is for training, and this run only infers, which one process does; {instead}"
         )
     if spec.isolation == "none":
         raise UsageError(

@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from eflm.cache import Cache
 from eflm.errors import DataError, ModelError
@@ -26,6 +28,8 @@ MODEL_FILES = frozenset(
 _LABELS = frozenset({"_name_or_path", "transformers_version", "_diffusers_version"})
 #: Smaller files are hashed faster than the cache is read.
 _WORTH_CACHING = 1 << 20
+#: A file can change again without a new change time while the file system's clock has not moved on.
+_CLOCK_STEP_NS = 2_000_000_000
 
 
 def identify(plan: Plan) -> dict[str, str]:
@@ -49,8 +53,10 @@ def default_data() -> str:
 
 
 def of_model(folder: Path) -> str:
-    """A hash of the weights and configs of a saved model. ModelError for a folder that cannot be read."""
+    """A hash of the weights and configs of a saved model, a folder or one file. ModelError if it cannot be read."""
     try:
+        if folder.is_file():
+            return f"sha256 {_hash_of(folder)}"
         if not folder.is_dir():
             return f"name {folder}"
         files = [f for f in sorted(folder.rglob("*")) if f.is_file() and f.suffix in MODEL_FILES]
@@ -95,9 +101,11 @@ def _hash_of(file: Path) -> str:
     known = cache.get(identity)
     if isinstance(known, str):
         return known
+    began = time.time_ns()
     with file.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
-    cache.put(identity, digest)
+    if began - status.st_ctime_ns > _CLOCK_STEP_NS:
+        cache.put(identity, digest)
     return digest
 
 
@@ -107,6 +115,11 @@ def _hash_of_json(file: Path) -> str:
         document = json.loads(content)
     except ValueError:
         return hashlib.sha256(content).hexdigest()
+    return hashlib.sha256(json.dumps(_without_labels(document), sort_keys=True).encode()).hexdigest()
+
+
+def _without_labels(document: Any) -> Any:
+    """The document without `_LABELS`, which configs of parts (a text and a vision model) have, too."""
     if isinstance(document, Mapping):
-        document = {key: value for key, value in document.items() if key not in _LABELS}
-    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+        return {name: _without_labels(value) for name, value in document.items() if name not in _LABELS}
+    return document

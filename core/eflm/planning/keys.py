@@ -19,7 +19,7 @@ from attrs import asdict, evolve, frozen
 from eflm.planning.content import identify
 from eflm.planning.device import default_threads, device_class
 from eflm.planning.plan import Chosen, Plan, technique_card
-from eflm.registry.kinds import TECHNIQUES
+from eflm.registry.kinds import technique_kinds
 
 #: Libraries that every stage depends on. Others follow from what the plugins require.
 LIBRARIES = ("torch",)
@@ -77,7 +77,7 @@ def chain(plan: Plan, content: Mapping[str, str] | None = None) -> Chain:
 def without_quantizer(plan: Plan) -> Plan:
     """The same plan without its quantizer: the reference that its compression is compared with."""
     dropped = [chosen for chosen in plan.techniques if technique_card(chosen).compresses]
-    flags = {row.flag for row in TECHNIQUES if row.name in {chosen.card.kind for chosen in dropped}}
+    flags = {row.flag for row in technique_kinds() if row.name in {chosen.card.kind for chosen in dropped}}
     owners = {owner for chosen in dropped for owner in (chosen.card.name, chosen.card.address)}
     spec = evolve(
         plan.spec,

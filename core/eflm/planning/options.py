@@ -11,10 +11,11 @@ import attrs
 from attrs import field, frozen
 
 from eflm.errors import PluginError, UsageError, did_you_mean
-from eflm.planning.stage_options import OPTIONS
+from eflm.planning.compatibility import Composition, why_not
+from eflm.planning.stage_options import OPTIONS, as_flags
 from eflm.registry.calls import called
 from eflm.registry.entry import Entry
-from eflm.registry.kinds import TECHNIQUES
+from eflm.registry.kinds import technique_kinds
 from eflm.registry.registry import OWN_DISTRIBUTION, Registry
 from eflm_schemas import STAGES, AttentionGeometry, ModalityCard, OptionError, Preset, TechniqueCard
 from eflm_schemas.options import parse
@@ -88,19 +89,20 @@ def assign(
     owners: list[Owner],
     entries: Iterable[Entry],
     preset: Preset | None,
-    modality: Entry,
+    composition: Composition,
     settings: Mapping[str, Any],
     registry: Registry,
 ) -> None:
     """Give each value to its owner: what techniques suggest for the preset, the preset's settings, the user's."""
+    entries = list(entries)
     if preset is not None:
         _suggest(owners, entries, preset.geometry)
-        _apply_preset(owners, preset, modality)
+        _apply_preset(owners, preset, next(e for e in entries if e.card == composition.modality))
     for key, value in settings.items():
         name, _, option = key.rpartition(".")
         if not name or not option:
             raise UsageError(f"a setting is written PLUGIN.OPTION or STAGE.OPTION, not {key!r}")
-        owner = _owner_of(owners, name, option, registry)
+        owner = _owner_of(owners, name, option, composition, registry)
         if owner.config is None:
             raise UsageError(f"{owner.name} has no options, so {key} cannot be set")
         owner.user[option] = value
@@ -169,7 +171,9 @@ def _named(owners: Iterable[Owner], name: str) -> list[Owner]:
     return [owner for owner in owners if name in (owner.name, owner.address)]
 
 
-def _owner_of(owners: list[Owner], name: str, option: str, registry: Registry) -> Owner:
+def _owner_of(
+    owners: list[Owner], name: str, option: str, composition: Composition, registry: Registry
+) -> Owner:
     found = _named(owners, name)
     if len(found) > 1:
         found = [owner for owner in found if option in owner.option_names] or found[:1]
@@ -179,23 +183,28 @@ def _owner_of(owners: list[Owner], name: str, option: str, registry: Registry) -
     if found:
         return found[0]
     names = list(dict.fromkeys(owner.name for owner in owners if owner.option_names))
-    raise UsageError(f"{name}.{option} cannot be set: {_why_absent(name, owners, names, registry)}")
+    raise UsageError(f"{name}.{option} cannot be set: {_why_absent(name, names, composition, registry)}")
 
 
-def _why_absent(name: str, owners: list[Owner], names: list[str], registry: Registry) -> str:
+def _why_absent(name: str, names: list[str], composition: Composition, registry: Registry) -> str:
     """Why `name` owns no option of this run, and what would change that."""
     if name in STAGES:
-        modality = next((o.address for o in owners if o.address.startswith("modality/")), "")
-        card = registry.find(*modality.split("/", 1)).card if modality else None
-        if card is not None and name not in card.stages:
-            return f"{modality} has no stage {name}; options of {', '.join(names)} can be set"
-        return f"the stage {name} does not run; add --stage {name}, or set options of {', '.join(names)}"
-    flags = {row.name: row.flag for row in TECHNIQUES}
+        if name not in composition.modality.stages:
+            return f"{composition.modality.address} has no stage {name}; options of {', '.join(names)} can be set"
+        return (
+            f"the stage {name} does not run; use {as_flags((*composition.stages, name))}, "
+            f"or set options of {', '.join(names)}"
+        )
+    flags = {row.name: row.flag for row in technique_kinds()}
     for entry in registry.entries():
         if name in (entry.card.name, entry.card.address):
-            flag = flags.get(entry.card.kind)
-            how = f"; add --{flag} {entry.card.name}" if flag else ""
-            return f"{entry.card.address} does not take part in this run{how}"
+            absent = f"{entry.card.address} does not take part in this run"
+            if not isinstance(entry.card, TechniqueCard):
+                return absent
+            reason = why_not(entry.card, composition)
+            if reason is not None:
+                return f"{absent}, and cannot be added to it: {reason}"
+            return f"{absent}; add --{flags[entry.card.kind]} {registry.reference(entry)}"
     return f"no plugin or stage of this run is called {name!r}; {near(name, names)}"
 
 

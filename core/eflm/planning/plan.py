@@ -12,7 +12,7 @@ from attrs import evolve, frozen
 
 from eflm.errors import UsageError
 from eflm.registry.calls import called
-from eflm.registry.kinds import TECHNIQUES
+from eflm.registry.kinds import technique_kinds
 from eflm_schemas import STAGES, Card, ModalityCard, PluginOrigin, Preset, RunSpec, TechniqueCard
 
 
@@ -92,7 +92,7 @@ class Plan:
     def applied_before(self, stage: str) -> tuple[Chosen, ...]:
         """The techniques that are in the model when `stage` is measured."""
         reached = STAGES.index(stage)
-        positions = {row.name: STAGES.index(row.before) for row in TECHNIQUES}
+        positions = {row.name: STAGES.index(row.before) for row in technique_kinds()}
         return tuple(chosen for chosen in self.techniques if positions[chosen.card.kind] <= reached)
 
     def with_device(self, device: str) -> Plan:

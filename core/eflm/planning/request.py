@@ -7,13 +7,13 @@ from typing import Any
 
 from eflm.errors import UsageError
 from eflm.planning.options import near
-from eflm.registry.kinds import TECHNIQUES
+from eflm.registry.kinds import technique_kinds
 from eflm_schemas import RunSpec
 
 
 def request(*, techniques: Mapping[str, str | None], **fields: Any) -> RunSpec:
     """A RunSpec; UsageError for a value that it does not accept. Techniques that are None are left out."""
-    flags = [row.flag for row in TECHNIQUES]
+    flags = [row.flag for row in technique_kinds()]
     for flag in techniques:
         if flag not in flags:
             raise UsageError(f"there is no argument {flag!r}; {near(flag, flags)} for a technique")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attrs import frozen
 
-from eflm_schemas import option
+from eflm_schemas import STAGES, option
 
 
 @frozen(kw_only=True)
@@ -50,6 +52,12 @@ class InferOptions:
     prompt_tokens: int = option(512, "tokens of each prompt", ge=1)
     new_tokens: int = option(128, "tokens generated per prompt, no fewer and no more", ge=2)
     merge: bool = option(True, "fold the adapter into the base weights first, where its method can")
+
+
+def as_flags(stages: Iterable[str]) -> str:
+    """How a command asks for these stages and no others: "--stage finetune --stage infer"."""
+    wanted = set(stages)
+    return " ".join(f"--stage {stage}" for stage in STAGES if stage in wanted)
 
 
 OPTIONS: dict[str, type] = {"pretrain": PretrainOptions, "finetune": FinetuneOptions, "infer": InferOptions}

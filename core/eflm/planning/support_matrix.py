@@ -14,7 +14,7 @@ from attrs import evolve, frozen
 from eflm.errors import EflmError
 from eflm.planning.compose import compose
 from eflm.registry.entry import Entry
-from eflm.registry.kinds import TECHNIQUES, TechniqueKind
+from eflm.registry.kinds import TechniqueKind, technique_kinds
 from eflm.registry.registry import Registry
 from eflm_schemas import ModalityCard, RunSpec
 
@@ -41,7 +41,9 @@ def cells(registry: Registry) -> Iterator[Cell]:
         e for e in registry.entries("modality") if isinstance(e.card, ModalityCard) and e.card.presets
     ]
     # Adapters before bit widths, as users think of them.
-    for row in sorted(TECHNIQUES, key=lambda row: not (set(row.required_in) or row.before == "pretrain")):
+    for row in sorted(
+        technique_kinds(), key=lambda row: not (set(row.required_in) or row.before == "pretrain")
+    ):
         for technique in registry.entries(row.name):
             for modality in modalities:
                 yield _cell(registry, row, technique, modality)

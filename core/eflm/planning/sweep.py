@@ -8,6 +8,8 @@ from itertools import product
 
 from attrs import frozen
 
+from eflm.errors import UsageError
+
 _NUMBERS = re.compile(r"-?[\d.]+(e-?\d+)?(,-?[\d.]+(e-?\d+)?)+")
 
 
@@ -27,10 +29,13 @@ def swept(techniques: Mapping[str, str], settings: Mapping[str, str]) -> tuple[s
 
 
 def points(techniques: Mapping[str, str], settings: Mapping[str, str]) -> list[Point]:
-    """The runs, in the order of the values; one if nothing is swept."""
+    """The runs, in the order of the values; one if nothing is swept. UsageError for an empty value."""
     over = swept(techniques, settings)
     given = {**settings, **techniques}
-    choices = [[part.strip() for part in given[name].split(",") if part.strip()] for name in over]
+    choices = [[part.strip() for part in given[name].split(",")] for name in over]
+    for name, values in zip(over, choices, strict=True):
+        if "" in values:
+            raise UsageError(f"{name}={given[name]} has an empty value; separate values with single commas")
     found = []
     for chosen in product(*choices):
         values = dict(zip(over, chosen, strict=True))

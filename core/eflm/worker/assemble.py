@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 from eflm.errors import ModelError
 from eflm.planning.plan import Chosen, Plan, technique_card
 from eflm.registry.contracts import HasOutline, RestoresPacked, Workload, WorkloadRequest
-from eflm.registry.kinds import TECHNIQUES, TechniqueKind
+from eflm.registry.kinds import TechniqueKind, technique_kinds
 from eflm.worker import checkpoints
 from eflm.worker import device as devices
 from eflm.worker.memory import require_memory
@@ -144,7 +144,7 @@ def _apply_early(build: Build, model: nn.Module, *, convert: bool = True) -> nn.
 
     early = build if convert else Build(plan=evolve(build.plan, from_scratch=True), workload=build.workload)
     for chosen in build.plan.applied_before("pretrain"):
-        row = next(row for row in TECHNIQUES if row.name == chosen.card.kind)
+        row = next(row for row in technique_kinds() if row.name == chosen.card.kind)
         model = row.apply.resolve()(early, chosen, model)
     return model
 
@@ -176,5 +176,5 @@ def _packed(build: Build, folder: Path) -> nn.Module:
 def _later(plan: Plan, stage: str) -> list[tuple[Chosen, TechniqueKind]]:
     """The techniques that come after pretraining, up to `stage`, with the rows of their kinds."""
     early = plan.applied_before("pretrain")
-    rows = {row.name: row for row in TECHNIQUES}
+    rows = {row.name: row for row in technique_kinds()}
     return [(chosen, rows[chosen.card.kind]) for chosen in plan.applied_before(stage) if chosen not in early]

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import evolve, frozen
 
 from eflm.errors import UsageError, did_you_mean
-from eflm.registry.kinds import TECHNIQUES
+from eflm.registry.kinds import technique_kinds
 from eflm.results import store
 from eflm_schemas import RunResult, RunSpec
 
@@ -39,7 +39,7 @@ class TechniqueSet:
 
 def technique_set(word: str) -> TechniqueSet:
     """From "attention=nsa,nsa.window=128"; UsageError for what is not written so."""
-    known = [row.flag for row in TECHNIQUES]
+    known = [row.flag for row in technique_kinds()]
     techniques, settings = {}, {}
     for part in word.split(",") if word != BASELINE else ():
         name, equals, value = (text.strip() for text in part.partition("="))

@@ -1,11 +1,10 @@
-"""Composition of the built-in cards, and of cards made here for what the built-ins have no case of."""
+"""Composition of the built-in cards, and of cards made here for cases that the built-in ones do not have."""
 
 from __future__ import annotations
 
 import itertools
 import json
 import re
-import subprocess
 import sys
 import types
 
@@ -17,6 +16,7 @@ from hypothesis import strategies as st
 from eflm import hookimpl, load_plugins
 from eflm.errors import PluginError, UsageError
 from eflm.planning.compose import compose
+from eflm.registry.kinds import technique_kinds
 from eflm.registry.registry import Registry
 from eflm_schemas import (
     STAGES,
@@ -31,7 +31,6 @@ from eflm_schemas import (
     QuantizerCard,
     Ref,
     RunSpec,
-    Techniques,
     option,
 )
 
@@ -44,19 +43,19 @@ def asked(model: str = "nano", *, stages=(), set=None, modality: str = "llm", **
         modality=modality,
         stages=stages,
         settings=set or {},
-        techniques=Techniques(**techniques),
+        techniques=techniques,
     )
 
 
-# --- what is settled --------------------------------------------------------------------------------------
+# --- what a plan contains --------------------------------------------------------------------------------------
 
 
 def test_a_preset_runs_every_stage_from_random_weights_and_fine_tunes_in_full(registry):
     plan = compose(asked(), registry)
     assert tuple(plan.stages) == plan.spec.stages == STAGES
     assert plan.from_scratch
-    assert plan.adapter.card.name == plan.spec.techniques.peft == "full"
-    assert plan.attention is plan.moe is plan.quantizer is None
+    assert plan.technique("adapter").card.name == plan.spec.techniques["peft"] == "full"
+    assert [chosen.card.kind for chosen in plan.techniques] == ["adapter"]
     assert plan.modality.card.name == "llm"
     serving = [card for card in registry.cards("metric") if not card.modalities or "llm" in card.modalities]
     assert [chosen.card for chosen in plan.metrics] == serving
@@ -69,7 +68,7 @@ def test_a_pretrained_model_keeps_its_weights(registry):
     assert compose(asked(PRETRAINED, stages=("pretrain",)), registry).from_scratch
 
 
-def test_stages_run_in_their_order_whatever_the_order_they_are_asked_in(registry):
+def test_stages_run_in_their_order(registry):
     assert tuple(compose(asked(stages=("infer", "pretrain", "infer")), registry).stages) == (
         "pretrain",
         "infer",
@@ -77,33 +76,30 @@ def test_stages_run_in_their_order_whatever_the_order_they_are_asked_in(registry
 
 
 def test_without_fine_tuning_no_adapter_is_added(registry):
-    assert compose(asked(stages=("pretrain", "infer")), registry).adapter is None
+    assert compose(asked(stages=("pretrain", "infer")), registry).technique("adapter") is None
 
 
-def test_a_build_gets_no_adapter_that_was_not_asked_for(registry):
-    assert compose(asked(), registry, for_build=True).adapter is None
-    assert compose(asked(peft="lora"), registry, for_build=True).adapter.card.name == "lora"
-    # What int4 and the default adapter would be refused for is no obstacle here.
-    assert compose(asked(quant="int4"), registry, for_build=True).quantizer.card.name == "int4"
+def test_a_build_has_only_the_techniques_that_were_named(registry):
+    assert compose(asked(), registry, for_build=True).technique("adapter") is None
+    assert compose(asked(peft="lora"), registry, for_build=True).technique("adapter").card.name == "lora"
+    # int4 is refused with the default adapter, which is not added here.
+    assert compose(asked(quant="int4"), registry, for_build=True).technique("quantizer").card.name == "int4"
 
 
-def test_a_users_setting_wins_over_the_presets_which_wins_over_the_default(registry):
+def test_a_users_setting_overrides_the_presets_and_the_presets_the_default(registry):
     preset = registry.get("modality", "llm").card.preset("nano").settings
     plan = compose(asked(attention="nsa", set={"nsa.window": "96"}), registry)
-    assert plan.attention.options.window == plan.spec.settings["nsa.window"] == 96
+    assert plan.technique("attention").options.window == plan.spec.settings["nsa.window"] == 96
     assert plan.stages["pretrain"].batch_size == preset["pretrain.batch_size"]
     assert plan.stages["pretrain"].weight_decay == 0.1
     assert compose(asked(PRETRAINED), registry).stages["finetune"].batch_size == 8
-    # Settings of plugins that take no part do not burden the spec.
+    # The spec has no settings of plugins that do not take part.
     assert not [key for key in plan.spec.settings if key.startswith(("mla.", "topk.", "freeze."))]
 
 
 def techniques(registry):
-    fields = {"attention": "attention", "moe": "moe", "peft": "adapter", "quant": "quantizer"}
-    return {
-        field: st.none() | st.sampled_from([card.name for card in registry.cards(kind)])
-        for field, kind in fields.items()
-    }
+    names = {row.flag: [card.name for card in registry.cards(row.name)] for row in technique_kinds()}
+    return st.fixed_dictionaries({}, optional={flag: st.sampled_from(of) for flag, of in names.items()})
 
 
 @settings(max_examples=150, deadline=None)
@@ -111,7 +107,7 @@ def techniques(registry):
 def test_composing_a_composed_spec_changes_nothing(registry, data):
     spec = RunSpec(
         model=data.draw(st.sampled_from(["nano", PRETRAINED])),
-        techniques=Techniques(**{k: data.draw(v) for k, v in techniques(registry).items()}),
+        techniques=data.draw(techniques(registry)),
         stages=tuple(data.draw(st.lists(st.sampled_from(STAGES), unique=True))),
         seed=data.draw(st.integers(0, 3)),
     )
@@ -125,53 +121,61 @@ def test_composing_a_composed_spec_changes_nothing(registry, data):
     assert compose(stored, registry, for_build=for_build) == plan
 
 
-def test_exactly_the_combinations_that_the_cards_allow_compose(registry):
-    kinds = ("attention", "moe", "adapter", "quantizer")
+def test_exactly_the_pairs_that_the_cards_allow_compose(registry):
     total = refused = 0
-    for attention, moe, adapter, quantizer in itertools.product(*(registry.entries(kind) for kind in kinds)):
-        if any(entry.status != "ready" for entry in (attention, moe, adapter, quantizer)):
-            continue
-        total += 1
-        names = [entry.card.name for entry in (attention, moe, adapter, quantizer)]
-        spec = asked(**dict(zip(("attention", "moe", "peft", "quant"), names, strict=True)))
-        clash = next((c for c in adapter.card.conflicts if c.plugin == quantizer.card.address), None)
-        if clash:
-            refused += 1
-            with pytest.raises(UsageError, match=re.escape(clash.reason)):
-                compose(spec, registry)
-        elif not moe.card.causal:
-            refused += 1
-            with pytest.raises(UsageError, match="lets a token see later ones"):
-                compose(spec, registry)
-        elif adapter.card.trains_base and not quantizer.card.trainable:
-            refused += 1
-            with pytest.raises(UsageError, match="does not allow that"):
-                compose(spec, registry)
-        else:
-            assert compose(spec, registry).techniques
+    for (kind, flag), (other_kind, other_flag) in itertools.combinations(FLAGS.items(), 2):
+        for one, other in itertools.product(registry.entries(kind), registry.entries(other_kind)):
+            if (one.status, other.status) != ("ready", "ready"):
+                continue
+            total += 1
+            chosen = {flag: one.card.name, other_flag: other.card.name}
+            stages = () if "peft" in chosen else ("pretrain", "infer")
+            if _allowed(one.card, other.card):
+                plan = compose(asked(stages=stages, **chosen), registry)
+                assert plan.spec.techniques == {**chosen, **({} if stages else {"peft": chosen["peft"]})}
+            else:
+                refused += 1
+                with pytest.raises(UsageError):
+                    compose(asked(stages=stages, **chosen), registry)
     assert 0 < refused < total
+
+
+FLAGS = {"attention": "attention", "moe": "moe", "quantizer": "quant", "adapter": "peft"}
+
+
+def _allowed(*cards):
+    """Whether the cards say that they can be combined in a causal model that is trained from random weights."""
+    conflicts = {conflict.plugin for card in cards for conflict in card.conflicts if not conflict.options}
+    untrainable = any(card.kind == "quantizer" and not card.trainable for card in cards)
+    trains_base = any(card.kind == "adapter" and card.trains_base for card in cards)
+    return (
+        not conflicts & {card.address for card in cards}
+        and all(card.causal for card in cards if card.kind in ("attention", "moe"))
+        and not (untrainable and trains_base)
+    )
 
 
 # --- what is refused --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("spec", "words"),
+    ("spec", "facts"),
     [
         (asked(attention="nsaa"), ["attention", "'nsaa'", "did you mean nsa?"]),
         (asked(modality="lm"), ["modality", "did you mean llm?"]),
         (asked(stages=("finetun",)), ["'finetun'", "did you mean finetune?"]),
         (
             asked(stages=("pretrain",), peft="lora"),
-            ["adapter/lora", "finetune and infer", "--stage finetune"],
+            ["adapter/lora", "finetune and infer", "--stage pretrain --stage finetune"],
         ),
         (asked(PRETRAINED, attention="nsa"), ["attention/nsa", "--stage pretrain", "gqa", "mha", "mqa"]),
         (asked(peft="freeze", quant="fp16"), ["adapter/freeze", "quantizer/fp16", "lora", "bf16"]),
-        (asked(peft="pissa", quant="int4"), ["adapter/pissa", "singular values", "pissa on bf16", "lora"]),
-        (asked(peft="loha", quant="int4"), ["adapter/loha", "packed", "loraplus on int4", "loha on bf16"]),
-        (asked(quant="fp16"), ["taken when no adapter is asked for", "dora", "fp32"]),
-        (asked(set={"nsa.window": 8}), ["nsa.window", "does not take part", "--attention nsa"]),
-        (asked(stages=("infer",), set={"finetune.steps": 1}), ["finetune does not run", "--stage finetune"]),
+        (asked(peft="pissa", quant="int4"), ["adapter/pissa", "quantizer/int4", "bf16", "lora"]),
+        (asked(peft="loha", quant="int4"), ["adapter/loha", "quantizer/int4", "bf16", "loraplus"]),
+        (asked(quant="fp16"), ["adapter/full", "default", "dora", "fp32"]),
+        (asked(set={"nsa.window": 8}), ["nsa.window", "--attention nsa"]),
+        (asked(PRETRAINED, set={"nsa.window": 8}), ["nsa.window", "cannot start from a pretrained model"]),
+        (asked(stages=("infer",), set={"finetune.steps": 1}), ["finetune", "--stage finetune --stage infer"]),
         (asked(set={"infr.requests": 1}), ["'infr'", "did you mean infer?"]),
         (asked(set={"window": 1}), ["PLUGIN.OPTION", "'window'"]),
         (asked(attention="nsa", set={"nsa.windo": 1}), ["'windo'", "did you mean nsa.window?"]),
@@ -182,20 +186,61 @@ def test_exactly_the_combinations_that_the_cards_allow_compose(registry):
     ],
     ids=lambda value: None if isinstance(value, RunSpec) else "-".join(value)[:40],
 )
-def test_a_refusal_says_what_why_and_what_instead(registry, spec, words):
+def test_a_refusal_names_the_plugin_and_what_would_work(registry, spec, facts):
     with pytest.raises(UsageError) as caught:
         compose(spec, registry)
-    for word in words:
-        assert word in str(caught.value)
+    assert [fact for fact in facts if fact not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        asked(quant="int4", peft="full"),
+        asked(quant="fp16", peft="freeze"),
+        asked(quant="int4"),
+        asked(PRETRAINED, attention="nsa"),
+        asked(PRETRAINED, attention="nsa", quant="int4", peft="lora"),
+        asked("dit", modality=None, attention="mamba2"),
+        asked("dit", modality=None, stages=("pretrain",), quant="bf16"),
+        evolve(asked("dit", modality=None, stages=("infer",)), processes=2),
+        evolve(asked(stages=("infer",)), processes=2),
+        asked(moe="expert-choice", quant="int4", peft="lora"),
+    ],
+    ids=lambda spec: "-".join((spec.model, *spec.techniques.values())).replace("/", "-"),
+)
+def test_every_technique_and_stage_that_a_refusal_suggests_composes(registry, spec):
+    with pytest.raises(UsageError) as caught:
+        compose(spec, registry)
+    message = str(caught.value)
+    choices = re.findall(r"choose (?:one of )?([\w.+, -]+?) as the (\w+)", message)
+    for names, kind in choices:
+        for name in names.split(", "):
+            changed = evolve(spec, techniques={**spec.techniques, FLAGS[kind]: name})
+            assert compose(changed, registry).technique(kind).card.name == name
+    if stages := tuple(re.findall(r"--stage (\w+)", message)):
+        assert compose(evolve(spec, stages=stages), registry).spec.stages == stages
+    assert choices or stages
+
+
+def test_a_stage_that_is_suggested_is_one_of_the_model(registry):
+    with pytest.raises(UsageError) as caught:
+        compose(asked("dit", modality=None, set={"finetune.steps": 4}), registry)
+    message = str(caught.value)
+    assert "modality/dit" in message
+    assert "--stage" not in message
+    for owner in ("pretrain", "infer"):
+        assert owner in message
 
 
 REF = Ref("json:loads")
 
 
 def plugin(*cards, **of):
-    """A registry of these cards, and of the least that a run needs besides."""
+    """A registry of these cards and of a default adapter, which fine-tuning needs."""
     registry = Registry()
-    manifests = {"eflm": [AdapterCard(name="full", summary="", source="", factory=REF, trains_base=True)]}
+    manifests = {
+        "eflm": [AdapterCard(name="full", summary="", source="", factory=REF, trains_base=True, default=True)]
+    }
     for card in cards:
         manifests.setdefault(of.get("distribution", "eflm"), []).append(card)
     for distribution, offered in manifests.items():
@@ -219,7 +264,7 @@ X = MetricInfo(name="X", unit="s", better="lower", definition="d")
 
 
 @pytest.mark.parametrize(
-    ("cards", "spec", "words"),
+    ("cards", "spec", "facts"),
     [
         (
             [
@@ -233,7 +278,7 @@ X = MetricInfo(name="X", unit="s", better="lower", definition="d")
         (
             [TEXT, card(MoeRouterCard, "choice", causal=False)],
             asked(moe="choice"),
-            ["moe/choice", "step by step", "no installed moe would do"],
+            ["moe/choice", "step by step", "leave it out"],
         ),
         (
             [IMAGE, card(AttentionCard, "past"), card(AttentionCard, "both", bidirectional=True)],
@@ -253,7 +298,7 @@ X = MetricInfo(name="X", unit="s", better="lower", definition="d")
         (
             [evolve(IMAGE, unused_options=("infer.prompt_tokens",))],
             asked(modality="dit", set={"infer.prompt_tokens": "8"}),
-            ["infer.prompt_tokens", "means nothing to modality/dit"],
+            ["infer.prompt_tokens", "modality/dit"],
         ),
         (
             [
@@ -284,24 +329,22 @@ X = MetricInfo(name="X", unit="s", better="lower", definition="d")
         "conflict-alias",
     ],
 )
-def test_cards_decide_what_is_refused(cards, spec, words):
+def test_cards_decide_what_is_refused(cards, spec, facts):
     with pytest.raises(UsageError) as caught:
         compose(spec, plugin(*cards))
-    for word in words:
-        assert word in str(caught.value)
+    assert [fact for fact in facts if fact not in str(caught.value)] == []
 
 
 def test_a_conflict_with_an_option_refuses_that_value_only():
     clash = Conflict("modality/llm", "it clashes", "take b", options={"positions": "relative"})
     text = evolve(TEXT, config=Ref("eflm_plugins.modalities.options:LlmOptions"))
     cards = plugin(text, card(AttentionCard, "a", conflicts=[clash]))
-    assert compose(asked(attention="a"), cards).attention is not None
-    refused = r"attention/a cannot go together with llm\.positions=relative: it clashes; instead, take b"
-    with pytest.raises(UsageError, match=refused):
+    assert compose(asked(attention="a"), cards).technique("attention") is not None
+    with pytest.raises(UsageError, match=r"attention/a.*llm\.positions=relative.*it clashes.*take b"):
         compose(asked(attention="a", set={"llm.positions": "relative"}), cards)
 
 
-def test_a_part_that_attends_both_ways_is_kept_from_variants_of_the_past():
+def test_a_bidirectional_part_of_a_causal_model_refuses_causal_variants():
     model = evolve(
         TEXT,
         config=Ref(f"{__name__}:PartOptions"),
@@ -311,23 +354,21 @@ def test_a_part_that_attends_both_ways_is_kept_from_variants_of_the_past():
     for chosen in ({}, {"llm.part": "eye"}):
         with pytest.raises(UsageError) as refusal:
             compose(asked(attention="past", set=chosen), cards)
-        for words in (
-            "attention/past",
-            "both ways",
-            "set llm.part to mouth, or choose both as the attention",
-        ):
-            assert words in str(refusal.value)
-    assert compose(asked(attention="past", set={"llm.part": "mouth"}), cards).attention is not None
-    assert compose(asked(attention="both"), cards).attention is not None
+        for fact in ("attention/past", "llm.part", "mouth", "choose both as the attention"):
+            assert fact in str(refusal.value)
+    assert (
+        compose(asked(attention="past", set={"llm.part": "mouth"}), cards).technique("attention") is not None
+    )
+    assert compose(asked(attention="both"), cards).technique("attention") is not None
 
 
-def test_a_plugin_that_needs_an_extra_says_what_to_install():
+def test_the_error_for_a_missing_extra_says_what_to_install():
     needy = card(QuantizerCard, "q", bits=4, requires=("no_such_module",), extra="quant")
     with pytest.raises(PluginError, match=r"pip install 'eflm\[quant\]'"):
         compose(asked(quant="q"), plugin(TEXT, needy))
 
 
-def test_metrics_take_part_where_they_fit_and_can_be_had():
+def test_metrics_take_part_if_they_fit_and_are_installed():
     metrics = [
         card(MetricCard, "fits", metrics=[X]),
         card(MetricCard, "elsewhere", metrics=[X], modalities=("dit",)),
@@ -339,7 +380,7 @@ def test_metrics_take_part_where_they_fit_and_can_be_had():
     assert [chosen.card.name for chosen in plan.metrics] == ["fits"]
 
 
-# --- names and settings that meet -------------------------------------------------------------------------
+# --- names that several plugins have -------------------------------------------------------------------------
 
 
 @frozen(kw_only=True)
@@ -363,7 +404,7 @@ WIDTH, DEPTH = Ref(f"{__name__}:WidthOptions"), Ref(f"{__name__}:DepthOptions")
 
 @pytest.fixture(autouse=True)
 def _importable(monkeypatch):
-    # The suite's import mode leaves test modules out of sys.modules, and a Ref is resolved by name.
+    # pytest's import mode leaves test modules out of sys.modules, and a Ref is resolved by name.
     monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or _module())
 
 
@@ -373,7 +414,7 @@ def _module():
     return module
 
 
-def test_one_name_in_two_kinds_is_told_apart_by_the_kind():
+def test_a_name_of_two_kinds_needs_the_kind():
     registry = plugin(
         TEXT,
         card(AttentionCard, "twin", config=WIDTH),
@@ -381,10 +422,10 @@ def test_one_name_in_two_kinds_is_told_apart_by_the_kind():
     )
     spec = asked(attention="twin", set={"twin.depth": 3})
     assert compose(spec, registry).metrics[0].options.depth == 3
-    with pytest.raises(UsageError, match=r"write attention/twin\.width or metric/twin\.width"):
+    with pytest.raises(UsageError, match=r"attention/twin\.width.*metric/twin\.width"):
         compose(asked(attention="twin", set={"twin.width": 9}), registry)
     plan = compose(asked(attention="twin", set={"attention/twin.width": 9}), registry)
-    assert (plan.attention.options.width, plan.metrics[0].options.width) == (9, 7)
+    assert (plan.technique("attention").options.width, plan.metrics[0].options.width) == (9, 7)
     assert compose(plan.spec, registry) == plan
 
 
@@ -393,59 +434,46 @@ def test_another_distributions_plugin_of_the_same_name_can_be_chosen():
     other = types.ModuleType("other")
     other.eflm_attention = hookimpl(lambda: [card(AttentionCard, "a", config=DEPTH)])
     registry.register(other, distribution="eflm-other")
-    with pytest.raises(UsageError, match="eflm:a' or 'eflm-other:a'"):
+    with pytest.raises(UsageError, match=r"eflm:a.*eflm-other:a"):
         compose(asked(attention="a"), registry)
     plan = compose(asked(attention="eflm-other:a", set={"a.depth": 2}), registry)
-    assert plan.attention.origin.distribution == "eflm-other"
-    assert plan.spec.techniques.attention == "eflm-other:a"
+    assert plan.technique("attention").origin.distribution == "eflm-other"
+    assert plan.spec.techniques["attention"] == "eflm-other:a"
     assert compose(plan.spec, registry) == plan
 
 
-def test_a_strangers_adapter_called_full_does_not_become_the_default():
-    registry = plugin(TEXT, card(AdapterCard, "full"), distribution="eflm-other")
+def test_the_default_of_another_distribution_is_not_taken():
+    registry = plugin(TEXT, card(AdapterCard, "other", default=True), distribution="eflm-other")
     plan = compose(asked(), registry)
-    assert plan.adapter.origin.distribution == "eflm"
+    assert plan.technique("adapter").origin.distribution == "eflm"
     assert compose(plan.spec, registry) == plan
 
 
-def test_a_presets_fault_is_laid_at_its_own_door():
+def test_an_invalid_preset_is_an_error_of_its_plugin():
     wrong = card(ModalityCard, "llm", presets=(Preset("nano", "", {"a.width": 0, "b.width": 1}),))
     attention = card(AttentionCard, "a", config=WIDTH)
-    with pytest.raises(PluginError, match=r"preset of modality/llm is at fault: a\.width must be >= 1"):
+    with pytest.raises(PluginError, match=r"modality/llm.*a\.width.*>= 1"):
         compose(asked(attention="a"), plugin(wrong, attention))
-    assert compose(asked(), plugin(wrong, attention)).attention is None
+    assert compose(asked(), plugin(wrong, attention)).technique("attention") is None
 
 
-def test_a_preset_does_not_force_its_values_on_a_stranger_of_the_same_name():
+def test_a_preset_does_not_set_options_of_a_third_party_plugin_of_the_same_name():
     preset = card(ModalityCard, "llm", presets=(Preset("nano", "", {"a.width": 4, "a.depth": 3}),))
     registry = plugin(preset)
     other = types.ModuleType("other")
     other.eflm_attention = hookimpl(lambda: [card(AttentionCard, "a", config=DEPTH)])
     registry.register(other, distribution="eflm-other")
-    options = compose(asked(attention="a"), registry).attention.options
+    options = compose(asked(attention="a"), registry).technique("attention").options
     assert (options.width, options.depth) == (7, 1)
 
 
 @pytest.mark.parametrize(
-    ("config", "words"),
-    [("json:nothing", "cannot be imported"), ("json:loads", "is not an attrs class")],
+    ("config", "facts"),
+    [("json:nothing", "AttributeError"), ("json:loads", "attrs class")],
 )
-def test_options_that_cannot_be_had_are_the_plugins_fault(config, words):
-    with pytest.raises(PluginError, match=words):
+def test_options_that_cannot_be_imported_are_an_error_of_the_plugin(config, facts):
+    with pytest.raises(PluginError, match=f"attention/a.*{config}.*{facts}"):
         compose(asked(attention="a"), plugin(TEXT, card(AttentionCard, "a", config=Ref(config))))
-
-
-def test_composing_imports_nothing_heavy(heavy):
-    code = f"""
-import sys
-from eflm import load_plugins
-from eflm.planning.compose import compose
-from eflm_schemas import RunSpec, Techniques
-compose(RunSpec(techniques=Techniques(attention="nsa", moe="topk", peft="dora")), load_plugins())
-print([name for name in {heavy!r} if name in sys.modules])
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 REQUIRED = "import attrs\n\n@attrs.frozen\nclass C:\n    x: int"

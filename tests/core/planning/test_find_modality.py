@@ -1,4 +1,4 @@
-"""Which modality a model is taken for: by its preset's name, by its folder, or by what the user says."""
+"""The modality of a model follows from its preset, from its folder, or from --modality."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from eflm_schemas import ModalityCard, Preset, Ref, RunSpec
 
 FACTORY = Ref("json:loads")
 LLM = ModalityCard(
-    name="llm", summary="text", source="here", factory=FACTORY, presets=(Preset("nano", "small"),)
+    name="llm",
+    summary="text",
+    source="here",
+    factory=FACTORY,
+    presets=(Preset("nano", "small"),),
+    default=True,
 )
 IMAGES = ModalityCard(
     name="dit",
@@ -57,7 +62,7 @@ def settled(model: str, *others: ModalityCard, modality: str | None = None) -> t
         ("some-org/some-model", ("llm", "some-org/some-model")),
     ],
 )
-def test_a_name_tells_the_modality(model, expected):
+def test_a_name_decides_the_modality(model, expected):
     assert settled(model) == expected
 
 
@@ -68,12 +73,12 @@ def test_a_name_tells_the_modality(model, expected):
         ("config.json", {"_class_name": "DiTTransformer2DModel"}),
     ],
 )
-def test_a_saved_model_tells_it(tmp_path, file, declaration):
+def test_the_files_of_a_saved_model_decide(tmp_path, file, declaration):
     (tmp_path / file).write_text(json.dumps(declaration))
     assert settled(str(tmp_path)) == ("dit", str(tmp_path))
 
 
-def test_a_model_saved_with_plugins_is_of_the_modality_that_it_is_made_of(tmp_path):
+def test_a_model_saved_with_plugins_has_the_modality_of_its_architecture(tmp_path):
     images = evolve(IMAGES, name="seeing", presets=(), architectures=("qwen2_5_vl",))
     declaration = {"model_type": "eflm", "eflm": {"model_type": "qwen2_5_vl", "attention": {}}}
     (tmp_path / "config.json").write_text(json.dumps(declaration))
@@ -83,23 +88,30 @@ def test_a_model_saved_with_plugins_is_of_the_modality_that_it_is_made_of(tmp_pa
 
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"model_type": 3}', '{"model_type": "qwen2"}'])
-def test_a_folder_that_tells_nothing_known_holds_a_language_model(tmp_path, content):
+def test_a_folder_of_an_unknown_kind_has_the_default_modality(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     assert settled(str(tmp_path)) == ("llm", str(tmp_path))
 
 
-def test_what_the_user_says_holds():
+def test_the_option_decides_over_the_name():
     assert settled("dit-nano", modality="llm") == ("llm", "dit-nano")
     with pytest.raises(UsageError, match=r"did you mean dit\?"):
         settled("nano", modality="dot")
 
 
-def test_another_distribution_does_not_take_our_presets_away():
+def test_another_distribution_cannot_claim_a_preset_of_eflm():
     theirs = evolve(LLM, name="theirs", presets=(Preset("nano", "theirs"), Preset("micro", "theirs")))
     assert settled("nano", theirs) == ("llm", "nano")
     assert settled("micro", theirs) == ("theirs", "micro")
-    with pytest.raises(UsageError, match=r"micro could be a model of more than one modality.*theirs, yours"):
+    with pytest.raises(UsageError, match=r"--modality.*theirs, yours"):
         settled("micro", theirs, evolve(theirs, name="yours"))
+
+
+def test_without_a_default_modality_an_unknown_model_raises():
+    made = Registry()
+    made.register(_manifest(evolve(LLM, default=False), IMAGES), distribution="eflm")
+    with pytest.raises(UsageError, match="--modality"):
+        settle(RunSpec(model="some-org/some-model"), made)
 
 
 def test_settling_twice_changes_nothing():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from typing import ClassVar
+
 import torch
 from attrs import frozen
 from torch import nn
 
 from eflm.registry.contracts import Routing
-from eflm_schemas import Metric, option
+from eflm_schemas import Metric, TechniqueCard, option
 
 
 class Averaging(nn.Module):
@@ -98,3 +101,104 @@ class Steps:
     def collect(self, record):
         count = len(list(record.measured()))
         return {"steps": Metric(value=count, unit="steps", provenance="counted")}
+
+
+class Recorder:
+    """An observer that records its calls in `calls`: the event, then the stage or the status."""
+
+    calls: list[tuple[str, ...]] = []  # noqa: RUF012
+
+    def __init__(self, _options):
+        pass
+
+    def run_started(self, spec, keys):
+        self.calls.append(("run_started", spec.model, *keys))
+
+    def stage_started(self, stage, key):
+        self.calls.append(("stage_started", stage, key))
+
+    def stage_finished(self, stage, result):
+        self.calls.append(("stage_finished", stage, result.key))
+
+    def stage_failed(self, stage, reason):
+        self.calls.append(("stage_failed", stage, reason))
+
+    def run_finished(self, result):
+        self.calls.append(("run_finished", result.status))
+
+
+class FailingRecorder(Recorder):
+    """An observer that fails when a stage starts."""
+
+    calls: list[tuple[str, ...]] = []  # noqa: RUF012
+
+    def stage_started(self, stage, key):
+        raise ConnectionError("no tracker")
+
+
+class ConstantPower:
+    """A power source that reads 40 W all the time."""
+
+    source = "a constant of 40 W"
+
+    def __init__(self, devices):
+        self.kinds = [device.kind for device in devices]
+
+    def read(self):
+        return {"energy": 40.0 * time.monotonic(), "power": 40.0}
+
+
+@frozen(kw_only=True)
+class WindowOptions:
+    """Options of an attention variant."""
+
+    window: int = option(512, "tokens that a query attends to", ge=1)
+
+
+def suggest_window(geometry):
+    """Suggest a window of one head size."""
+    return {"window": geometry.head_dim}
+
+
+def suggest_invalid(_geometry):
+    """Suggest a value that the option does not accept."""
+    return {"window": 0}
+
+
+def suggest_failing(_geometry):
+    """Fail."""
+    raise ZeroDivisionError("by design")
+
+
+@frozen(kw_only=True)
+class NormCard(TechniqueCard):
+    """The card of a kind of technique that eflm does not have: norms."""
+
+    kind: ClassVar[str] = "norm"
+    hook: ClassVar[str] = "eflm_norm"
+
+
+class Scale(nn.Module):
+    """A "norm" that multiplies by a constant."""
+
+    def __init__(self, options):
+        super().__init__()
+        self.factor = options.factor
+
+    def forward(self, hidden_states):
+        return hidden_states * self.factor
+
+
+@frozen(kw_only=True)
+class ScaleOptions:
+    """Options of `Scale`."""
+
+    factor: float = option(1.0, "factor of all hidden states")
+
+
+def replace_norms(_build, chosen, model):
+    """Put the chosen norm in place of every RMS norm of a block."""
+    for name, module in list(model.named_modules()):
+        if name.endswith("layernorm"):
+            model.set_submodule(name, chosen.make())
+    return model
