@@ -88,20 +88,19 @@ class CollectorProcess:
                     )
             self.close()
             timed_out = deadline is not None and time.monotonic() >= deadline
-            failed[current] = (
-                "the run reached its time limit (--timeout)"
-                if timed_out
-                else f"timed out after {COLLECTOR_SECONDS:g} s"
-                if reply is None
-                else "it ended the process that it ran in"
-            )
             if timed_out:
-                failed = {chosen.card.address: failed[current] for chosen in plan.metrics}
+                reason = "the run reached its time limit (--timeout)"
+            elif reply is None:
+                reason = f"timed out after {COLLECTOR_SECONDS:g} s"
+            else:
+                reason = "it ended the process that it ran in"
+            if timed_out or not current:
+                # Nothing more can be collected, and each metric says so.
+                reason = reason if timed_out else "the process for metric collectors could not be started"
+                failed = {chosen.card.address: reason for chosen in plan.metrics}
                 break
-        # Without a working process nothing is collected, and each metric says so.
-        return collect(
-            record, plan.metrics, failed=failed or {c.card.address: "no process" for c in plan.metrics}
-        )
+            failed[current] = reason
+        return collect(record, plan.metrics, failed=failed)
 
     def close(self) -> None:
         """End the process. It is started again if it is needed again."""
