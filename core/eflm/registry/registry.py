@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import redirect_stdout
 from importlib import metadata
 from typing import Any
 
@@ -15,6 +14,7 @@ from attrs import evolve
 from eflm.errors import PluginError, UsageError, did_you_mean
 from eflm.registry.entry import BrokenPlugin, Entry, Source, one_line, same_distribution, status_of
 from eflm.registry.kinds import PROJECT, hook_specifications, kinds
+from eflm.streams import stdout_for_results
 from eflm_schemas import Card, PluginOrigin
 
 OWN_DISTRIBUTION = "eflm"
@@ -135,8 +135,8 @@ class Registry:
         before = set(sys.modules)
         began = time.perf_counter()
         try:
-            # A manifest that prints would spoil the one document that --json promises on standard output.
-            with redirect_stdout(sys.stderr):
+            # With --json, standard output holds one JSON document, which a manifest that prints would corrupt.
+            with stdout_for_results():
                 plugin = entry_point.load()
                 notes = _import_notes(time.perf_counter() - began, set(sys.modules) - before)
                 self._add(plugin, source, notes)
