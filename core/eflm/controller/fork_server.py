@@ -38,6 +38,10 @@ PRELOAD = (
 )
 
 
+class ImportTimeout(Exception):
+    """A server had not finished its imports at the deadline. The message is the module that it was importing."""
+
+
 class ForkServer:
     """One server, a child of this process; it and all its workers die with it."""
 
@@ -59,6 +63,7 @@ class ForkServer:
             )
         self._received = b""
         self._turn = threading.RLock()  # one question and its answer at a time, whichever thread asks
+        self._importing = "eflm"
         self.unforkable: str | None = None  #: why its forks would be of no use; known once it is ready
         self._statuses: dict[int, int] = {}
         self._at_work: set[int] = set()
@@ -76,11 +81,17 @@ class ForkServer:
         """Whether none of its workers is known to be at work."""
         return not self._at_work
 
-    def wait_until_ready(self) -> None:
-        """Return once the imports are done. A worker may be asked for before; it comes when they are."""
+    def wait_until_ready(self, deadline: float | None = None) -> None:
+        """Return once the imports are done.
+
+        Raises ImportTimeout at `deadline` (time.monotonic) and OSError if the server has died.
+        """
         with self._turn:
             self._ours.sendall(header(b""))
-            self.unforkable = self._await("ready", None)["unforkable"]
+            message = self._await("ready", deadline)
+            if message is None:
+                raise ImportTimeout(self._importing)
+            self.unforkable = message["unforkable"]
 
     def fork(
         self, standard_input: int, output: int, events: int, environment: dict[str, str]
@@ -102,9 +113,8 @@ class ForkServer:
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._turn:
             while pid not in self._statuses:
-                remaining = None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 try:
-                    if self._await("ended", remaining) is None:
+                    if self._await("ended", deadline) is None:
                         return None
                 except OSError:
                     return -signal.SIGKILL  # workers die with their server
@@ -117,23 +127,25 @@ class ForkServer:
         self._process.wait()
         self._ours.close()
 
-    def _await(self, word: str, timeout: float | None) -> Any:
-        """The next message that has `word`; others are noted. None after `timeout` seconds, OSError if it has died."""
+    def _await(self, word: str, deadline: float | None) -> Any:
+        """The next message that has `word`; others are noted. None at `deadline`; OSError if the server has died."""
         while True:
-            message = self._next(timeout)
+            message = self._next(deadline)
             if message is None:
                 return None
+            if "importing" in message:
+                self._importing = message["importing"]
             if "ended" in message:
                 self._statuses[message["ended"]] = message["status"]
                 self._at_work.discard(message["ended"])
             if word in message:
                 return message
 
-    def _next(self, timeout: float | None) -> dict[str, Any] | None:
+    def _next(self, deadline: float | None) -> dict[str, Any] | None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._ours, selectors.EVENT_READ)
             while b"\n" not in self._received:
-                if not selector.select(timeout):
+                if not selector.select(None if deadline is None else max(deadline - time.monotonic(), 0.0)):
                     return None
                 chunk = self._ours.recv(1 << 12)
                 if not chunk:

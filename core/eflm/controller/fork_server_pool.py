@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
-from eflm.controller.fork_server import ForkServer
+from eflm.controller.fork_server import ForkServer, ImportTimeout
 from eflm.errors import EflmError
 
 
@@ -68,20 +68,32 @@ def fork_server(preload: Iterable[str] = ()) -> ForkServer:
     return server
 
 
-def prepare(preload: Iterable[str]) -> None:
-    """Start the server for workers with these modules and wait for its imports; `fork` reports what fails."""
+def prepare(preload: Iterable[str], deadline: float | None = None) -> None:
+    """Start the server for workers with these modules and wait for its imports.
+
+    Raises ImportTimeout at `deadline` (time.monotonic). Other failures are reported by `fork`.
+    """
     with suppress(OSError):
-        fork_server(preload).wait_until_ready()
+        _wait_until_ready(fork_server(preload), deadline)
 
 
 def fork(
-    preload: Iterable[str], standard_input: int, output: int, events: int, environment: dict[str, str]
+    preload: Iterable[str],
+    standard_input: int,
+    output: int,
+    events: int,
+    environment: dict[str, str],
+    *,
+    deadline: float | None = None,
 ) -> Running | str:
-    """A forked worker, or the reason why it cannot be forked. A server that has died is replaced once."""
+    """Return a forked worker, or the reason why a fork would be of no use. A server that has died is replaced once.
+
+    Raises ImportTimeout at `deadline` (time.monotonic).
+    """
     for _ in range(2):
         server = fork_server(preload)
         try:
-            server.wait_until_ready()
+            _wait_until_ready(server, deadline)
             if server.unforkable is not None:
                 return server.unforkable
             return server.fork(standard_input, output, events, environment)
@@ -89,6 +101,14 @@ def fork(
             fault = error
             server.close()
     raise EflmError(f"no worker could be started: {fault}; --isolation spawn starts one without a server")
+
+
+def _wait_until_ready(server: ForkServer, deadline: float | None) -> None:
+    try:
+        server.wait_until_ready(deadline)
+    except ImportTimeout:
+        server.close()  # the next run must not wait for the same import
+        raise
 
 
 def _close_servers() -> None:

@@ -31,14 +31,16 @@ def main(arguments: list[str] | None = None) -> int:
     from eflm.worker.main import die_with
 
     die_with(options.parent)
+    line = socket.socket(fileno=options.socket)
     for module in filter(None, options.preload.split(",")):
+        _tell(line, importing=module)
         # What cannot be imported is a worker's to complain of, in its own words.
         with suppress(Exception):
             importlib.import_module(module)
     # What is here to stay is not looked through again, nor copied for it, in every worker.
     gc.collect()
     gc.freeze()
-    _serve(socket.socket(fileno=options.socket))
+    _serve(line)
     return 0
 
 
