@@ -130,9 +130,9 @@ def measure(
     """Run all plans `repeat` times, interleaved, and print and save what was measured."""
     from eflm.cli.progress import progress_bar
     from eflm.cli.signals import sigterm_raises
-    from eflm.cli.streams import stdout_for_results
     from eflm.controller.run import Terminated, Unsaved, run
     from eflm.results.aggregation import repeats, sweep
+    from eflm.streams import stdout_for_results
 
     done: list[list[Any]] = [[] for _ in plans]
     stopped: int | None = None

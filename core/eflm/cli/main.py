@@ -6,15 +6,13 @@ Exit codes: 0 done, 1 the run failed, 2 a usage error, 130 SIGINT, 143 SIGTERM.
 from __future__ import annotations
 
 import errno
-import sys
-from contextlib import redirect_stdout
 from importlib import import_module
 from typing import Any
 
 import click
 
-from eflm.cli.streams import printable
 from eflm.errors import EflmError, PluginError, UsageError, did_you_mean
+from eflm.streams import printable, stdout_for_results
 
 DEBUG = "eflm.debug"
 #: In a context's `meta`: the plugin and distribution of the command that runs, if it is not one of eflm's own.
@@ -116,7 +114,7 @@ def _plugin_command(ctx: click.Context, name: str) -> click.Command | None:
     from eflm.registry.registry import OWN_DISTRIBUTION
 
     try:
-        with redirect_stdout(sys.stderr):
+        with stdout_for_results():
             command = entry.card.factory.resolve()
     except Exception as error:
         raise PluginError(f"{label} cannot be imported: {type(error).__name__}: {error}") from error

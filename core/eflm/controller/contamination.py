@@ -1,4 +1,4 @@
-"""What in a stage's own samples says that something else than the techniques decided its figures."""
+"""Flags a stage if its samples show that its figures depend on more than the techniques. Runs in the parent."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from eflm.protocol.record import StageRecord
 from eflm.statistics import percentile
 from eflm_schemas import Flag
 
-#: A clock that moves by less between its slowest and fastest twentieth is a clock that stands.
+#: A clock counts as constant if its 95th percentile is at most this share above its 5th.
 STEADY = 0.1
 
 
 def clock_flags(record: StageRecord) -> list[Flag]:
-    """A flag where the device's clock changed while work was measured: early and late windows then differ by it."""
+    """Return a flag if the clock of the device changed during the measured windows, because times then change too."""
     work = [(window.begin, window.end) for window in record.measured()]
     clocks = [
         clock
@@ -23,5 +23,5 @@ def clock_flags(record: StageRecord) -> list[Flag]:
     low, high = percentile(clocks, 5), percentile(clocks, 95)
     if high <= low * (1 + STEADY):
         return []
-    detail = f"the device's clock ran between {low:.0f} and {high:.0f} MHz while work was measured"
+    detail = f"the clock of the device varied between {low:.0f} and {high:.0f} MHz during the measurement"
     return [Flag(name="clock_change", stage=record.stage, detail=detail)]

@@ -1,6 +1,6 @@
-"""The machine and software that a run happens on, and what on that machine could disturb its figures.
+"""Describes the machine and software of a run, and flags what on that machine could disturb the figures.
 
-Read by the watching process, so nothing here imports torch.
+Used by the parent process, so nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from eflm_schemas import Environment, Flag
 #: What every figure can depend on. Plugins require more.
 PACKAGES = ("eflm", "torch", "transformers", "tokenizers", "accelerate", "safetensors", "numpy", "triton")
 
-#: Other work that takes less than this share of the cores is the ordinary noise of a machine.
+#: Other processes that use less than this share of the cores are not flagged.
 BUSY_SHARE = 0.1
 
 
@@ -51,7 +51,7 @@ def installed_packages(entries: Iterable[Entry]) -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit that eflm itself runs from, with "+changes" when its tree differs; None outside a checkout."""
+    """Return the commit that eflm runs from, with "+changes" if files differ from it; None outside a checkout."""
     root = Path(__file__).resolve().parents[3]
     if not (root / ".git").exists():
         return None
@@ -67,7 +67,7 @@ def git_commit() -> str | None:
 
 
 class Watch:
-    """What disturbs a machine between two moments: load before the run, other work and swapping during it."""
+    """Watches for disturbances from its creation on: load before it; other processes, swapping and throttling since."""
 
     def __init__(self) -> None:
         self._load = os.getloadavg()[0]
@@ -77,29 +77,29 @@ class Watch:
         self._busy = _busy_seconds()
 
     def flags(self, worker_seconds: float) -> list[Flag]:
-        """What a reader must know of the machine, so far; `worker_seconds` of CPU time are the run's own."""
+        """Return a flag for each disturbance so far. `worker_seconds`: CPU seconds that the run itself used."""
         flags = []
         cores = psutil.cpu_count() or 1
         others = (_busy_seconds() - self._busy - worker_seconds) / (time.monotonic() - self._begin)
         if others > BUSY_SHARE * cores:
-            detail = f"other work took {others:.1f} of {cores} cores while the run went on"
+            detail = f"other processes used {others:.1f} of {cores} cores during the run"
             flags.append(Flag(name="busy_cores", detail=detail))
         if self._load > cores:
-            detail = f"the load average was {self._load:.1f} on {cores} cores when the run began"
+            detail = f"the load average was {self._load:.1f} on {cores} cores at the start of the run"
             flags.append(Flag(name="busy_machine", detail=detail))
         swapped = _swapped_pages() - self._swapped
         if swapped > 0:
-            detail = f"the machine swapped {swapped} pages while the run went on"
+            detail = f"the machine swapped {swapped} pages during the run"
             flags.append(Flag(name="swapping", detail=detail))
         throttled = _throttle_events() - self._throttled
         if throttled > 0:
-            detail = f"heat held the CPU's clocks back {throttled} times while the run went on"
+            detail = f"the CPU reduced its clock {throttled} times because of heat during the run"
             flags.append(Flag(name="throttled", detail=detail))
         return flags
 
 
 def _throttle_events(root: Path = Path("/sys/devices/system/cpu")) -> int:
-    """How often a core or its package has been throttled for heat since the machine was started (Intel, Linux)."""
+    """Return how often a core or its package was throttled because of heat since boot (Intel, Linux)."""
     events = 0
     for path in root.glob("cpu*/thermal_throttle/*_throttle_count"):
         try:
@@ -110,12 +110,13 @@ def _throttle_events(root: Path = Path("/sys/devices/system/cpu")) -> int:
 
 
 def _busy_seconds() -> float:
-    """CPU seconds that all cores have worked, since the machine was started."""
+    """Return the CPU seconds that all cores together have worked since boot."""
     times = psutil.cpu_times()
     return float(sum(times) - times.idle - getattr(times, "iowait", 0.0) - getattr(times, "guest", 0.0))
 
 
 def _swapped_pages(path: Path = Path("/proc/vmstat")) -> int:
+    """Return how many pages were swapped in or out since boot (Linux)."""
     try:
         lines = path.read_text().splitlines()
     except OSError:

@@ -1,6 +1,6 @@
-"""This process's end of a fork server: a process with the heavy imports done that forks a fresh worker on request.
+"""The parent's side of a fork server, which has done the slow imports and forks a fresh worker on request.
 
-`eflm.worker.fork_server` is that process. `eflm.controller.fork_server_pool` keeps the servers of this process.
+`eflm.worker.fork_server` is the server process. `eflm.controller.fork_server_pool` keeps the servers of the parent.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 
 from eflm.protocol.fork_server import header
 
-#: What every run imports, training or not: the memory of inference must not depend on the stages before it. The plan
-#: adds what its plugins need.
+#: Modules for every run, the same for all of its stages, so that the memory of inference does not depend on whether the
+#: run also trains. The plan adds the modules that its plugins need.
 PRELOAD = (
     "accelerate",
     "numpy",
@@ -38,8 +38,12 @@ PRELOAD = (
 )
 
 
+class ImportTimeout(Exception):
+    """A server had not finished its imports at the deadline. The message is the module that it was importing."""
+
+
 class ForkServer:
-    """One server, a child of this process; it and all its workers die with it."""
+    """One server, a child of this process. If this process ends, the server and all of its workers end too."""
 
     def __init__(self, environment: dict[str, str], preload: Iterable[str]) -> None:
         self._ours, theirs = socket.socketpair()
@@ -54,90 +58,102 @@ class ForkServer:
                 stderr=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                # Asked through the driver, "is there a GPU?" would leave a state that no fork can use.
+                # torch otherwise looks for GPUs by initializing CUDA, which a forked process cannot use afterwards.
                 env={**environment, "PYTORCH_NVML_BASED_CUDA_CHECK": "1"},
             )
         self._received = b""
-        self._turn = threading.RLock()  # one question and its answer at a time, whichever thread asks
-        self.unforkable: str | None = None  #: why its forks would be of no use; known once it is ready
+        self._turn = threading.RLock()  # one thread at a time sends a request and waits for the reply
+        self._importing = "eflm"
+        self.unforkable: str | None = None  #: why forked workers could not work here; known once it is ready
         self._statuses: dict[int, int] = {}
-        self._at_work: set[int] = set()
+        self._running: set[int] = set()
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
     def alive(self) -> bool:
-        """Whether it can still be asked."""
+        """Whether the server still runs."""
         return self._process.poll() is None
 
     @property
     def idle(self) -> bool:
-        """Whether none of its workers is known to be at work."""
-        return not self._at_work
+        """Whether no worker is known to be running."""
+        return not self._running
 
-    def wait_until_ready(self) -> None:
-        """Return once the imports are done. A worker may be asked for before; it comes when they are."""
+    def wait_until_ready(self, deadline: float | None = None) -> None:
+        """Return once the imports are done.
+
+        Raises ImportTimeout at `deadline` (time.monotonic) and OSError if the server has died.
+        """
         with self._turn:
             self._ours.sendall(header(b""))
-            self.unforkable = self._await("ready", None)["unforkable"]
+            message = self._await("ready", deadline)
+            if message is None:
+                raise ImportTimeout(self._importing)
+            self.unforkable = message["unforkable"]
 
     def fork(
         self, standard_input: int, output: int, events: int, environment: dict[str, str]
     ) -> ForkedProcess:
-        """A new worker on these descriptors, which stay open here, in this process's folder and environment.
+        """Fork a worker with these descriptors, in the working folder of this process.
 
-        OSError when the server has died.
+        The descriptors stay open in this process. `environment` is the whole environment of the worker. Raises OSError
+        if the server has died.
         """
         place = json.dumps({"folder": os.getcwd(), "environment": environment}).encode()
         with self._turn:
             socket.send_fds(self._ours, [header(place)], [standard_input, output, events])
             self._ours.sendall(place)
             pid = self._await("forked", None)["forked"]
-            self._at_work.add(pid)
+            self._running.add(pid)
             return ForkedProcess(self, pid)
 
     def status(self, pid: int, timeout: float | None) -> int | None:
-        """The exit status of a worker, negative for a signal; None when it is still at work after `timeout` seconds."""
+        """Return the exit status of a worker, negative for a signal; None if it still runs after `timeout` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         with self._turn:
             while pid not in self._statuses:
-                remaining = None if deadline is None else max(deadline - time.monotonic(), 0.0)
                 try:
-                    if self._await("ended", remaining) is None:
+                    if self._await("ended", deadline) is None:
                         return None
                 except OSError:
                     return -signal.SIGKILL  # workers die with their server
             return self._statuses[pid]
 
     def close(self) -> None:
-        """End the server and whatever it has forked."""
+        """End the server and all of its workers."""
         with suppress(ProcessLookupError):
             self._process.kill()
         self._process.wait()
         self._ours.close()
 
-    def _await(self, word: str, timeout: float | None) -> Any:
-        """The next message that has `word`; others are noted. None after `timeout` seconds, OSError if it has died."""
+    def _await(self, word: str, deadline: float | None) -> Any:
+        """Return the next message with the key `word`; None at `deadline`. Messages before it are recorded.
+
+        Raises OSError if the server has died.
+        """
         while True:
-            message = self._next(timeout)
+            message = self._next(deadline)
             if message is None:
                 return None
+            if "importing" in message:
+                self._importing = message["importing"]
             if "ended" in message:
                 self._statuses[message["ended"]] = message["status"]
-                self._at_work.discard(message["ended"])
+                self._running.discard(message["ended"])
             if word in message:
                 return message
 
-    def _next(self, timeout: float | None) -> dict[str, Any] | None:
+    def _next(self, deadline: float | None) -> dict[str, Any] | None:
         with selectors.DefaultSelector() as selector:
             selector.register(self._ours, selectors.EVENT_READ)
             while b"\n" not in self._received:
-                if not selector.select(timeout):
+                if not selector.select(None if deadline is None else max(deadline - time.monotonic(), 0.0)):
                     return None
                 chunk = self._ours.recv(1 << 12)
                 if not chunk:
-                    raise OSError("the fork server has died")
+                    raise OSError("the fork server died")
                 self._received += chunk
         line, _, self._received = self._received.partition(b"\n")
         message: dict[str, Any] = json.loads(line)
@@ -145,7 +161,7 @@ class ForkServer:
 
 
 class ForkedProcess:
-    """A worker that the server forked, with the part of `subprocess.Popen` that its owner uses."""
+    """A worker that the server forked, with the methods of `subprocess.Popen` that `WorkerProcess` uses."""
 
     def __init__(self, server: ForkServer, pid: int) -> None:
         self._server = server

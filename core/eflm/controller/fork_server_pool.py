@@ -1,4 +1,4 @@
-"""The fork servers of this process, and the environment that they and their workers get."""
+"""The fork servers of the parent process, and the environment of the servers and their workers."""
 
 from __future__ import annotations
 
@@ -10,42 +10,43 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import Protocol
 
-from eflm.controller.fork_server import ForkServer
+from eflm.controller.fork_server import ForkServer, ImportTimeout
 from eflm.errors import EflmError
 
 
 class Running(Protocol):
-    """A started process, as `subprocess.Popen` is one."""
+    """A started process: the part of `subprocess.Popen` that `WorkerProcess` uses."""
 
     pid: int
 
     def poll(self) -> int | None:
-        """The exit status, None while it runs."""
+        """Return the exit status; None while the process runs."""
 
     def wait(self, timeout: float | None = None) -> int:
-        """The exit status; subprocess.TimeoutExpired when it still runs."""
+        """Return the exit status. Raises subprocess.TimeoutExpired after `timeout` seconds."""
 
 
-#: Beginnings of variables that libraries read once, when they are imported: another value needs another server. All
-#: others are a worker's own.
+#: Prefixes of environment variables that libraries read when they are imported: another value needs another server.
+#: Each worker gets its own value of all other variables.
 READ_AT_IMPORT = (
     "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "PYTHON", "LD_", "DYLD_", "CUDA_", "NVIDIA_", "TORCH", "PYTORCH_",
     "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "BITSANDBYTES_", "TRITON_", "XDG_", "HOME", "PATH", "TMPDIR", "EFLM_",
 )  # fmt: skip
 
-#: Idle servers that are kept at one time: two sides of a comparison may need different imports.
+#: How many servers are kept. More than one, because the two runs of a comparison may need different imports.
 MOST_SERVERS = 4
 
 _Key = tuple[tuple[tuple[str, str], ...], frozenset[str]]
-#: The servers of this process by what they were started with, the one that was asked last at the end.
+#: The servers of this process by environment and modules, in the order of their last use.
 _servers: dict[_Key, ForkServer] = {}
 _servers_lock = threading.Lock()
 
 
 def fork_server(preload: Iterable[str] = ()) -> ForkServer:
-    """The server for exactly these modules and this process's environment as it is now, started if need be.
+    """Return the server for exactly these modules and the current environment; start it if there is none.
 
-    Exactly: what a server has imported is resident memory of its workers, which must not depend on what ran before.
+    Modules that a server imported are in the resident memory of its workers, so a server with more modules would
+    change their memory figures.
     """
     environment = worker_environment()
     read_early = sorted(
@@ -68,27 +69,49 @@ def fork_server(preload: Iterable[str] = ()) -> ForkServer:
     return server
 
 
-def prepare(preload: Iterable[str]) -> None:
-    """Start the server for workers with these modules and wait for its imports; `fork` reports what fails."""
+def prepare(preload: Iterable[str], deadline: float | None = None) -> None:
+    """Start the server for workers with these modules and wait for its imports.
+
+    Raises ImportTimeout at `deadline` (time.monotonic). Other failures are reported by `fork`.
+    """
     with suppress(OSError):
-        fork_server(preload).wait_until_ready()
+        _wait_until_ready(fork_server(preload), deadline)
 
 
 def fork(
-    preload: Iterable[str], standard_input: int, output: int, events: int, environment: dict[str, str]
+    preload: Iterable[str],
+    standard_input: int,
+    output: int,
+    events: int,
+    environment: dict[str, str],
+    *,
+    deadline: float | None = None,
 ) -> Running | str:
-    """A forked worker, or the reason why it cannot be forked. A server that has died is replaced once."""
+    """Return a forked worker, or the reason why a fork would be of no use. A server that has died is replaced once.
+
+    Raises ImportTimeout at `deadline` (time.monotonic).
+    """
     for _ in range(2):
         server = fork_server(preload)
         try:
-            server.wait_until_ready()
+            _wait_until_ready(server, deadline)
             if server.unforkable is not None:
                 return server.unforkable
             return server.fork(standard_input, output, events, environment)
         except OSError as error:
             fault = error
             server.close()
-    raise EflmError(f"no worker could be started: {fault}; --isolation spawn starts one without a server")
+    raise EflmError(
+        f"no worker could be forked: {fault}; --isolation spawn starts workers without a fork server"
+    )
+
+
+def _wait_until_ready(server: ForkServer, deadline: float | None) -> None:
+    try:
+        server.wait_until_ready(deadline)
+    except ImportTimeout:
+        server.close()  # the next run must not wait for the same import
+        raise
 
 
 def _close_servers() -> None:
@@ -97,11 +120,15 @@ def _close_servers() -> None:
 
 
 def worker_environment() -> dict[str, str]:
-    """This process's environment with its module path, so that workers find the same plugins."""
+    """Return the environment of workers: that of this process, with its module path so that they find the same plugins.
+
+    Limits how long OpenMP threads spin, unless the user has set that.
+    """
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     environment = {**os.environ, "PYTHONPATH": path}
     if not environment.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
-        # By default OpenMP threads spin at a barrier for long, on the core that the thread they wait for may need, so
-        # that a little other work slows a step tenfold. A short spin costs nothing on an idle machine.
+        # By default, OpenMP threads spin for a long time at a barrier. They then occupy the core that the thread they
+        # wait for may need, and a little other load makes a step ten times slower. A short spin costs nothing on an
+        # idle machine.
         environment["GOMP_SPINCOUNT"] = "1000"
     return environment

@@ -18,6 +18,7 @@ from eflm.controller.collector_process import CollectorProcess
 from eflm.controller.contamination import clock_flags
 from eflm.controller.environment import environment, installed_packages
 from eflm.controller.event_log import Progress
+from eflm.controller.fork_server import ImportTimeout
 from eflm.controller.fork_server_pool import prepare
 from eflm.controller.imports import imports_of
 from eflm.controller.observers import Observers
@@ -131,7 +132,11 @@ class _Run:
             return
         self.collector.start()
         if self.plan.spec.isolation == "forkserver":
-            prepare(imports_of(self.plan))
+            try:
+                prepare(imports_of(self.plan), self.deadline)
+            except ImportTimeout as error:
+                seconds = f"{self.plan.spec.timeout:g} s (--timeout)"
+                raise _Failed(f"timed out after {seconds} while {error} was imported") from error
         self.collector.wait_until_ready()
 
     # --- the chain ------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from attrs import define, evolve, field, frozen
 
 from eflm.controller.environment import Watch, environment
 from eflm.controller.event_log import EventLog, Progress
+from eflm.controller.fork_server import ImportTimeout
 from eflm.controller.imports import imports_of
 from eflm.controller.merge_ranks import merge_ranks
 from eflm.controller.power_sources import PowerSources
@@ -82,6 +83,9 @@ class _Step:
         machine = Watch()
         try:
             reason, worker_log = self._work()
+        except ImportTimeout as error:
+            reason = f"{self._timed_out()} while {error} was imported"
+            worker_log = ""
         finally:
             self.sources.close()
         log = merge_ranks(self.logs)
@@ -151,8 +155,7 @@ class _Step:
         try:
             silent = self._follow(group)
         except WorkerTimeout:
-            reason = f"{self.order.step} timed out after {self.plan.spec.timeout:g} s (--timeout)"
-            return reason, group.workers[0].log_tail()
+            return self._timed_out(), group.workers[0].log_tail()
         failures = {rank: log.failure for rank, log in enumerate(self.logs) if log.failure is not None}
         if not silent and not failures:
             return None, group.workers[0].log_tail()
@@ -165,6 +168,9 @@ class _Step:
         assert self.sampler is not None
         end = describe_end(worker.wait(), self.sampler.held(worker.pid))
         return which + end + _last_line(worker.log_tail()), worker.log_tail()
+
+    def _timed_out(self) -> str:
+        return f"{self.order.step} timed out after {self.plan.spec.timeout:g} s (--timeout)"
 
     def _follow(self, group: WorkerGroup) -> list[int]:
         """Record events until all workers are done or one has failed; the ranks that ended without a reason."""

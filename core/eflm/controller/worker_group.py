@@ -28,7 +28,10 @@ class WorkerTimeout(Exception):
 
 
 class WorkerGroup:
-    """The workers for `order`, by rank. `preload`: modules that they import besides those of every run."""
+    """The workers for `order`, by rank. `preload`: modules that they import besides those of every run.
+
+    Raises ImportTimeout if the imports of a fork server take until `deadline` (time.monotonic).
+    """
 
     def __init__(
         self,
@@ -50,6 +53,7 @@ class WorkerGroup:
                         isolation=spec.isolation,
                         preload=preload,
                         environment={RANK: str(rank), RENDEZVOUS: rendezvous},
+                        deadline=deadline,
                     )
                 )
                 for rank in range(spec.processes)

@@ -27,7 +27,7 @@ class WorkerProcess:
 
     `isolation`: "spawn" starts a new interpreter, "forkserver" forks one that has already imported what every run needs
     and the modules in `preload`. Neither contains anything of an earlier run. `environment`: variables in addition to
-    those of this process.
+    those of this process. `deadline` (time.monotonic) limits the wait for these imports: ImportTimeout.
     """
 
     def __init__(
@@ -37,6 +37,7 @@ class WorkerProcess:
         isolation: str = "spawn",
         preload: Iterable[str] = (),
         environment: Mapping[str, str] | None = None,
+        deadline: float | None = None,
     ) -> None:
         # It has no name, so that nothing is left after a SIGKILL.
         self._log = tempfile.TemporaryFile()  # noqa: SIM115
@@ -49,7 +50,7 @@ class WorkerProcess:
         try:
             started: Running | str = ""
             if isolation == "forkserver":
-                started = fork(preload, standard_input, self._log.fileno(), events, own)
+                started = fork(preload, standard_input, self._log.fileno(), events, own, deadline=deadline)
             if isinstance(started, str):
                 self.fallback = started or None
                 started = self._spawn(standard_input, events, own)

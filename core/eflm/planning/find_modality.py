@@ -1,8 +1,8 @@
-"""Which modality a model belongs to, from its name or its folder alone. Called by `compose`; imports nothing heavy.
+"""Finds the modality of a model from its name or its folder. Called by `compose` in the parent; imports no torch.
 
-A preset belongs to the modality that has it, a modality's own name means its first preset, and the JSON files of a
-saved model say what it is. A Hub id says nothing before it is fetched, so it belongs to the default modality unless
---modality says otherwise.
+The name of a preset belongs to the modality that has this preset, the name of a modality means its first preset, and
+the JSON files of a saved model declare its class or type. A Hub id contains no such information before the model is
+downloaded, so it belongs to the default modality unless the user gives --modality.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from eflm.errors import UsageError
 from eflm.registry.registry import OWN_DISTRIBUTION, Registry
 from eflm_schemas import ModalityCard, RunSpec
 
-#: Where a folder says what it holds, and under which key: diffusers' pipelines and models, transformers' models.
+#: Files and keys that name the class or type of a saved model: diffusers pipelines, diffusers models, and transformers
+#: models.
 _DECLARATIONS = (
     ("model_index.json", "_class_name"),
     ("config.json", "_class_name"),
@@ -25,11 +26,11 @@ _DECLARATIONS = (
 
 
 def settle(spec: RunSpec, registry: Registry) -> RunSpec:
-    """The spec with its modality named, and the modality's first preset in place of its own name as the model.
+    """Return the spec with its modality. If the model is the name of the modality, it becomes the first preset.
 
-    Raises UsageError for a modality that there is not, and for a model that more than one claims.
+    Raises UsageError if the modality does not exist, or if more than one modality accepts the model.
     """
-    name = spec.modality or _found(spec.model, registry)
+    name = spec.modality or _find(spec.model, registry)
     entry = registry.get("modality", name)
     card = entry.card
     assert isinstance(card, ModalityCard)
@@ -39,34 +40,36 @@ def settle(spec: RunSpec, registry: Registry) -> RunSpec:
     return evolve(spec, modality=registry.reference(entry), model=model)
 
 
-def _found(model: str, registry: Registry) -> str:
+def _find(model: str, registry: Registry) -> str:
     entries = [(entry, entry.card) for entry in registry.entries("modality")]
     cards = [(entry, card) for entry, card in entries if isinstance(card, ModalityCard)]
-    declared = _declared(Path(model))
+    declared = _declared_types(Path(model))
     claims = [
         entry
         for entry, card in cards
         if model == card.name or card.preset(model) is not None or declared & set(card.architectures)
     ]
-    # Another distribution's plugin that claims a model of ours must not make every run ambiguous.
+    # If a third-party plugin accepts the same model as a built-in one, runs must not become ambiguous.
     own = [entry for entry in claims if entry.origin.distribution == OWN_DISTRIBUTION]
     claims = own or claims
     if len(claims) > 1:
         names = ", ".join(sorted(registry.reference(entry) for entry in claims))
         raise UsageError(
-            f"{model} could be a model of more than one modality; add --modality, one of {names}"
+            f"more than one modality accepts the model {model}; choose one with --modality: {names}"
         )
     if claims:
         return registry.reference(claims[0])
     defaults = [entry for entry, card in cards if card.default]
     defaults = [entry for entry in defaults if entry.origin.distribution == OWN_DISTRIBUTION] or defaults
     if not defaults:
-        raise UsageError(f"no modality claims the model {model}; name one with --modality")
+        raise UsageError(
+            f"no modality accepts the model {model}, and none is the default; choose one with --modality"
+        )
     return defaults[0].qualified
 
 
-def _declared(folder: Path) -> set[str]:
-    """What a saved model's folder calls its class or type; nothing for anything else."""
+def _declared_types(folder: Path) -> set[str]:
+    """Return the classes and types that the files of a saved model declare; empty for any other folder or name."""
     found = set()
     for file, key in _DECLARATIONS:
         try:
@@ -75,9 +78,9 @@ def _declared(folder: Path) -> set[str]:
             continue
         if not isinstance(document, dict):
             continue
-        # A model saved with plugins names itself under a type of ours, and what it is made of beside its recipe.
+        # A model saved with techniques declares a type of eflm; the type of its base model is in the recipe.
         recipe = document.get("eflm")
-        for said in (document.get(key), recipe.get(key) if isinstance(recipe, dict) else None):
-            if isinstance(said, str):
-                found.add(said)
+        for declared in (document.get(key), recipe.get(key) if isinstance(recipe, dict) else None):
+            if isinstance(declared, str):
+                found.add(declared)
     return found

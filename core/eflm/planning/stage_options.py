@@ -1,4 +1,4 @@
-"""The options of each stage: `--set pretrain.steps=100`. Presets choose values that fit their size."""
+"""The options of each stage, such as `--set pretrain.steps=100`. Presets set values that fit their model size."""
 
 from __future__ import annotations
 
@@ -11,47 +11,51 @@ from eflm_schemas import STAGES, option
 
 @frozen(kw_only=True)
 class PretrainOptions:
-    """Training from random weights."""
+    """Options of training from random weights."""
 
-    steps: int = option(100, "optimizer steps that are measured", ge=1)
-    warmup_steps: int = option(2, "first steps that are trained but not measured", ge=0)
+    steps: int = option(100, "measured optimizer steps", ge=1)
+    warmup_steps: int = option(2, "optimizer steps before the measured ones", ge=0)
     batch_size: int = option(8, "sequences per step", ge=1)
     sequence_length: int = option(1024, "tokens per sequence", ge=8)
     learning_rate: float = option(
-        3e-4, "peak rate of AdamW; linear warm-up over a tenth, then cosine to a tenth", gt=0
+        3e-4,
+        "peak learning rate of AdamW; linear warm-up in the first 10% of steps, then cosine to 10%",
+        gt=0,
     )
-    weight_decay: float = option(0.1, "AdamW's decay of matrices", ge=0)
+    weight_decay: float = option(0.1, "weight decay of AdamW, on matrices only", ge=0)
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm", gt=0)
 
 
 @frozen(kw_only=True)
 class FinetuneOptions:
-    """Adapting to prompt and completion pairs; the loss is on the completion only."""
+    """Options of fine-tuning on pairs of prompt and completion; the loss is on the completion only."""
 
-    steps: int = option(50, "optimizer steps that are measured", ge=1)
-    warmup_steps: int = option(2, "first steps that are trained but not measured", ge=0)
+    steps: int = option(50, "measured optimizer steps", ge=1)
+    warmup_steps: int = option(2, "optimizer steps before the measured ones", ge=0)
     batch_size: int = option(8, "pairs per step", ge=1)
-    sequence_length: int = option(512, "longest pair in tokens; longer completions are cut", ge=8)
+    sequence_length: int = option(512, "maximum tokens of a pair; longer completions are truncated", ge=8)
     learning_rate: float = option(
-        2e-4, "peak rate of AdamW; linear warm-up over a tenth, then cosine to a tenth", gt=0
+        2e-4,
+        "peak learning rate of AdamW; linear warm-up in the first 10% of steps, then cosine to 10%",
+        gt=0,
     )
-    weight_decay: float = option(0.0, "AdamW's decay of matrices", ge=0)
+    weight_decay: float = option(0.0, "weight decay of AdamW, on matrices only", ge=0)
     max_grad_norm: float = option(1.0, "gradients are clipped to this norm", gt=0)
 
 
 @frozen(kw_only=True)
 class InferOptions:
-    """Serving requests of a fixed size."""
+    """Options of inference requests, which all have the same size."""
 
-    requests: int = option(10, "requests that are measured, at least", ge=1)
+    requests: int = option(10, "minimum number of measured requests", ge=1)
     seconds: float = option(
-        10.0, "further requests are measured for so long in all at most, until --target-ci is reached", ge=0
+        10.0, "add requests until --target-ci is reached or the measured ones have taken this long", ge=0
     )
-    warmup_requests: int = option(1, "first requests that are served but not measured", ge=0)
+    warmup_requests: int = option(1, "requests before the measured ones", ge=0)
     batch_size: int = option(1, "prompts per request", ge=1)
-    prompt_tokens: int = option(512, "tokens of each prompt", ge=1)
-    new_tokens: int = option(128, "tokens generated per prompt, no fewer and no more", ge=2)
-    merge: bool = option(True, "fold the adapter into the base weights first, where its method can")
+    prompt_tokens: int = option(512, "tokens per prompt", ge=1)
+    new_tokens: int = option(128, "tokens generated per prompt, always exactly this many", ge=2)
+    merge: bool = option(True, "merge the adapter into the base weights first, if its method supports it")
 
 
 def as_flags(stages: Iterable[str]) -> str:

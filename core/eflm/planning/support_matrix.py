@@ -1,6 +1,6 @@
-"""Which technique works with which modality, found by composing each pair. Used by the docs and their tests.
+"""Finds which technique works with which modality by composing each pair. Used by the documentation and its tests.
 
-Nothing is run and nothing heavy is imported: a cell is what `eflm bench` would say before it starts.
+Nothing runs and torch is not imported: a cell is the outcome of the checks that `eflm bench` makes before a run.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from eflm_schemas import ModalityCard, RunSpec
 
 @frozen(kw_only=True)
 class Cell:
-    """One technique in one modality's first preset."""
+    """One technique with the first preset of one modality."""
 
     kind: str
     technique: str
     modality: str
-    spec: RunSpec  #: what would run it, with what has to be set for it beside the defaults
-    refusal: str | None = None  #: why it cannot be; None: it can
+    spec: RunSpec  #: a run with this technique, including the settings that it needs
+    refusal: str | None = None  #: why the two do not work together; None if they do
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """What has to be set for it to be legal; nothing where the defaults will do."""
+        """The settings that the technique needs; empty if it works with the defaults."""
         return self.spec.settings
 
 
 def cells(registry: Registry) -> Iterator[Cell]:
-    """Every technique × every modality with a preset, in the order of the registry."""
+    """Yield a cell for each technique and each modality that has a preset, in the order of the registry."""
     modalities = [
         e for e in registry.entries("modality") if isinstance(e.card, ModalityCard) and e.card.presets
     ]
@@ -53,7 +53,7 @@ def _cell(registry: Registry, row: TechniqueKind, technique: Entry, modality: En
     card = modality.card
     assert isinstance(card, ModalityCard)
     refused: list[Cell] = []
-    for settings in _ways(card):
+    for settings in _settings(card):
         spec = RunSpec(
             model=card.presets[0].name,
             modality=card.name,
@@ -68,17 +68,17 @@ def _cell(registry: Registry, row: TechniqueKind, technique: Entry, modality: En
             refused.append(evolve(cell, refusal=str(error)))
         else:
             return cell
-    # What is said of the defaults is what a user would meet.
+    # With the defaults, users get the first error.
     return refused[0]
 
 
 def _stage(row: TechniqueKind) -> str:
-    """The stage in which a kind of technique shows its effect alone."""
+    """Return the stage that is enough to use a kind of technique."""
     return row.required_in[0] if row.required_in else ("pretrain" if row.before == "pretrain" else "infer")
 
 
-def _ways(card: ModalityCard) -> Iterator[dict[str, Any]]:
-    """The defaults, and then what keeps techniques to the parts of a causal model that are causal."""
+def _settings(card: ModalityCard) -> Iterator[dict[str, Any]]:
+    """Yield the defaults, and then each setting that limits techniques to the causal parts of a model."""
     yield {}
     if card.config is None:
         return

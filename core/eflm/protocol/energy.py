@@ -1,4 +1,4 @@
-"""What a result says about energy: where it comes from, or why there is none."""
+"""Where energy figures come from, or why there are none. Used by the parent process only."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from attrs import frozen
 
 @frozen
 class NoEnergy:
-    """Why energy cannot be read here, in words for a reader of the result."""
+    """Why energy cannot be read on this machine. `reason` is shown in the result."""
 
     reason: str
 
 
 @frozen(kw_only=True)
 class CarbonIntensity:
-    """gCO2e per kWh of a region's electricity, with the year and the source of the figure."""
+    """Emissions of the electricity of a region in gCO2e per kWh, with the year and the source of the figure."""
 
     region: str
     grams_per_kwh: float
@@ -24,7 +24,7 @@ class CarbonIntensity:
 
 @frozen(kw_only=True)
 class PowerModel:
-    """`idle` W at rest, rising with utilization to `busy` W, and `per_gb` W for each GB of memory in use."""
+    """Power as a linear function of utilization and memory: `idle` and `busy` in W, `per_gb` in W per GB in use."""
 
     idle: float
     busy: float
@@ -32,12 +32,12 @@ class PowerModel:
     source: str
 
     def power(self, utilization: float, memory_bytes: float) -> float:
-        """W at a utilization of 0 to 1 and so many bytes in use."""
+        """Return the power in W at a utilization of 0 to 1 and `memory_bytes` in use."""
         return self.idle + utilization * (self.busy - self.idle) + self.per_gb * memory_bytes / 1e9
 
     @property
     def words(self) -> str:
-        """The model as a reader must know it."""
+        """The formula with its source, for the provenance of a metric."""
         memory = f" + {self.per_gb:g} W per GB of memory" if self.per_gb else ""
         rise = self.busy - self.idle
         return f"{self.idle:.3g} W + utilization × {rise:.3g} W{memory}, from {self.source}"

@@ -1,7 +1,7 @@
-"""The line between worker and watcher: one JSON document a line, on a pipe of its own.
+"""Events from a worker to the parent: one JSON document per line, on a separate pipe.
 
-The worker writes with an EventWriter; the watcher decodes each line and hands it to its journal. Standard output and
-standard error stay free for whatever a library prints.
+The worker writes with an EventWriter. The parent decodes each line and adds it to its event log. Standard output and
+standard error are not used for events, because libraries print there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from eflm_schemas import convert
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """One event. ValueError for a line that is none, such as one cut short by the worker's death."""
+    """Return the event in a line. Raises ValueError for anything else, such as a line that a dying worker cut off."""
     event = json.loads(line)
     if not isinstance(event, dict) or "event" not in event:
         raise ValueError(f"not an event: {line[:80]!r}")
@@ -24,17 +24,17 @@ def decode(line: bytes) -> dict[str, Any]:
 
 
 class EventWriter:
-    """Writes events in the worker. A watcher that has gone takes the worker with it."""
+    """Writes events to the parent. Used in the worker, which exits if the parent has ended."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     def send(self, event: str, /, **fields: Any) -> None:
-        """Write one event; attrs instances become dictionaries, and what JSON does not know its text."""
+        """Write one event. attrs instances become dictionaries, and other values unknown to JSON become strings."""
         self.send_many([{"event": event, **fields}])
 
     def send_many(self, events: list[dict[str, Any]]) -> None:
-        """Write several events in one system call, so that a busy loop is disturbed once."""
+        """Write several events in one system call, which disturbs timed work less than one call for each."""
         lines = "".join(json.dumps(event, default=_plain) + "\n" for event in events)
         remaining = memoryview(lines.encode())
         try:

@@ -1,4 +1,4 @@
-"""The order of a worker: which step of which run it carries out, from which checkpoints, and where it writes."""
+"""The order from the parent to a worker: which step of which run to do, from which checkpoints, and what to write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from eflm_schemas import RunSpec
 
 @frozen(kw_only=True)
 class Restore:
-    """A checkpoint of an earlier step."""
+    """The checkpoint of an earlier step, which the worker reads."""
 
     step: str
     folder: str
@@ -19,9 +19,9 @@ class Restore:
 class WorkerOrder:
     """One line of JSON on the worker's standard input.
 
-    `step` is a stage, "quantize" (pack the weights and write them), or "reference" (evaluate the model of the stage
-    infer, without measuring it). `restore` lists the checkpoints of earlier steps in their order. `checkpoint` and
-    `save` are folders to write, or None.
+    `step`: a stage, "quantize" (pack the weights and write them), or "reference" (evaluate the model of the stage infer
+    without measuring it). `restore`: the checkpoints of earlier steps, in their order. `checkpoint`: folder for the
+    checkpoint of this step, or None. `save`: folder for the model that the user keeps (--save), or None.
     """
 
     spec: RunSpec

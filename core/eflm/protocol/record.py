@@ -1,6 +1,6 @@
-"""The record of one stage: what was timed, what was sampled, and what is known of the model. Pure data.
+"""The record of one stage: its windows, its samples, and facts about the model and the hardware.
 
-The child emits windows and facts; the parent adds the samples. Metric collectors read the whole.
+The worker sends windows and facts, and the parent adds the samples. Metric collectors read the record.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from eflm_schemas import Metric
 
 @frozen(kw_only=True)
 class Window:
-    """A timed piece of work. Times are CLOCK_MONOTONIC nanoseconds, read after synchronising with the device.
+    """A timed piece of work. Times are CLOCK_MONOTONIC nanoseconds, read after synchronizing with the device.
 
-    `name`: "step" (a training step, with "forward", "backward" and "optimizer" inside), "data" (the wait for a step's
-    batch), "request" (a whole inference request), "prefill", "decode", "token", or whatever a workload's phases are
-    called. `flops`: counted floating-point operations of this window, where known.
+    `name`: "step" (a training step, with "forward", "backward" and "optimizer" inside), "data" (the wait for the batch
+    of a step), "request" (a whole inference request), "prefill", "decode", "token", or the name of another phase of the
+    workload. `flops`: number of floating-point operations in this window, None if unknown.
     """
 
     name: str
@@ -38,30 +38,29 @@ class Window:
 
 @frozen(kw_only=True)
 class Sample:
-    """One reading by the parent. None where the machine does not tell.
+    """One reading by the parent. Values that the machine does not provide are None.
 
-    Bytes for memory; W for `power`; J, ever growing, for `energy`; a ratio of 0 to 1 for `utilization`.
+    Memory is in bytes, `power` in W, `energy` in J since an arbitrary start, and `utilization` a share of 0 to 1.
     """
 
     time: int  #: CLOCK_MONOTONIC nanoseconds
     rss: int | None = None  #: resident memory of the worker process
-    device_used: int | None = None  #: device memory in use, all processes
-    device_process: int | None = None  #: device memory in use by the worker
+    device_used: int | None = None  #: device memory that all processes use
+    device_process: int | None = None  #: device memory that the worker uses
     power: float | None = None
     energy: float | None = None
-    clock: float | None = None  #: MHz of the device's multiprocessors
+    clock: float | None = None  #: MHz of the multiprocessors of the device
     temperature: float | None = None  #: °C of the device
-    utilization: float | None = (
-        None  #: share of time in which a kernel ran (NVML), or CPU cores' share in use
-    )
+    #: share of the time in which a kernel ran (NVML), or share of the CPU cores in use
+    utilization: float | None = None
 
 
 @frozen(kw_only=True)
 class ModelFacts:
-    """What the child counted of the model at the end of a stage's set-up.
+    """Counts of the model after the set-up of a stage, before it is measured.
 
-    Bytes hold every parameter and buffer at its stored width, quantization state included. A packed weight
-    counts as the parameters that it holds, not as the words that it is stored in.
+    `bytes` is the size of all parameters and buffers at their stored width, including the quantization state. For a
+    packed weight, `parameters` counts the values that it stands for and not the elements of the packed tensor.
     """
 
     parameters: int
@@ -71,56 +70,56 @@ class ModelFacts:
 
 @frozen(kw_only=True)
 class Compression:
-    """A model right before and right after quantization, nothing else having changed in between."""
+    """Size and quality of a quantized model, and of the same model without its quantizer ("original")."""
 
     original_bytes: int | None = None
     bytes: int | None = None
     original_quality: Mapping[str, Metric] = field(factory=dict)
     quality: Mapping[str, Metric] = field(factory=dict)
-    reason: str | None = None  #: why the original could not be had
+    reason: str | None = None  #: why there are no figures of the original
 
 
 @frozen(kw_only=True)
 class Hardware:
-    """The peak that compute utilization is held against, and where energy comes from."""
+    """The peak that compute utilization refers to, and the source of energy readings."""
 
     device: str
-    dtype: str  #: in which the stage multiplies matrices, as torch names it
+    dtype: str  #: dtype in which the stage multiplies matrices, by its name in torch
     peak_flops: float | None  #: FLOP/s at that dtype
-    peak_source: str  #: "table: ...", "measured: ..." or why there is none
-    memory_bytes: int  #: of the device, or of the machine for a CPU run
-    energy_source: str | None  #: "NVML energy counter", "RAPL package", ...; None when there is none
-    energy_reason: str | None = None  #: why there is none
-    power_model: PowerModel | None = None  #: for an estimate where there is none, if that was asked for
-    carbon: CarbonIntensity | None = None  #: of the region's electricity, if one was given
+    peak_source: str  #: "table: ...", "measured: ...", or why the peak is unknown
+    memory_bytes: int  #: memory of the device, or of the machine if the device is a CPU
+    energy_source: str | None  #: "NVML energy counter", "RAPL package", ...; None if there is none
+    energy_reason: str | None = None  #: why there is no source of energy readings
+    power_model: PowerModel | None = None  #: for an estimate without readings, if the user gave a power model
+    carbon: CarbonIntensity | None = None  #: for emissions, if the user gave a region
 
 
 @frozen(kw_only=True)
 class StageRecord:
-    """Everything known of one stage once it has ended."""
+    """All that was measured in one stage."""
 
     stage: str
     windows: tuple[Window, ...]
     samples: tuple[Sample, ...]
     model: ModelFacts | None
     hardware: Hardware
-    quality: Mapping[str, Metric] = field(factory=dict)  #: as the workload evaluated it after the stage
-    compression: Compression | None = None  #: None: the run quantizes nothing
+    quality: Mapping[str, Metric] = field(factory=dict)  #: evaluated by the workload after the stage
+    compression: Compression | None = None  #: None if the run quantizes nothing
     facts: Mapping[str, Any] = field(factory=dict)
-    #: How many did this stage's work together; windows count all their work, and so do bytes in `facts`.
+    #: number of processes that did this stage together; windows and the bytes in `facts` count the work of all
     processes: int = 1
 
     @property
     def unit_of_work(self) -> str:
-        """The window that is one iteration of this stage: a request for inference, a step for training."""
+        """Name of the window that is one iteration of this stage: "request" for inference, "step" for training."""
         return "request" if self.stage == "infer" else "step"
 
     def measured(self, name: str | None = None) -> Iterator[Window]:
-        """The windows called `name` (default: the stage's unit of work), warm-up left out."""
+        """Yield the windows called `name` (default: the unit of work of the stage), without the warm-up."""
         name = name or self.unit_of_work
         return (window for window in self.windows if window.name == name and not window.warmup)
 
     def series(self, read: Callable[[Sample], float | None]) -> list[tuple[int, float]]:
-        """(time, reading) of every sample of the stage that has the reading, those around the work included."""
+        """Return (time in ns, reading) of all samples with this reading, also of those between the measured windows."""
         readings = ((sample.time, read(sample)) for sample in self.samples)
         return [(time, value) for time, value in readings if value is not None]

@@ -1,4 +1,4 @@
-"""Finds the installed plugins through the entry-point group `eflm`; a broken one does not harm the others.
+"""Finds the installed plugins through the entry-point group `eflm`. A broken plugin does not affect the others.
 
 Called by the command line, by `eflm.bench` and `eflm.build`, and by workers. It imports manifests only
 (see `eflm.registry.hookspecs`), so it needs no torch and takes milliseconds.
@@ -17,10 +17,10 @@ GROUP = "eflm"
 
 
 def load_plugins() -> Registry:
-    """Discover every installed plugin. Never fails for a plugin's fault: see `Registry.broken`.
+    """Return a registry of all installed plugins. Plugins that cannot be loaded are in `Registry.broken`.
 
-    EFLM_PLUGINS in the environment narrows the plugins that are not built in: unset is all of them, empty is
-    none, else a comma-separated list of distributions or entry-point names.
+    The environment variable EFLM_PLUGINS selects which third-party plugins are loaded: a comma-separated list of
+    distributions or entry-point names. If it is not set, all are loaded; if it is empty, none.
     """
     registry = Registry()
     wanted = _wanted(os.environ.get("EFLM_PLUGINS"))
@@ -33,22 +33,22 @@ def load_plugins() -> Registry:
                 continue
         registry.load(entry_point, source)
     for name in sorted(unmatched):
-        registry.add_note(f"EFLM_PLUGINS names {name!r}, and no installed plugin is called that")
+        registry.add_note(f"EFLM_PLUGINS selects {name!r}, but no installed plugin has this name")
     return registry
 
 
 def _entry_points(registry: Registry) -> Iterator[tuple[metadata.EntryPoint, Source]]:
-    """Entry points of the group, built-ins first; metadata that cannot be read is recorded as broken."""
+    """Yield the entry points of the group, built-ins first. Unreadable metadata is recorded as a broken plugin."""
     found: dict[str, list[tuple[metadata.EntryPoint, Source]]] = {}
     for distribution in metadata.distributions():
-        # One distribution's damaged metadata would make `metadata.entry_points()` fail for all of them.
+        # `metadata.entry_points()` fails for all distributions if the metadata of one is damaged.
         try:
             if GROUP not in (distribution.read_text("entry_points.txt") or ""):
                 continue
             name = distribution.metadata["Name"]
             if not name or normal_name(name) in found:
                 continue
-            # The first of that name on the path is the one that Python imports from.
+            # Python imports from the first distribution of this name on the path.
             distribution = metadata.distribution(name)
             points = [point for point in distribution.entry_points if point.group == GROUP]
             version = distribution.version

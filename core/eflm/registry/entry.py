@@ -1,4 +1,4 @@
-"""One plugin as the registry holds it: its card, where it came from, and whether it can be used here."""
+"""The entry of a plugin in the registry: its card, its distribution, and whether it can be used on this machine."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ Status = Literal["ready", "needs", "broken"]
 
 @frozen(kw_only=True)
 class Entry:
-    """A card, where it came from, and whether it can be used here."""
+    """A card, the distribution that it comes from, and whether it can be used on this machine."""
 
     card: Card
     origin: PluginOrigin
     status: Status
     detail: str = ""  #: for "needs" and "broken": what is missing
-    notes: tuple[str, ...] = ()  #: what a reader of the list should know of a plugin that works
+    notes: tuple[str, ...] = ()  #: remarks for `eflm list-plugins`
 
     @property
     def qualified(self) -> str:
-        """`distribution:name`, which stays unambiguous when another distribution offers the same name."""
+        """`distribution:name`, which is unambiguous also if several distributions have a plugin of this name."""
         return f"{self.origin.distribution}:{self.card.name}"
 
 
 @frozen(kw_only=True)
 class BrokenPlugin:
-    """A plugin that could not be loaded: none of its cards can be used."""
+    """A plugin that could not be loaded, so that none of its cards can be used."""
 
-    name: str  #: of the entry point
+    name: str  #: name of the entry point
     distribution: str
     version: str
     error: str
@@ -45,7 +45,7 @@ class BrokenPlugin:
 class Source:
     """Where a manifest comes from."""
 
-    name: str
+    name: str  #: name of the entry point
     distribution: str
     version: str
 
@@ -59,7 +59,7 @@ class Source:
 
 
 def normal_name(name: str) -> str:
-    """A distribution's name as indexes compare it: case and the choice of separator do not matter."""
+    """Return the normalized name of a distribution, in which case and separators do not matter (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name.strip()).lower()
 
 
@@ -68,6 +68,7 @@ def same_distribution(one: str, other: str) -> bool:
 
 
 def status_of(card: Card, source: Source) -> tuple[Status, str]:
+    """Return whether a card can be used on this machine, and if not, what is missing."""
     missing = [name for name in card.requires if not _importable(name)]
     if missing:
         if card.extra:
@@ -76,12 +77,12 @@ def status_of(card: Card, source: Source) -> tuple[Status, str]:
     for ref in (card.factory, card.config):
         module = ref.target.partition(":")[0] if ref else None
         if module and not _importable(module):
-            return "broken", f"names {module}, and there is no such module"
+            return "broken", f"names the module {module}, which does not exist"
     return "ready", ""
 
 
 def _importable(module: str) -> bool:
-    """Whether `module` can be found, assumed where only importing its parent package would tell."""
+    """Whether `module` can be found. Assumed to be true if finding out would import its parent package."""
     parts = module.split(".")
     for count in range(1, len(parts) + 1):
         if count > 1 and ".".join(parts[: count - 1]) not in sys.modules:
@@ -89,7 +90,7 @@ def _importable(module: str) -> bool:
         try:
             if importlib.util.find_spec(".".join(parts[:count])) is None:
                 return False
-        except ValueError:  # loaded, but without a spec
+        except ValueError:  # it is loaded, but has no spec
             continue
         except ImportError:
             return False
@@ -97,10 +98,10 @@ def _importable(module: str) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """An error on one line, with its type unless it is one of ours."""
+    """Return an error on one line, with its type unless it is a PluginError."""
     text = " ".join(str(error).split())
     if isinstance(error, PluginError):
         return text
     if isinstance(error, SystemExit):
-        return f"it exits the program when it is loaded (SystemExit: {text or 0})"
+        return f"loading it exits the program (SystemExit: {text or 0})"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,11 +1,10 @@
-"""The plugins of a process, by kind and name. `eflm.registry.discovery` fills it with those that are installed."""
+"""The plugins of a process, by kind and name. `eflm.registry.discovery` adds the installed ones."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterable
-from contextlib import redirect_stdout
 from importlib import metadata
 from typing import Any
 
@@ -15,17 +14,18 @@ from attrs import evolve
 from eflm.errors import PluginError, UsageError, did_you_mean
 from eflm.registry.entry import BrokenPlugin, Entry, Source, one_line, same_distribution, status_of
 from eflm.registry.kinds import PROJECT, hook_specifications, kinds
+from eflm.streams import stdout_for_results
 from eflm_schemas import Card, PluginOrigin
 
 OWN_DISTRIBUTION = "eflm"
-#: A manifest that takes longer than this to import is noted: it is on the way of every command.
+#: A manifest that takes longer to import gets a note, because it delays every command.
 SLOW_IMPORT_SECONDS = 0.5
-#: What a manifest has no reason to import, and what makes it slow.
+#: Packages that a manifest should not import, because they are slow.
 HEAVY = ("torch", "transformers", "peft", "diffusers", "bitsandbytes", "tensorflow", "jax", "accelerate")
 
 
 def kind_of(word: str) -> str:
-    """The kind that `word` names, aliases included; UsageError when it names none."""
+    """Return the kind with this name or alias. Raises UsageError if there is none."""
     names = {alias: row.name for row in kinds() for alias in (row.name, *row.aliases)}
     if word not in names:
         hint = did_you_mean(word, names)
@@ -35,7 +35,7 @@ def kind_of(word: str) -> str:
 
 
 class Registry:
-    """The plugins at hand, by kind and name. Filled by `load_plugins`, or by hand with `register`."""
+    """The plugins by kind and name. `load_plugins` adds the installed ones, and `register` adds further ones."""
 
     def __init__(self) -> None:
         self._manager = pluggy.PluginManager(PROJECT)
@@ -51,11 +51,11 @@ class Registry:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader should know of the discovery as a whole."""
+        """Remarks on the discovery, for `eflm list-plugins`."""
         return tuple(self._notes)
 
     def entries(self, kind: str | None = None) -> tuple[Entry, ...]:
-        """Every entry of a kind (default: of all kinds), in the order of the kinds, built-ins first."""
+        """Return all entries of a kind (default: of all kinds, in the order of the kinds), built-ins first."""
         wanted = [row.name for row in kinds()] if kind is None else [kind_of(kind)]
         return tuple(
             self._with_collision_note(entry)
@@ -65,13 +65,13 @@ class Registry:
         )
 
     def cards(self, kind: str) -> tuple[Card, ...]:
-        """Every card of a kind, usable or not."""
+        """Return all cards of a kind, including those that cannot be used on this machine."""
         return tuple(entry.card for entry in self.entries(kind))
 
     def find(self, kind: str, name: str) -> Entry:
-        """The entry called `name`, or `distribution:name`, usable or not.
+        """Return the entry called `name` or `distribution:name`, even if it cannot be used on this machine.
 
-        Raises UsageError when there is none, or more than one.
+        Raises UsageError if there is none or more than one.
         """
         kind = kind_of(kind)
         distribution, _, plain = name.rpartition(":")
@@ -83,13 +83,13 @@ class Registry:
         if named:
             owners = " and ".join(f"{e.origin.distribution} {e.origin.version}" for e in named)
             choices = " or ".join(repr(e.qualified) for e in named)
-            raise UsageError(f"{kind}/{name} is offered by {owners}; say which one is meant: {choices}")
+            raise UsageError(f"{kind}/{name} is offered by {owners}; choose one of them: {choices}")
         raise UsageError(self._unknown(kind, name))
 
     def get(self, kind: str, name: str) -> Entry:
-        """The entry called `name`, ready to be used.
+        """Return the entry called `name` or `distribution:name`, which can be used on this machine.
 
-        Raises UsageError when there is none (or more than one), PluginError when it cannot be used here.
+        Raises UsageError if there is none or more than one, and PluginError if it cannot be used.
         """
         entry = self.find(kind, name)
         if entry.status != "ready":
@@ -97,16 +97,16 @@ class Registry:
         return entry
 
     def reference(self, entry: Entry) -> str:
-        """The shortest name under which `get` finds this entry."""
+        """Return the shortest name with which `get` finds this entry."""
         alone = sum(e.card.address == entry.card.address for e in self._entries) == 1
         return entry.card.name if alone else entry.qualified
 
     def register(
         self, plugin: Any, *, name: str | None = None, distribution: str = "in-process", version: str = ""
     ) -> tuple[Entry, ...]:
-        """Add a manifest (a module, class or object with hooks) that no entry point announces; for notebooks.
+        """Add a manifest (a module, class or object with hooks) without an entry point, for example in a notebook.
 
-        Returns its entries; PluginError when it is not a valid plugin, which leaves the registry as it was.
+        Returns its entries. Raises PluginError if it is not a valid plugin; the registry is then unchanged.
         """
         source = Source(
             name=name or str(getattr(plugin, "__name__", type(plugin).__name__)),
@@ -121,22 +121,22 @@ class Registry:
             raise PluginError(f"{source.name} is not a usable plugin: {one_line(error)}") from error
 
     def add_note(self, note: str) -> None:
-        """Record what a reader should know of the discovery as a whole."""
+        """Add a remark on the discovery (see `notes`)."""
         self._notes.append(note)
 
     def add_broken(self, plugin: BrokenPlugin) -> None:
-        """Record a plugin that could not be loaded."""
+        """Add a plugin that could not be loaded (see `broken`)."""
         self._broken.append(plugin)
 
     # --- filling --------------------------------------------------------------------------------------
 
     def load(self, entry_point: metadata.EntryPoint, source: Source) -> None:
-        """Import a manifest and add its cards; whatever goes wrong is recorded and stays with this plugin."""
+        """Import a manifest and add its cards. Failures are recorded in `broken` and do not affect other plugins."""
         before = set(sys.modules)
         began = time.perf_counter()
         try:
-            # A manifest that prints would spoil the one document that --json promises on standard output.
-            with redirect_stdout(sys.stderr):
+            # With --json, standard output holds one JSON document, which a manifest that prints would corrupt.
+            with stdout_for_results():
                 plugin = entry_point.load()
                 notes = _import_notes(time.perf_counter() - began, set(sys.modules) - before)
                 self._add(plugin, source, notes)
@@ -162,12 +162,12 @@ class Registry:
         return entries
 
     def _cards_of(self, plugin: Any, source: Source) -> list[Card]:
-        """Call the plugin's own hooks, one by one, and check what they return."""
+        """Call the hooks of one plugin, one by one, and check what they return."""
         hooks = {row.hook: row.card for row in kinds()}
         callers = self._manager.get_hookcallers(plugin) or []
         if not callers:
             raise PluginError(
-                f"it implements no hook of eflm; mark functions named {', '.join(hooks)} with @eflm.hookimpl"
+                f"it implements no hook of eflm; define one of {', '.join(hooks)} and mark it with @eflm.hookimpl"
             )
         for name in sorted({caller.name for caller in callers} - set(hooks)):
             hint = did_you_mean(name, hooks).strip() or f"the hooks are {', '.join(hooks)}"
@@ -175,15 +175,15 @@ class Registry:
         others = self._manager.get_plugins() - {plugin}
         cards: list[Card] = []
         for hook in (hook for hook in hooks if hook in {caller.name for caller in callers}):
-            # Only this plugin's own implementations, so that a failure or a card is known to be its own.
+            # Call the implementation of this plugin only, so that failures and cards are assigned to it.
             offers = self._manager.subset_hook_caller(hook, others)()
-            for offered in offers or [None]:  # pluggy drops a None, which would hide a forgotten `return`
+            for offered in offers or [None]:  # pluggy drops None, which would hide a missing `return`
                 cards.extend(_checked(offered, hooks[hook], hook))
         self._refuse_repeated(cards, source)
         return cards
 
     def _refuse_repeated(self, cards: list[Card], source: Source) -> None:
-        """Within one distribution a name must be unique: `distribution:name` could not tell the two apart."""
+        """Raise PluginError if a distribution offers a name twice, since `distribution:name` must be unique."""
         seen = {
             e.card.address
             for e in self._entries
@@ -211,9 +211,9 @@ class Registry:
         entries = self.entries(kind)
         names = list(dict.fromkeys(entry.card.name for entry in entries))
         hint = did_you_mean(name.rpartition(":")[2], names)
-        choices = f"there are {', '.join(names)}" if names else f"no plugin offers any {kind}"
+        choices = f"there are {', '.join(names)}" if names else "no installed plugin is of this kind"
         broken = ", ".join(plugin.distribution for plugin in self._broken)
-        more = f" (broken plugins may offer more: {broken}; see eflm list-plugins)" if broken else ""
+        more = f" (plugins that could not be loaded: {broken}; see eflm list-plugins)" if broken else ""
         return f"there is no {kind} called {name!r}; {hint}{choices}{more}"
 
 

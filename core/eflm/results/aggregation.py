@@ -1,4 +1,4 @@
-"""Several runs of one question as one: each metric's mean over the runs, with the spread between them."""
+"""Aggregates several runs of the same composition: the mean of each metric, with the spread between the runs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,25 @@ from eflm_schemas.comparison import Point, Repeats, Sweep
 
 
 def repeats(results: Sequence[RunResult]) -> Repeats:
-    """The runs together. Stages that a failed run did not finish rest on the others."""
-    return Repeats(runs=tuple(results), stages=_pooled(results))
+    """Aggregate repeated runs. A stage that some runs did not finish is aggregated over the others."""
+    return Repeats(runs=tuple(results), stages=_pool_stages(results))
 
 
 def sweep(
     over: Sequence[str], values: Sequence[Mapping[str, str]], done: Sequence[Sequence[RunResult]]
 ) -> Sweep:
-    """The runs of each point of a sweep over `over` (flags and settings), with its `values`."""
+    """Aggregate a sweep.
+
+    `over`: the options and settings that it varies. `values`: their values at each point. `done`: the runs of each
+    point.
+    """
     return Sweep(
         over=tuple(over),
         points=tuple(
             Point(
                 settings=dict(value),
                 runs=tuple(runs),
-                stages=runs[0].stages if len(runs) == 1 else _pooled(runs),
+                stages=runs[0].stages if len(runs) == 1 else _pool_stages(runs),
             )
             for value, runs in zip(values, done, strict=True)
         ),
@@ -34,19 +38,19 @@ def sweep(
 
 
 def flags_of(results: Sequence[RunResult]) -> tuple[Flag, ...]:
-    """The flags of all runs, each once."""
+    """Return the flags of all runs without duplicates."""
     return tuple(dict.fromkeys(flag for result in results for flag in result.flags))
 
 
-def _pooled(results: Sequence[RunResult]) -> dict[str, StageResult]:
+def _pool_stages(results: Sequence[RunResult]) -> dict[str, StageResult]:
     names = dict.fromkeys(name for result in results for name in result.stages)
     return {
-        name: _pooled_stage([result.stages[name] for result in results if name in result.stages])
+        name: _pool_stage([result.stages[name] for result in results if name in result.stages])
         for name in names
     }
 
 
-def _pooled_stage(stages: Sequence[StageResult]) -> StageResult:
+def _pool_stage(stages: Sequence[StageResult]) -> StageResult:
     names = dict.fromkeys(name for stage in stages for name in stage.metrics)
     return StageResult(
         metrics={
@@ -57,14 +61,17 @@ def _pooled_stage(stages: Sequence[StageResult]) -> StageResult:
 
 
 def pool(metrics: Sequence[Metric]) -> Metric:
-    """The mean over runs; `n`, `sd` and `ci95` are of the runs' values, whatever each run knew of its own spread."""
+    """Return the mean of a metric over runs. `n`, `sd`, `cv` and `ci95` describe the values of the runs.
+
+    The spread within each run is not used. Runs in which the metric has no value are left out and counted in the note.
+    """
     known = [metric for metric in metrics if metric.value is not None]
     if not known:
         return metrics[0]
     values = [metric.value for metric in known if metric.value is not None]
     missing = len(metrics) - len(known)
     note = f"mean of {len(values)} run{'s' if len(values) > 1 else ''}" + (
-        f"; {missing} could not tell" if missing else ""
+        f"; not available in {missing}" if missing else ""
     )
     return evolve(
         known[0],

@@ -1,4 +1,4 @@
-"""Result files: one per run, written whole or not at all. There is no index."""
+"""Reads and writes result files: one per run, written atomically. There is no index. Used by the parent process."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from eflm_schemas.result import SCHEMA
 
 T = TypeVar("T")
 
-#: What eflm writes of runs, by the schema that each document names.
+#: The documents about runs that eflm writes, by their schema.
 DOCUMENTS: dict[str, type[Any]] = {
     SCHEMA: RunResult,
     REPEATS_SCHEMA: Repeats,
     SWEEP_SCHEMA: Sweep,
     COMPARISON_SCHEMA: Comparison,
 }
-#: The first letters of a key, or all of it.
+#: A key or its first characters.
 KEY = re.compile(r"[0-9a-f]{4,64}")
 
 
 def path_of(results: Path, result: RunResult) -> Path:
-    """Where `result` is saved in the folder `results`."""
+    """Return the path of `result` in the folder `results`."""
     return results / f"{stem_of(result.spec, result.started, result.key)}.json"
 
 
 def stem_of(spec: RunSpec, started: str, key: str) -> str:
-    """The name of a result's file without its suffix: time, model, techniques, and the start of its key."""
+    """Return the file name of a result without its suffix: time, model, techniques, and first characters of the key."""
     composition = "-".join(spec.techniques.values()) or "baseline"
-    # To the microsecond and without punctuation, so that names sort by time and two runs never share one.
+    # The time has microseconds and no punctuation, so that names sort by time and are unique.
     digits = re.sub(r"[^0-9T]", "", started.partition("+")[0])
     model = Path(spec.model).name or "model"
     label = re.sub(r"[^A-Za-z0-9._-]+", "_", f"{model}-{composition}")[:100]
@@ -52,9 +52,9 @@ def stem_of(spec: RunSpec, started: str, key: str) -> str:
 
 
 def save(results: Path, result: RunResult) -> Path:
-    """Write `result` into the folder `results`, made if needed, and return its path.
+    """Write `result` into the folder `results`, which is created if needed, and return its path.
 
-    Raises EflmError if the disk or the folder refuses; files that were there stay as they were.
+    Raises EflmError if it cannot be written; existing files are then unchanged.
     """
     path = path_of(results, result)
     _write(path, (to_json(result, indent=2) + "\n").encode())
@@ -62,7 +62,7 @@ def save(results: Path, result: RunResult) -> Path:
 
 
 def save_artifacts(results: Path, stem: str, stage: str, files: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Write the artifacts of a stage next to its result and return their names. Raises EflmError as `save` does."""
+    """Write the artifacts of a stage next to its result and return their file names. Raises EflmError as `save`."""
     for name, content in files.items():
         _write(results / f"{stem}.{stage}.{name}", content)
     return tuple(f"{stem}.{stage}.{name}" for name in files)
@@ -79,7 +79,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def check_writable(results: Path) -> None:
-    """EflmError, before a run spends its time, when `results` cannot take a file."""
+    """Raise EflmError if no file can be written to `results`. Called before a run, so that its time is not lost."""
     try:
         results.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=results):
@@ -91,17 +91,18 @@ def check_writable(results: Path) -> None:
 
 
 def files_of(word: str, folder: Path) -> list[Path]:
-    """The files that a word stands for: its own, or those of all results in `folder` whose key begins with it.
+    """Return the result file that `word` is the path of, or all result files in `folder` whose key begins with `word`.
 
-    Raises UsageError where there is none, or where more than one key begins so.
+    Raises UsageError if there is none, or if several keys begin with it.
     """
     if Path(word).is_file():
         return [Path(word)]
     if not KEY.fullmatch(word):
         raise UsageError(
-            f"{word!r} is no file and no key of a result; give a result file, or the first letters of a key"
+            f"{word!r} is neither a file nor a key of a result; give a result file, or at least the first "
+            "four characters of a key"
         )
-    # A file's name ends in the first eight letters of its key.
+    # A file name ends with the first eight characters of the key.
     candidates = sorted(folder.glob(f"*-{word[:8]}*.json"))
     begun = [(path, run.key) for path in candidates for run in load_runs(path) if run.key.startswith(word)]
     if not begun:
@@ -109,18 +110,18 @@ def files_of(word: str, folder: Path) -> list[Path]:
     keys = sorted({key for _, key in begun})
     if len(keys) > 1:
         raise UsageError(
-            f"{word} is the beginning of more than one key: {', '.join(key[:12] for key in keys)}"
+            f"more than one key begins with {word}: {', '.join(key[:12] for key in keys)}; give more characters"
         )
     return list(dict.fromkeys(path for path, _ in begun))
 
 
 def load_document(path: Path) -> RunResult | Repeats | Sweep | Comparison:
-    """What a file holds, of all that eflm writes of runs. Raises DataError for anything else."""
+    """Return the result, repeats, sweep or comparison in a file. Raises DataError for any other content."""
     document = _read(path)
     schema = document.get("schema") if isinstance(document, dict) else None
     if not isinstance(schema, str) or schema not in DOCUMENTS:
         raise DataError(
-            f"{path} is no document of runs that this version reads: its schema is {schema!r}, "
+            f"{path} is not a document that this version of eflm can read: its schema is {schema!r}, "
             f"not one of {', '.join(DOCUMENTS)}"
         )
     found: RunResult | Repeats | Sweep | Comparison = _structured(document, DOCUMENTS[schema], path)
@@ -128,7 +129,7 @@ def load_document(path: Path) -> RunResult | Repeats | Sweep | Comparison:
 
 
 def load_runs(path: Path) -> tuple[RunResult, ...]:
-    """The runs in a file: the one of a result, or those of a document of repeats. DataError as for `load`."""
+    """Return the run in a result file, or the runs in a file of repeats. Raises DataError as `load`."""
     document = _read(path)
     if isinstance(document, dict) and document.get("schema") == REPEATS_SCHEMA:
         return _structured(document, Repeats, path).runs
@@ -136,7 +137,7 @@ def load_runs(path: Path) -> tuple[RunResult, ...]:
 
 
 def load(path: Path) -> RunResult:
-    """The result in a file. Raises DataError for one that cannot be read or is not a result."""
+    """Return the result in a file. Raises DataError if the file cannot be read or is not a result."""
     return _result(_read(path), path)
 
 
@@ -153,7 +154,7 @@ def _result(document: Any, path: Path) -> RunResult:
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise DataError(
-            f"{path} is not a result that this version reads: its schema is {schema!r}, not {SCHEMA!r}"
+            f"{path} is not a result that this version of eflm can read: its schema is {schema!r}, not {SCHEMA!r}"
         )
     return _structured(document, RunResult, path)
 
@@ -161,8 +162,8 @@ def _result(document: Any, path: Path) -> RunResult:
 def _structured(document: Any, cls: type[T], path: Path) -> T:
     try:
         return from_dict(document, cls)
-    except Exception as error:  # cattrs raises groups of whatever the fields raise
+    except Exception as error:  # cattrs raises a group of the errors of all fields
         from cattrs import transform_error
 
         faults = "; ".join(transform_error(error)[:3])
-        raise DataError(f"{path} calls itself a result and is damaged: {faults}") from error
+        raise DataError(f"{path} has the schema of a result but is damaged: {faults}") from error

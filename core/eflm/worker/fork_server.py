@@ -1,7 +1,7 @@
-"""The fork server: a process that has imported what every run needs and forks workers from itself on request.
+"""The fork server: a process that imports the modules of a run once and forks a worker from itself on request.
 
-`eflm.controller.fork_server` starts it and sends it requests. It only imports and forks. It starts no thread and
-touches no device, so that a fork is as good as a new process.
+`eflm.controller.fork_server` starts it and sends the requests. It starts no thread and uses no device, so a forked
+process is as clean as a new one.
 """
 
 from __future__ import annotations
@@ -22,66 +22,69 @@ from eflm.protocol.fork_server import HEADER
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Import, then fork on request until the other end closes."""
+    """Import the modules, then fork workers until the parent closes the socket."""
     parser = argparse.ArgumentParser(prog="python -m eflm.worker.fork_server")
-    parser.add_argument("--socket", type=int, required=True, help="descriptor of the line to who asks")
+    parser.add_argument("--socket", type=int, required=True, help="descriptor of the socket for requests")
     parser.add_argument("--parent", type=int, required=True, help="process that must stay alive")
     parser.add_argument("--preload", default="", help="modules to import, separated by commas")
     options = parser.parse_args(arguments)
     from eflm.worker.main import die_with
 
     die_with(options.parent)
+    requests = socket.socket(fileno=options.socket)
     for module in filter(None, options.preload.split(",")):
-        # What cannot be imported is a worker's to complain of, in its own words.
+        _send(requests, importing=module)
+        # If a module cannot be imported, the worker that needs it fails with a clear error.
         with suppress(Exception):
             importlib.import_module(module)
-    # What is here to stay is not looked through again, nor copied for it, in every worker.
+    # The garbage collector of a worker must not visit these objects: that would copy their memory pages.
     gc.collect()
     gc.freeze()
-    _serve(socket.socket(fileno=options.socket))
+    _serve(requests)
     return 0
 
 
-def _serve(line: socket.socket) -> None:
+def _serve(requests: socket.socket) -> None:
     woken, waker = os.pipe()
     for descriptor in (woken, waker):
         os.set_blocking(descriptor, False)
     signal.set_wakeup_fd(waker)
     signal.signal(signal.SIGCHLD, lambda *_: None)
     with selectors.DefaultSelector() as selector:
-        selector.register(line, selectors.EVENT_READ)
+        selector.register(requests, selectors.EVENT_READ)
         selector.register(woken, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
                 if key.fileobj is woken:
-                    _tell_ended(line, woken)
+                    _report_ended(requests, woken)
                     continue
-                header, descriptors, _, _ = socket.recv_fds(line, HEADER, 3)
+                header, descriptors, _, _ = socket.recv_fds(requests, HEADER, 3)
                 if not header:
                     return
                 if not descriptors:
-                    _tell(line, ready=True, unforkable=_unforkable())
+                    _send(requests, ready=True, unforkable=_unforkable())
                     continue
-                place = json.loads(line.recv(int(header), socket.MSG_WAITALL))
+                place = json.loads(requests.recv(int(header), socket.MSG_WAITALL))
                 pid = os.fork()
                 if pid == 0:
                     selector.close()
                     for descriptor in (woken, waker):
                         os.close(descriptor)
-                    line.close()
+                    requests.close()
                     _become_worker(descriptors, **place)
-                # Both sides see to it, since either may come first: a kill of the group must find one.
+                # The worker does the same. Whoever is first creates the group, so the parent can kill it at any time.
                 with suppress(OSError):
                     os.setpgid(pid, pid)
                 for descriptor in descriptors:
                     os.close(descriptor)
-                _tell(line, forked=pid)
+                _send(requests, forked=pid)
 
 
 def _unforkable() -> str | None:
+    """Return why forked workers could not work, or None."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        return "an import touched the GPU, which a forked process could then not use"
+        return "an import initialized CUDA, which a forked process cannot use afterwards"
     return None
 
 
@@ -101,12 +104,12 @@ def _become_worker(descriptors: list[int], folder: str, environment: dict[str, s
     os.dup2(output, 2)
     os.close(standard_input)
     os.close(output)
-    # They live as long as the process.
     sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
     run_and_exit([f"--events={events}", f"--parent={os.getppid()}"])
 
 
-def _tell_ended(line: socket.socket, woken: int) -> None:
+def _report_ended(requests: socket.socket, woken: int) -> None:
+    """Send the exit status of each worker that has ended."""
     with suppress(BlockingIOError):
         os.read(woken, 1 << 10)
     while True:
@@ -116,11 +119,11 @@ def _tell_ended(line: socket.socket, woken: int) -> None:
             return
         if pid == 0:
             return
-        _tell(line, ended=pid, status=os.waitstatus_to_exitcode(status))
+        _send(requests, ended=pid, status=os.waitstatus_to_exitcode(status))
 
 
-def _tell(line: socket.socket, **message: Any) -> None:
-    line.sendall(json.dumps(message).encode() + b"\n")
+def _send(requests: socket.socket, **message: Any) -> None:
+    requests.sendall(json.dumps(message).encode() + b"\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The dense peaks of known NVIDIA GPUs by dtype, each with the page of its vendor that says so.
+"""The dense peak FLOP/s of known NVIDIA GPUs by dtype, each with the vendor's page as its source. Used in the worker.
 
-Where a page prints sparse figures they are halved. Reduced-precision rates are those with accumulation in float32, as
-torch multiplies.
+If a page gives figures with sparsity, half of them is used. Rates of 16-bit dtypes are those with accumulation in
+float32, which is what torch uses.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ PAGES = "https://www.nvidia.com/en-us/data-center"
 
 @frozen
 class Gpu:
-    """TFLOP/s by dtype of the devices whose name matches `pattern`; "tf32" is float32 with TF32 allowed."""
+    """TFLOP/s by dtype of the devices whose name matches `pattern`. "tf32": the rate of float32 if TF32 is allowed."""
 
     pattern: str
     rates: Mapping[str, float]
@@ -28,7 +28,7 @@ def _half(rate: float, *, tf32: float, float32: float) -> dict[str, float]:
     return {"float32": float32, "tf32": tf32, "bfloat16": rate, "float16": rate}
 
 
-#: The first whose pattern is found in a device's name is taken.
+#: The first entry whose pattern is found in the name of a device is used.
 GPUS = (
     Gpu(r"\bGH200\b", _half(989.5, tf32=494.5, float32=67), f"GH200, {PAGES}/grace-hopper-superchip/"),
     Gpu(r"\bB200\b", _half(2250, tf32=1125, float32=75), f"one of the eight of HGX B200, {PAGES}/hgx/"),
@@ -56,7 +56,7 @@ GPUS = (
 
 
 def table_peak(device_name: str, dtype: str) -> tuple[float, str] | None:
-    """A known GPU's dense peak in FLOP/s and its source; None for others, and for a slice of one (MIG)."""
+    """Return the dense peak of a known GPU in FLOP/s and its source; None for others and for a slice of a GPU (MIG)."""
     if "MIG" in device_name:
         return None
     for gpu in GPUS:

@@ -1,4 +1,4 @@
-"""Memory of the worker and its device: how much is free, and the peaks of the measured work."""
+"""Memory of the worker and its device: how much is free, and the peaks of the measured work. Runs in the worker."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ GB = 1e9
 
 
 def release_memory(device: str) -> None:
-    """Give back what earlier work has freed but allocators still hold, so that it is not measured as in use."""
+    """Return freed memory that allocators still hold to the system, so that it is not measured as memory in use."""
     gc.collect()
     if device.startswith("cuda"):
         import torch
 
         torch.cuda.empty_cache()
-    # glibc keeps freed memory for the process; other C libraries have no such call.
+    # glibc keeps freed memory; other C libraries do not have this function.
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def reset_peaks(device: str) -> None:
-    """Have the peaks that `peaks` tells begin anew."""
-    with suppress(OSError):  # no such file on other systems than Linux
+    """Reset the counters that `peaks` reads."""
+    with suppress(OSError):  # this file exists on Linux only
         Path("/proc/self/clear_refs").write_text("5")
     if device.startswith("cuda"):
         import torch
@@ -38,9 +38,10 @@ def reset_peaks(device: str) -> None:
 
 
 def peaks(device: str) -> dict[str, int]:
-    """The most memory since `reset_peaks` in bytes, by kind, and what no other process shares now.
+    """Return the largest memory use since `reset_peaks` in bytes, by kind, and the bytes that only this process uses.
 
-    Resident memory as the kernel keeps its high-water mark (Linux); on CUDA what torch's allocator gave out and took.
+    "peak_resident_bytes": the high-water mark of the kernel (Linux). "unique_bytes": current memory that no other
+    process shares. "peak_allocated_bytes" and "peak_reserved_bytes": from the allocator of torch (CUDA).
     """
     found = {}
     with suppress(OSError):
@@ -58,7 +59,7 @@ def peaks(device: str) -> dict[str, int]:
 
 
 def require_memory(needed: int, what: str, device: str = "cpu") -> None:
-    """ModelError, before it is too late, when `needed` bytes are not free on `device`."""
+    """Raise ModelError if `needed` bytes are not free on `device`. Call it before memory is allocated for `what`."""
     free = _free(device)
     if needed > free:
         where = "on the GPU" if device.startswith("cuda") else "on this machine"
@@ -74,7 +75,7 @@ def _free(device: str) -> int:
         import torch
 
         free, _total = torch.cuda.mem_get_info(device)
-        # What torch's allocator keeps unused is free for the run as well.
+        # Memory that the allocator of torch has reserved but does not use is free for the run as well.
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     free = [psutil.virtual_memory().available]
     limit, used = cgroup_value("memory.max"), cgroup_value("memory.current")

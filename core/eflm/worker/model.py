@@ -1,4 +1,4 @@
-"""Counts a model: its parameters, the bytes that hold them, and the dtype it multiplies in. Called in the worker."""
+"""Counts the parameters and bytes of a model, and finds its compute dtype. Runs in the worker."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def count(model: nn.Module) -> ModelFacts:
-    """Parameters and bytes of `model` as it stands; a tensor that several modules share counts once."""
+    """Return the current parameters and bytes of `model`. A tensor that several modules share counts once."""
     parameters = list(model.parameters())
     return ModelFacts(
         parameters=sum(_elements(parameter) for parameter in parameters),
@@ -26,7 +26,7 @@ def count(model: nn.Module) -> ModelFacts:
 
 
 def stored_bytes(model: nn.Module) -> int:
-    """Bytes of every parameter and buffer at its stored width, quantization state included."""
+    """Return the bytes of all parameters and buffers at their stored width, including the quantization state."""
     storages = {}
     # Kept until the end: a temporary tensor must not get the address of one that was counted before.
     parts = [part for tensor in chain(model.parameters(), model.buffers()) for part in _parts(tensor)]
@@ -36,9 +36,9 @@ def stored_bytes(model: nn.Module) -> int:
 
 
 def used_backends(model: nn.Module) -> dict[str, str | None]:
-    """The backends that the modules of `model` used since this was last asked (see `Backends` in the contracts).
+    """Return the backends that the modules of `model` used since the last call (see `Backends` in the contracts).
 
-    Each comes with the reason for which it stood in for a better one, or None.
+    A backend that replaced a better one has the reason as its value, any other has None.
     """
     found: dict[str, str | None] = {}
     for module in model.modules():
@@ -50,14 +50,14 @@ def used_backends(model: nn.Module) -> dict[str, str | None]:
 
 
 def begin_tallies(model: nn.Module) -> None:
-    """Have every module that tallies (`eflm.registry.contracts.Tallying`) count from here on."""
+    """Start the tallies of all modules that count (see `eflm.registry.contracts.Tallying`)."""
     for module in model.modules():
         if hasattr(module, "begin_tally"):
             module.begin_tally()
 
 
 def end_tallies(model: nn.Module) -> dict[str, list[Any]]:
-    """What the modules of `model` counted, by name, in the order of the modules."""
+    """Return what the modules of `model` counted: name -> one tally per module, in the order of the modules."""
     found: dict[str, list[Any]] = {}
     for module in model.modules():
         if hasattr(module, "end_tally"):
@@ -67,10 +67,10 @@ def end_tallies(model: nn.Module) -> dict[str, list[Any]]:
 
 
 def compute_dtype(model: nn.Module) -> str:
-    """The dtype in which `model` multiplies matrices, as torch names it without its prefix: "float32", "bfloat16"."""
+    """Return the dtype in which `model` multiplies most of its parameters, without "torch.": "float32", "bfloat16"."""
     import torch
 
-    # Quantized layers hold integers and say in what they compute.
+    # Quantized layers store integers and declare their compute dtype.
     sizes: Counter[torch.dtype] = Counter()
     for module in model.modules():
         declared = getattr(module, "compute_dtype", None)
@@ -84,12 +84,12 @@ def compute_dtype(model: nn.Module) -> str:
 
 
 def _elements(parameter: torch.Tensor) -> int:
-    state = getattr(parameter, "quant_state", None)  # bitsandbytes packs two 4-bit weights into a byte
+    state = getattr(parameter, "quant_state", None)  # bitsandbytes packs two 4-bit weights into one byte
     return prod(state.shape) if state is not None else parameter.numel()
 
 
 def _parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """The plain tensors that hold `tensor`: itself, or a wrapper subclass's inner ones, and its quantization state."""
+    """Yield the plain tensors that store `tensor`: itself or its inner tensors, and its quantization state."""
     import torch
 
     if hasattr(tensor, "__tensor_flatten__"):

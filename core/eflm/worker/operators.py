@@ -1,8 +1,8 @@
-"""Where the time of a step or request goes, by torch operator. Called in the worker, on a piece of work of its own.
+"""Times the torch operators of one step or request. Runs in the worker, on work that is not part of the measurement.
 
-Only shares come out of it: timing every operator slows work down, and so does counting, which the same piece of work
-serves. They are what `eflm compare` explains a loss with. torch's own profiler keeps memory that it once took, which
-would then stand in every later sample of the worker's.
+It reports shares and no seconds, because timing every operator slows the work down, and so does counting floating-point
+operations, for which the same work is used. `eflm compare` explains a difference with these shares. The profiler of
+torch is not used: it keeps the memory that it allocates, which would be in all later memory samples of the worker.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from typing import Any
 
 from eflm.worker.windows import synchronizer
 
-#: Operators that are told by name; the others' shares are what is missing to 1.
-TOLD = 12
+#: How many operators are reported by name. The sum of the other shares is what is missing to 1.
+REPORTED = 12
 
 
 class OperatorTimes:
-    """`shares`: operator -> its share of the time of all operators, the largest first; known once the watch is over."""
+    """Times the operators that run inside `watch`. `device`: where they run, such as "cpu" or "cuda:0"."""
 
     def __init__(self, device: str) -> None:
         self._synchronize = synchronizer(device)
         self._seconds: dict[str, float] = defaultdict(float)
-        self.calls = 0  #: of operators in all
+        self.calls = 0  #: number of operator calls
 
     @property
     def shares(self) -> dict[str, float]:
+        """The share of each operator in the time of all operators, largest first, after `watch` has ended."""
         total = sum(self._seconds.values())
         ranked = sorted(self._seconds.items(), key=lambda item: item[1], reverse=True)
-        return {name: seconds / total for name, seconds in ranked[:TOLD] if seconds}
+        return {name: seconds / total for name, seconds in ranked[:REPORTED] if seconds}
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """A block whose operators are timed. Entered before other dispatch modes, it times none of their work."""
+        """A block whose operators are timed. Enter it before other dispatch modes, so that their work is not timed."""
         from torch.utils._python_dispatch import TorchDispatchMode
 
         outer = self

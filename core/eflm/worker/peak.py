@@ -1,6 +1,6 @@
-"""The peak FLOP/s that compute utilization is relative to: the vendor's figure for known GPUs, else measured.
+"""The peak FLOP/s that compute utilization refers to: the vendor's figure for known GPUs, otherwise a measurement.
 
-Called in the worker before the windows of a stage open. Measuring takes about a second and is done once per machine,
+Runs in the worker before the first window of a stage. A measurement takes about a second and is done once per machine,
 dtype and thread count.
 """
 
@@ -16,13 +16,16 @@ from eflm.cache import Cache
 from eflm.machine import cpu_name
 from eflm.worker.gpus import table_peak
 
-#: If the threads of a product worked for less than this share of its time, other processes used the cores.
+#: If the threads of a product worked for less than this share of its time, other processes used the cores as well.
 UNDISTURBED = 0.9
 _CACHE = "peak-flops.json"
 
 
 def peak(device: str, dtype: str) -> tuple[float | None, str]:
-    """Peak FLOP/s of `device` for matrix products in `dtype`, and where the figure comes from."""
+    """Return the peak FLOP/s of `device` for matrix products in `dtype`, and the source of the figure.
+
+    If the device cannot multiply in that dtype, the figure is None and the source is the reason.
+    """
     import torch
 
     if device.startswith("cuda"):
@@ -42,22 +45,22 @@ def peak(device: str, dtype: str) -> tuple[float | None, str]:
         try:
             measured, alone = measure_peak(device, dtype)
         except RuntimeError as error:
-            return None, f"{device} multiplies no {dtype} matrices: {str(error).splitlines()[0]}"
+            return None, f"{device} cannot multiply {dtype} matrices: {str(error).splitlines()[0]}"
         cached = {"flops": measured, "on": datetime.now(UTC).date().isoformat()}
         if not alone:
-            # A figure that other work disturbed must not be used by later runs.
+            # Later runs must not use a figure that other processes have lowered.
             return (
                 measured,
-                f"measured: a {dtype} matrix product {where}, disturbed by other work, so too low",
+                f"measured: a {dtype} matrix product {where}; too low, because other processes used the cores",
             )
         Cache(_CACHE).put(json.dumps(identity, sort_keys=True), cached)
     return cached["flops"], f"measured: the fastest large {dtype} matrix product {where}, {cached['on']}"
 
 
 def measure_peak(device: str, dtype: str, *, budget: float = 0.25) -> tuple[float, bool]:
-    """The highest FLOP/s of square matrix products, each size repeated for `budget` seconds.
+    """Return the highest FLOP/s of square matrix products, and whether no other process used the cores meanwhile.
 
-    Also whether the fastest product had the cores to itself. RuntimeError if the device cannot multiply in that dtype.
+    Each size is repeated for `budget` seconds. Raises RuntimeError if the device cannot multiply in that dtype.
     """
     import torch
 
@@ -66,7 +69,7 @@ def measure_peak(device: str, dtype: str, *, budget: float = 0.25) -> tuple[floa
     synchronize = synchronizer(device)
     threads = 1 if device.startswith("cuda") else torch.get_num_threads()
     best, alone = 0.0, False
-    # Some kernels are fast only for the layout of a linear layer's weight, which is stored transposed.
+    # Some kernels are fast only for the layout of the weight of a linear layer, which is stored transposed.
     layouts = ["transposed", "plain"]
     for size in (512, 1024, 2048, 4096, 8192):
         generator = torch.Generator().manual_seed(0)
@@ -93,14 +96,14 @@ def measure_peak(device: str, dtype: str, *, budget: float = 0.25) -> tuple[floa
                     )
         fastest = max(rates.values())
         layouts = [layout for layout in layouts if rates[layout] > fastest / 2]
-        # The next size is eight times the work; on a CPU it would take long and not be faster.
+        # The next size is eight times the work. On a CPU it would take long and would not be faster.
         if 8 * 2 * size**3 / fastest > budget:
             break
     return best, alone or device.startswith("cuda")
 
 
 def memory_bandwidth(device: str, *, budget: float = 1.0) -> float:
-    """Bytes per second, read and written, of the fastest copy of a tensor too large for any cache."""
+    """Return the bytes per second, reads plus writes, of the fastest copy of a tensor that is larger than any cache."""
     import torch
 
     from eflm.worker.windows import synchronizer

@@ -1,6 +1,6 @@
-"""What a model's work keeps in memory, by kind: gradients, optimizer states, activations. Called in the worker.
+"""Counts the bytes of gradients, optimizer states and saved activations. Runs in the worker.
 
-Bytes of tensors, counted exactly; what allocators and libraries take besides is in the samples.
+These are exact bytes of tensors. Memory that allocators and libraries use in addition is only in the samples.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def gradient_bytes(parameters: Iterable[nn.Parameter]) -> int:
-    """Bytes of the gradients that stand now."""
+    """Return the bytes of the current gradients of `parameters`."""
     return _bytes(parameter.grad for parameter in parameters if parameter.grad is not None)
 
 
 def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of an optimizer's states, such as AdamW's two moments."""
+    """Return the bytes of the states of an optimizer, such as the two moments of AdamW."""
     import torch
 
     values = chain.from_iterable(state.values() for state in optimizer.state.values())
@@ -29,9 +29,9 @@ def optimizer_bytes(optimizer: torch.optim.Optimizer) -> int:
 
 
 class Activations:
-    """What a forward pass keeps for its backward pass, the model's own tensors left out.
+    """Counts the tensors that a forward pass saves for the backward pass, without parameters and buffers of `model`.
 
-    A storage counts once, however many tensors look at it.
+    Tensors that share a storage count once.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -40,7 +40,10 @@ class Activations:
         self._kept: dict[int, int] = {}
 
     def watch(self) -> AbstractContextManager[None]:
-        """A block whose forward pass is watched; what a backward pass inside it computes anew would count too."""
+        """A block whose saved tensors are counted. Run only the forward pass in it.
+
+        With gradient checkpointing, a backward pass in the block would add the tensors that it recomputes.
+        """
         from torch.autograd.graph import saved_tensors_hooks
 
         hooks: AbstractContextManager[None] = saved_tensors_hooks(self._note, lambda tensor: tensor)
@@ -54,6 +57,7 @@ class Activations:
 
     @property
     def bytes(self) -> int:
+        """Bytes of the saved tensors."""
         return sum(self._kept.values())
 
 

@@ -1,4 +1,4 @@
-"""Windows: timed pieces of work, which the worker sends to the parent. The worker never samples."""
+"""Times pieces of work in the worker, as windows that are sent to the parent. Memory and power are sampled there."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def synchronizer(device: str) -> Callable[[], None]:
-    """A function that waits until `device` is idle; on a CPU work is done when the call returns."""
+    """Return a function that waits until `device` is idle. On a CPU it does nothing, since calls there finish first."""
     if device.startswith("cuda"):
         import torch
 
@@ -29,8 +29,8 @@ def synchronizer(device: str) -> Callable[[], None]:
 class Windows:
     """Opens timed windows and passes them to `emit` in batches, one batch per outermost window.
 
-    Windows nest: the phases of a request are windows inside it. Operations that are counted for one outermost window
-    (`counting`) are attributed to the following ones, phase by phase in their order. `operations`: see `flops.counter`.
+    Windows nest: the phases of a request are windows inside it. The operations that `counting` counts in one outermost
+    window are used for the following ones as well, phase by phase. `operations`: see `flops.counter`.
     """
 
     def __init__(
@@ -61,13 +61,15 @@ class Windows:
         flops: float | None = None,
         warmup: bool = False,
     ) -> Iterator[Tally]:
-        """One iteration of a stage: a step or a request. Its counts may be set later through the tally.
+        """Open the window of one iteration of a stage: a step or a request. Its tally may be changed until it closes.
 
-        `extent` is the size of the inputs, padding included, if units differ in it; 0 if they do not. `flops` states
-        the operations in place of those counted.
+        `extent`: size of the inputs including padding, if it differs between units, otherwise 0. `flops`: number of
+        floating-point operations, if it is known without counting.
         """
         if self._depth:
-            raise RuntimeError(f"{name!r} is a unit of work and cannot open inside another window")
+            raise RuntimeError(
+                f"the window {name!r} is a unit of work, so it cannot open inside another window"
+            )
         self._warmup = warmup
         tally = Tally(tokens=tokens, samples=samples)
         self._extent = extent
@@ -83,18 +85,18 @@ class Windows:
 
     @contextmanager
     def phase(self, name: str, *, tokens: int = 0, samples: int = 0) -> Iterator[None]:
-        """A part of a unit of work, as `eflm.registry.contracts.Phase` describes it."""
+        """Open the window of a part of a unit of work (see `eflm.registry.contracts.Phase`)."""
         with self._window(name, Tally(tokens=tokens, samples=samples)):
             yield
 
     def add(self, name: str, begin: int, end: int) -> None:
-        """Add a part of the open unit of work that was timed elsewhere: CLOCK_MONOTONIC nanoseconds."""
+        """Add a part of the open unit of work that was timed elsewhere. Times are CLOCK_MONOTONIC nanoseconds."""
         self._closed.append(_Timed(name, self._order[name], begin, end, Tally(tokens=0, samples=0), 0))
         self._order[name] += 1
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """Count the floating-point operations of the units inside; later units are assumed to do the same."""
+        """A block in which floating-point operations are counted. Later units get the same counts."""
         with flops.counter(self._operations) as self._counter:
             try:
                 yield
@@ -115,7 +117,7 @@ class Windows:
             end = time.monotonic_ns()
         finally:
             self._depth -= 1
-        # A window around this one is still open, so as little as possible is done here.
+        # An outer window may still be open and being timed, so do as little as possible here.
         self._closed.append(_Timed(name, order, begin, end, tally, self._flops() - counted))
 
     def _flops(self) -> int:
@@ -139,15 +141,15 @@ class Windows:
         if counted is None:
             return None
         flops, extent = counted
-        # Longer batches do more work in proportion, except for attention's quadratic part.
+        # Operations are proportional to the length of a batch, except for the quadratic part of attention.
         return flops * self._extent / extent if extent else flops
 
 
 class _Timed(NamedTuple):
-    """A window that has closed inside a unit of work that has not."""
+    """A closed window in a unit of work that is still open."""
 
     name: str
-    order: int  #: how many of that name came before it in its unit
+    order: int  #: number of earlier windows with this name in the unit
     begin: int
     end: int
     tally: Tally
@@ -155,14 +157,14 @@ class _Timed(NamedTuple):
 
 
 class Tally:
-    """Tokens and samples of a unit of work, which may be known only at its end, and its time."""
+    """Tokens, samples and time of a unit of work. Tokens and samples may be set when they become known."""
 
     def __init__(self, *, tokens: int, samples: int) -> None:
         self.tokens = tokens
         self.samples = samples
-        self.seconds = 0.0  #: known when the unit has closed
+        self.seconds = 0.0  #: set when the unit has closed
 
 
 def send_windows(send_many: Callable[[list[dict[str, Any]]], None]) -> Callable[[list[Window]], None]:
-    """An `emit` that sends each window as an event."""
+    """Return an `emit` for `Windows` that sends each window as an event."""
     return lambda windows: send_many([{"event": "window", "window": window} for window in windows])

@@ -66,7 +66,7 @@ def test_what_is_left_out_is_said_and_a_page_in_the_folder_is_no_stranger(eflm, 
     ("arguments", "words"),
     [
         ((), "there is no folder results to report on; eflm bench makes it"),
-        (("nowhere.json",), "'nowhere.json' is no file and no key of a result"),
+        (("nowhere.json",), "'nowhere.json'"),
         (("abcdef",), "no result in results has a key that begins with abcdef"),
         (("--results", "."), "holds no result"),
     ],

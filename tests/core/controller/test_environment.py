@@ -53,7 +53,7 @@ def test_swapping_is_flagged(monkeypatch):
     pages = iter([100, 142])
     monkeypatch.setattr(environment, "_swapped_pages", lambda: next(pages))
     flags = {flag.name: flag.detail for flag in Watch().flags(0.0)}
-    assert flags["swapping"] == "the machine swapped 42 pages while the run went on"
+    assert "42 pages" in flags["swapping"]
 
 
 def test_auto_is_a_device_that_is_there():
@@ -71,9 +71,7 @@ def test_a_gpu_that_is_not_there_is_explained():
 
 def test_what_fits_is_let_through_and_what_does_not_is_explained():
     memory.require_memory(1, "a byte")
-    with pytest.raises(
-        ModelError, match=r"a planet would take 1000000000\.0 GB of memory, and [\d.]+ GB are free"
-    ):
+    with pytest.raises(ModelError, match=r"a planet .* 1000000000\.0 GB .* [\d.]+ GB are free"):
         memory.require_memory(10**18, "a planet")
 
 
