@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from eflm.protocol import record
 from eflm.protocol.energy import NoEnergy
 from eflm.registry import contracts
 from eflm.registry.entry import Entry
-from eflm.registry.kinds import Kind, TechniqueKind, kinds
+from eflm.registry.kinds import TECHNIQUES, Kind, kinds
 from eflm.registry.registry import OWN_DISTRIBUTION, Registry
 from eflm_schemas import (
     AttentionGeometry,
@@ -90,7 +91,7 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
     "observer": (contracts.Observer,),
 }
 #: Kinds whose plugins take part in stages of a run.
-STAGED = {row.name for row in kinds() if isinstance(row, TechniqueKind)} | {"modality", "metric"}
+STAGED = {row.name for row in TECHNIQUES} | {"modality", "metric"}
 
 
 # --- hooks.md ---------------------------------------------------------------------------------------------
@@ -178,11 +179,11 @@ def _comments(card: type) -> dict[str, str]:
     """The `#:` comments of the fields of a class and its base classes, above a field or behind it."""
     found: dict[str, str] = {}
     for owner in reversed(card.__mro__):
-        if owner.__module__ == "builtins":
+        if owner.__module__ in ("builtins", "typing"):
             continue
         before: list[str] = []
         field, depth = "", 0
-        for line in inspect.getsource(owner).splitlines():
+        for line in _source(owner):
             code, mark, comment = line.partition("#:")
             name, colon, _ = code.strip().partition(":")
             if depth == 0 and colon and name.isidentifier() and line.startswith("    ") and line[4] != " ":
@@ -196,6 +197,12 @@ def _comments(card: type) -> dict[str, str]:
             elif mark:
                 before.append(comment.strip())
     return found
+
+
+@cache
+def _source(owner: type) -> list[str]:
+    """The lines of a class. `inspect` parses the whole module to find them."""
+    return inspect.getsource(owner).splitlines()
 
 
 def _contract(contract: type) -> str:
@@ -274,10 +281,12 @@ def plugins() -> str:
         "All plugins that come with eflm, as `eflm list-plugins` and `eflm show` print them. Set an option with\n"
         "`--set NAME.OPTION=VALUE`. A plugin with an extra needs `pip install 'eflm[EXTRA]'`.",
     ]
+    support = list(cells(registry))
     for row in kinds():
         entries = registry.entries(row.name)
         if entries:
-            parts += [f"## {row.name}", *_kind(row, entries, registry)]
+            found = [cell for cell in support if cell.kind == row.name]
+            parts += [f"## {row.name}", *_kind(entries), *_support(row, found), *_details(entries)]
     parts += ["## Stages"]
     for stage, options in OPTIONS.items():
         parts += [f"### Options of {stage}", _text(options), _options(describe(options))]
@@ -298,13 +307,14 @@ def _builtins() -> Registry:
     return registry
 
 
-def _kind(row: Kind, entries: Iterable[Entry], registry: Registry) -> list[str]:
-    """The plugins of one kind with their options; for techniques, also the modalities that they work with."""
-    parts = [
-        _table(*_without_empty_columns(("name", "summary", "source", "stages", "extra"), _rows(entries)))
-    ]
-    if isinstance(row, TechniqueKind):
-        parts += _support(row, registry)
+def _kind(entries: Iterable[Entry]) -> list[str]:
+    """The table of the plugins of one kind."""
+    return [_table(*_without_empty_columns(("name", "summary", "source", "stages", "extra"), _rows(entries)))]
+
+
+def _details(entries: Iterable[Entry]) -> list[str]:
+    """The options, presets and metrics of the plugins of one kind."""
+    parts = []
     for entry in entries:
         config = config_class(entry)
         if config is not None:
@@ -365,9 +375,10 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
 
-def _support(row: TechniqueKind, registry: Registry) -> list[str]:
+def _support(row: Kind, found: list[Cell]) -> list[str]:
     """The modalities that each technique of a kind works with, and the reason for each that it does not."""
-    found = [cell for cell in cells(registry) if cell.kind == row.name]
+    if not found:
+        return []
     modalities = list(dict.fromkeys(cell.modality for cell in found))
     reasons: dict[str, int] = {}
     rows = [
