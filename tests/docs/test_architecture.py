@@ -1,51 +1,30 @@
-"""The tree in docs/architecture.md names every source file, once, with a clause, and no file that is not there."""
+"""docs/architecture.md lists every folder with Python files, with a short description, and every kind of plugin."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
-#: What a reader looks for in the tree: code, and what a package carries beside it that somebody wrote.
-KINDS = ("*.py", "*.jinja", "*.css")
-ROOMS = ("core", "plugins", "plugins_vision", "schemas", "examples")
+from eflm.registry.kinds import TECHNIQUES, kinds
+from support.architecture import folders_with_code, page, tree
 
 
-def tree() -> dict[str, str]:
-    """Path -> clause, of every file that the page's tree names."""
-    (block,) = re.findall(r"## The tree.*?```text\n(.*?)```", PAGE, re.DOTALL)
-    found: dict[str, str] = {}
-    folders: list[str] = []
-    for line in filter(None, block.splitlines()):
-        depth = (len(line) - len(line.lstrip())) // 4
-        name, _, clause = line.strip().partition(" ")
-        folders[depth:] = [name.rstrip("/")]
-        if not name.endswith("/"):
-            path = "/".join(folders)
-            assert path not in found, f"{path} is named twice"
-            found[path] = clause.strip()
-    return found
+def test_the_tree_lists_every_folder_and_no_other():
+    listed = set(tree())
+    assert len(listed) > 20
+    assert sorted(folders_with_code() - listed) == [], "folders that docs/architecture.md does not list"
+    assert sorted(listed - folders_with_code()) == [], "folders that do not exist"
 
 
-def sources() -> set[str]:
-    return {
-        str(file.relative_to(ROOT))
-        for room in ROOMS
-        for kind in KINDS
-        for file in (ROOT / room).rglob(kind)
-        if not {"build", "dist", ".venv"} & set(file.parts)
-    }
+def test_every_folder_has_a_short_description():
+    for folder, description in tree().items():
+        assert 0 < len(description) < 100, folder
 
 
-def test_the_tree_names_every_file_and_no_other():
-    named = set(tree())
-    assert len(named) > 50
-    assert sorted(sources() - named) == [], "files that docs/architecture.md does not name"
-    assert sorted(named - sources()) == [], "files that docs/architecture.md names and that are not there"
-
-
-def test_every_file_has_one_clause():
-    for path, clause in tree().items():
-        assert clause, f"{path} has no clause"
-        assert len(clause) < 80, f"the clause of {path} is a paragraph"
+def test_the_tables_of_kinds_agree_with_the_code():
+    rows = [line for line in page().splitlines() if re.match(r"\| `\w+` \| `--", line)]
+    assert rows == [
+        f"| `{row.name}` | `--{row.flag}` | {row.before} | `{row.apply.target.partition(':')[2]}` |"
+        for row in TECHNIQUES
+    ]
+    (others,) = re.findall(r"The other kinds are (.+?)\.", page())
+    assert re.findall(r"`(\w+)`", others) == [row.name for row in kinds() if row not in TECHNIQUES]

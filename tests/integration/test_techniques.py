@@ -1,4 +1,4 @@
-"""Technique × modality, cell by cell: what docs/techniques.md ticks trains or generates, and the rest is refused.
+"""Technique × modality, cell by cell: what docs/plugins.md ticks trains or generates, and the rest is refused.
 
 Models are the modalities' own presets, built and run by the steps that a run is made of.
 """

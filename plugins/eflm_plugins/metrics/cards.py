@@ -155,7 +155,6 @@ METRICS = (
         summary="PPL on held-out text after the stage, and the PPL of a unigram model on the same text",
         source="Jelinek et al. 1977, Perplexity: a measure of the difficulty of speech recognition tasks",
         factory=Ref("eflm_plugins.metrics.perplexity:perplexity"),
-        modalities=("llm", "qwen2.5-vl"),
         metrics=(
             MetricInfo(
                 "PPL", "perplexity per token", "lower", "exp of the mean negative log-likelihood per token"

@@ -10,7 +10,6 @@ METRICS = (
         summary="quality of generated images: Fréchet distance to real ones, and accuracy of their class",
         source="Heusel et al. 2017, arXiv 1706.08500, eq. 6 (Fréchet distance)",
         factory=Ref("eflm_vision.metrics.generation:generation"),
-        modalities=("dit", "sd3.5", "wan2.1"),
         metrics=(
             MetricInfo(
                 "FD", "feature distance", "lower", "Fréchet distance of generated to held-out real images"
@@ -55,7 +54,6 @@ METRICS = (
         summary="images per second, and the time of each part of a request: prompt encoding, denoising, decoding",
         source="arXiv 2006.11239, algorithm 2",
         factory=Ref("eflm_vision.metrics.denoising:denoising"),
-        modalities=("dit", "sd3.5", "wan2.1"),
         stages=("infer",),
         metrics=(
             MetricInfo("images_per_second", "images/s", "higher", "Σ images / Σ time, over whole requests"),
@@ -78,7 +76,6 @@ METRICS = (
         summary="accuracy of a vision-language model's answers, and the time of its vision tower",
         source="Antol et al. 2015, arXiv 1505.00468, section 5 (open-ended, here with one reference answer each)",
         factory=Ref("eflm_vision.metrics.answering:answering"),
-        modalities=("qwen2.5-vl",),
         metrics=(
             MetricInfo(
                 "vqa_accuracy", "ratio", "higher", "share of held-out questions that are answered correctly"

@@ -21,9 +21,12 @@ class Denoising:
     """Throughput and times of inference."""
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
-        """Return images_per_second, frames_per_second for clips, and the mean time of each timed part in seconds."""
+        """Return images_per_second, frames_per_second for clips, and the mean time of each timed part in seconds.
+
+        Nothing for a stage without denoising.
+        """
         requests = timed(record)
-        if not requests:
+        if not requests or not timed(record, "denoise"):
             return {}
         seconds = [window.seconds for window in requests]
         found = {"images_per_second": rate_of([window.samples for window in requests], seconds, "images/s")}

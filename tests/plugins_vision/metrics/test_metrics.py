@@ -61,8 +61,9 @@ def test_times_are_computed_from_the_windows():
     }
 
 
-def test_without_requests_there_are_no_metrics():
+def test_without_denoising_there_are_no_metrics():
     assert denoising(None).collect(record()) == {}
+    assert denoising(None).collect(record(windows=[window("request", 0, 1, samples=1, tokens=8)])) == {}
 
 
 def test_only_quality_metrics_with_the_name_and_unit_of_the_card_are_returned():
