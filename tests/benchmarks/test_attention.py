@@ -18,7 +18,7 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
     DeepseekV3RotaryEmbedding,
 )
 
-from eflm.testing.attention import Turning
+from eflm.testing.attention import RotaryEmbedding
 from eflm_plugins.attention.mla.module import MultiHeadLatentAttention
 from eflm_plugins.attention.nsa.attention import BRANCHES, native_sparse_attention
 from eflm_plugins.attention.nsa.compression import BlockCompression
@@ -93,7 +93,7 @@ def test_nsa_training_against_native_sparse_attention_pytorch(benchmark):
     )
     ours = NativeSparseAttention(geometry, options)
     tokens = torch.randn(1, length, 256, requires_grad=True)
-    rotary = Turning(torch.arange(length)[None])
+    rotary = RotaryEmbedding(torch.arange(length)[None])
     found = ratio(
         benchmark,
         lambda: ours(tokens, rotary=rotary).sum().backward(),

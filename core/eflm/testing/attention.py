@@ -32,7 +32,7 @@ ROUNDING = {"float64": 1e-10, "float32": 2e-5}
 ARRIVALS = ((1,) * 50, (25, 25), (7, 1, 1, 9, 20, 1, 11), (49, 1))
 
 
-class Turning:
+class RotaryEmbedding:
     """A rotary function for tests: plain RoPE (arXiv 2104.09864, eq. 34) at the given positions, for any even size."""
 
     def __init__(self, positions: Any) -> None:
@@ -94,7 +94,7 @@ class AttentionConformance:
         import torch
 
         positions = keywords.pop("positions", torch.arange(tokens.shape[1])[None])
-        return variant(tokens, rotary=Turning(positions), **keywords)
+        return variant(tokens, rotary=RotaryEmbedding(positions), **keywords)
 
     def _assert_close(self, got: Any, expected: Any) -> None:
         import torch
@@ -116,7 +116,7 @@ class AttentionConformance:
             assert out.shape == (2, length, self.geometry.hidden_size), f"T{length}"
             assert torch.isfinite(out).all(), f"T{length}"
 
-    def test_a_token_changes_what_comes_before_it_only_where_attention_goes_both_ways(self) -> None:
+    def test_a_token_changes_what_comes_before_it_only_where_attention_is_bidirectional(self) -> None:
         variant, tokens = self._variant(), self._tokens(2, 50)
         before = self._run(variant, tokens)
         for changed in (1, 7, 8, 23, 49):
@@ -235,7 +235,7 @@ class AttentionConformance:
         begins, ends = torch.tensor(left)[:, None], length - torch.tensor(right)[:, None]
         mask = (places >= begins) & (places < ends)
         keywords = {
-            "rotary": Turning((places - begins).clamp(min=0)),
+            "rotary": RotaryEmbedding((places - begins).clamp(min=0)),
             "padding_mask": None if mask.all() else mask,
         }
         weight = self._tokens(len(left), length, seed=3).to(tokens) * mask[..., None]
@@ -286,7 +286,7 @@ class AttentionConformance:
         from torch.utils.checkpoint import checkpoint
 
         variant, tokens = self._variant().train(), self._tokens(2, 33)
-        weight, keywords = self._tokens(2, 33, seed=3), {"rotary": Turning(torch.arange(33)[None])}
+        weight, keywords = self._tokens(2, 33, seed=3), {"rotary": RotaryEmbedding(torch.arange(33)[None])}
         plain = self._value_and_gradients(variant, variant, tokens, weight, keywords)
         anew = self._value_and_gradients(
             variant,
@@ -304,7 +304,7 @@ class AttentionConformance:
         variant, tokens = self._variant(), self._tokens(2, 33)
         # Traced and differentiated as the compiler does it, but run by torch's own kernels: no C compiler is needed.
         compiled = torch.compile(variant, backend="aot_eager")
-        weight, keywords = self._tokens(2, 33, seed=3), {"rotary": Turning(torch.arange(33)[None])}
+        weight, keywords = self._tokens(2, 33, seed=3), {"rotary": RotaryEmbedding(torch.arange(33)[None])}
         plain = self._value_and_gradients(variant, variant, tokens, weight, keywords)
         traced = self._value_and_gradients(variant, compiled, tokens, weight, keywords)
         torch._dynamo.reset()

@@ -4,7 +4,7 @@ import attrs
 import pytest
 import torch
 from eflm.registry.contracts import DenseAttention
-from eflm.testing.attention import AttentionConformance, Turning
+from eflm.testing.attention import AttentionConformance, RotaryEmbedding
 from transformers import DynamicCache
 
 from eflm_plugin_hello.attention import SinkAttention
@@ -40,7 +40,7 @@ class TestSinkInAModelWithASlidingWindow(TestSink):
 
 def run(variant, tokens, **keywords):
     positions = keywords.pop("positions", torch.arange(tokens.shape[1])[None])
-    return variant(tokens, rotary=Turning(positions), **keywords)
+    return variant(tokens, rotary=RotaryEmbedding(positions), **keywords)
 
 
 def sample(length, batch=1):

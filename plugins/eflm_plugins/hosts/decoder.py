@@ -11,17 +11,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, PretrainedConfig
 from transformers.cache_utils import Cache, StaticLayer
 
 from eflm.errors import ModelError
 from eflm.registry.contracts import Targets
-from eflm_plugins.hosts.answers import check_answer, check_module
 from eflm_plugins.hosts.experts import replace_gated_mlps
 from eflm_plugins.hosts.fidelity import check_plain_attention
 from eflm_plugins.hosts.masks import IMPLEMENTATION
-from eflm_plugins.hosts.positions import NoRotation, RelativePositions, relative_bias
-from eflm_plugins.hosts.recipe import record
-from eflm_plugins.hosts.rotary import DecoderRotary, tell_positions
+from eflm_plugins.hosts.output_checks import check_module, check_output
+from eflm_plugins.hosts.positions import NoRotation, RelativePositions, relative_bias, set_positions
+from eflm_plugins.hosts.rotary import DecoderRotary, attach_position_ids
 from eflm_plugins.hosts.sites import (
     attention_geometry,
     attention_of,
@@ -29,7 +29,8 @@ from eflm_plugins.hosts.sites import (
     named_rotary_module,
 )
 from eflm_plugins.hosts.targets import targets_of
-from eflm_plugins.hosts.weights import dense_weights, initialize
+from eflm_plugins.hosts.weights import dense_weights, initialize, place_like
+from eflm_plugins.saving.techniques import mark_techniques, restore_techniques
 from eflm_schemas import AttentionGeometry, MlpGeometry
 
 
@@ -78,8 +79,7 @@ class DecoderHost:
             if bias is not None and "bias" not in takes:
                 raise _no_bias_argument(variant)
             initialize(variant, geometry.initializer_range)
-            like = next(old.parameters())
-            variant.to(device=like.device, dtype=like.dtype)
+            place_like(variant, next(old.parameters()))
             if convert:
                 variant.load_dense(dense_weights(old, geometry))
             variant.train(old.training)
@@ -89,7 +89,7 @@ class DecoderHost:
             )
             variant.register_forward_hook(_return_to_block)
             block.self_attn = variant
-        rotary.register_forward_hook(tell_positions, with_kwargs=True)
+        rotary.register_forward_hook(attach_position_ids, with_kwargs=True)
         if "shared" in takes:
             holder = decoder.get_submodule(list_of_blocks.rpartition(".")[0])
             holder.register_forward_pre_hook(_open_shared, with_kwargs=True)
@@ -97,7 +97,7 @@ class DecoderHost:
         if plain:
             decoder.config.num_key_value_heads = blocks[0].self_attn.num_key_value_heads
         else:
-            record(model, recipe)
+            mark_techniques(model, recipe)
 
     # --- feed-forward -------------------------------------------------------------------------------
 
@@ -121,6 +121,14 @@ class DecoderHost:
         """Return the blocks and the linear layers inside them, without routers; embeddings are listed separately."""
         prefix, blocks = blocks_of(model.get_submodule(self._decoder))
         return targets_of(model, f"{self._decoder}.{prefix}" if self._decoder else prefix, blocks)
+
+
+def build_from_recipe(config: PretrainedConfig, recipe: Mapping[str, Any], **keywords: Any) -> nn.Module:
+    """Build a saved decoder with random weights and the techniques of its recipe; its weights are loaded later."""
+    model = AutoModelForCausalLM.from_config(config, **keywords)
+    set_positions(model, recipe.get("positions", "rope"))
+    restore_techniques(DecoderHost(), model, recipe)
+    return model
 
 
 #: The keyword with which transformers' blocks pass the shared mapping to their attention.
@@ -199,5 +207,5 @@ def _no_bias_argument(variant: nn.Module) -> ModelError:
 
 def _return_to_block(module: nn.Module, args: tuple[Tensor], output: Tensor) -> tuple[Tensor, None]:
     """Forward hook: return (hidden states, attention weights), which decoder blocks unpack."""
-    check_answer(module, args, output)
+    check_output(module, args, output)
     return output, None

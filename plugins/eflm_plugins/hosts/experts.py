@@ -8,9 +8,9 @@ from typing import Any
 from torch import nn
 
 from eflm_plugins.hosts.auxiliary import add_auxiliary_losses
-from eflm_plugins.hosts.recipe import record
 from eflm_plugins.hosts.sites import GATED, mlp_geometry, mlp_of
 from eflm_plugins.hosts.weights import experts_in_place_of
+from eflm_plugins.saving.techniques import mark_techniques
 from eflm_schemas import MlpGeometry
 
 
@@ -40,4 +40,4 @@ def replace_gated_mlps(
         replaced = True
     if replaced:
         add_auxiliary_losses(model)
-        record(model, recipe)
+        mark_techniques(model, recipe)

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers.cache_utils import Cache
 
 from eflm.errors import ModelError
-from eflm_plugins.hosts.recipe import record
 from eflm_plugins.hosts.sites import attention_of, blocks_of, named_rotary_module
+from eflm_plugins.hosts.weights import place_like
+from eflm_plugins.saving.techniques import mark_techniques
 
 #: Names of the new modules in the decoder, as in OPT and T5.
 ADDED, BIAS = "embed_positions", "relative_attention_bias"
@@ -38,12 +39,11 @@ def set_positions(model: nn.Module, kind: str) -> None:
     encoding = ENCODINGS[kind](model.config.get_text_config())
     if encoding is not None:
         _install(model, encoding)
-    record(model, {"positions": kind})
+    mark_techniques(model, {"positions": kind})
 
 
 def _install(model: nn.Module, encoding: nn.Module) -> None:
-    like = next(model.parameters())
-    encoding.to(device=like.device, dtype=like.dtype)
+    place_like(encoding, next(model.parameters()))
     list_of_blocks, blocks = blocks_of(model)
     decoder = model.get_submodule(list_of_blocks.rpartition(".")[0])
     if isinstance(encoding, RelativePositions):

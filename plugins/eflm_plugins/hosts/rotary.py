@@ -18,7 +18,7 @@ from torch import Tensor, nn
 _resized: WeakKeyDictionary[nn.Module, dict[int, nn.Module]] = WeakKeyDictionary()
 
 
-def tell_positions(
+def attach_position_ids(
     _module: nn.Module, args: Sequence[Any], kwargs: Mapping[str, Any], output: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Forward hook of a model's rotary module: return the position ids together with the cosines and sines.

@@ -26,6 +26,15 @@ def initialize(module: nn.Module, std: float) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def place_like(module: nn.Module, like: nn.Parameter) -> None:
+    """Give a new module the device and dtype of `like`, a parameter of the module that it replaces.
+
+    If `like` is on the meta device, the model is an outline without weights, and only the dtype is changed: buffers
+    must keep their values, because no checkpoint contains the non-persistent ones.
+    """
+    module.to(device=None if like.is_meta else like.device, dtype=like.dtype)
+
+
 def dense_weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAttention:
     """Return the weights and biases of a dense attention module, for conversion to another attention."""
     weights = {f"{name[0]}_weight": getattr(attention, name).weight for name in PROJECTIONS}
@@ -47,8 +56,7 @@ def experts_in_place_of(
     """
     layer = MoeLayer(geometry, router)
     initialize(layer, geometry.initializer_range)
-    like = next(dense.parameters())
-    layer.to(device=like.device, dtype=like.dtype)
+    place_like(layer, next(dense.parameters()))
     if convert:
         _upcycle(layer, linears)
     return layer.train(dense.training)

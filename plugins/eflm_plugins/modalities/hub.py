@@ -28,15 +28,15 @@ _NAME = r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?"
 _ID = re.compile(rf"(?P<name>{_NAME})(?:@(?P<revision>[^\s@]+))?")
 #: Configs, vocabularies and templates, but no weights, code or pictures.
 _DESCRIPTION = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
-#: Weight files of transformers and diffusers, and of eflm for a transformer with techniques. Repositories often contain
-#: large additional files: copies in other dtypes, weights for other frameworks, and the authors' original files.
+#: Weight files of transformers, diffusers and peft, and of eflm for a transformer with techniques. Repositories often
+#: contain large additional files: copies in other dtypes, weights for other frameworks, and the authors' original files.
 _WEIGHTS = re.compile(
-    r"(diffusion_pytorch_model|pytorch_model|model)(\.eflm)?(-\d+-of-\d+)?\.(safetensors|bin)"
+    r"(diffusion_pytorch_model|pytorch_model|adapter_model|model)(\.eflm)?(-\d+-of-\d+)?\.(safetensors|bin)"
 )
 
 
 @frozen(kw_only=True)
-class Asked:
+class HubRequest:
     """A request for a model of the Hub."""
 
     model: str  #: the model as the user wrote it
@@ -50,13 +50,13 @@ class Asked:
 class Snapshot:
     """A repository at one commit; `folder` contains the files downloaded so far."""
 
-    asked: Asked
+    request: HubRequest
     folder: Path
 
     @property
     def name(self) -> str:
         """The name of the repository."""
-        return self.asked.name
+        return self.request.name
 
     @property
     def commit(self) -> str:
@@ -68,22 +68,22 @@ class Snapshot:
 
         Raises ModelError if there are no weights, or if the download fails.
         """
-        asked = self.asked
-        with _hub_errors(asked):
+        request = self.request
+        with _hub_errors(request):
             chosen = weights_among(self._files(), parts)
-            if chosen and not asked.offline:
-                snapshot_download(asked.name, revision=self.commit, allow_patterns=chosen)
+            if chosen and not request.offline:
+                snapshot_download(request.name, revision=self.commit, allow_patterns=chosen)
         if not chosen:
-            where = "the Hub's cache" if asked.offline else "the repository"
+            where = "the Hub's cache" if request.offline else "the repository"
             raise ModelError(
-                f"--model {asked.model}: {where} contains no weights that transformers or diffusers can load; "
-                f"{asked.what_works}"
+                f"--model {request.model}: {where} contains no weights that transformers or diffusers can load; "
+                f"{request.what_works}"
             )
 
     def _files(self) -> list[str]:
-        if self.asked.offline:
+        if self.request.offline:
             return [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*")]
-        return HfApi().list_repo_files(self.asked.name, revision=self.commit)
+        return HfApi().list_repo_files(self.request.name, revision=self.commit)
 
 
 def is_id(model: str) -> bool:
@@ -98,21 +98,21 @@ def find(model: str, what_works: str) -> Snapshot:
     """
     parts = _ID.fullmatch(model)
     assert parts is not None, "call is_id first"
-    asked = Asked(
+    request = HubRequest(
         model=model,
         what_works=what_works,
         name=parts["name"],
         revision=parts["revision"],
         offline=not _is_reachable(),
     )
-    with _hub_errors(asked):
+    with _hub_errors(request):
         folder = snapshot_download(
-            asked.name,
-            revision=asked.revision,
+            request.name,
+            revision=request.revision,
             allow_patterns=list(_DESCRIPTION),
-            local_files_only=asked.offline,
+            local_files_only=request.offline,
         )
-    return Snapshot(asked=asked, folder=Path(folder))
+    return Snapshot(request=request, folder=Path(folder))
 
 
 def weights_among(files: Iterable[str], parts: Iterable[str]) -> list[str]:
@@ -140,56 +140,56 @@ def _is_reachable() -> bool:
 
 
 @contextmanager
-def _hub_errors(asked: Asked) -> Iterator[None]:
+def _hub_errors(request: HubRequest) -> Iterator[None]:
     """Convert every exception of the Hub's client into a ModelError that says what would work."""
     try:
         yield
     except GatedRepoError as error:
         token = "the account of the current token has no access" if get_token() else "no token is set"
         raise ModelError(
-            f"--model {asked.model} is gated, and {token}; accept its licence at {constants.ENDPOINT}/{asked.name} "
+            f"--model {request.model} is gated, and {token}; accept its licence at {constants.ENDPOINT}/{request.name} "
             "and set HF_TOKEN to a token of the same account"
         ) from error
     except RevisionNotFoundError as error:
         raise ModelError(
-            f"--model {asked.model}: {asked.name} has no branch, tag or commit {asked.revision or 'main'}; "
-            f"use --model {asked.name} for its newest commit"
+            f"--model {request.model}: {request.name} has no branch, tag or commit {request.revision or 'main'}; "
+            f"use --model {request.name} for its newest commit"
         ) from error
     except RepositoryNotFoundError as error:
-        raise _unknown(asked) from error
+        raise _unknown(request) from error
     except LocalEntryNotFoundError as error:
-        if not asked.offline:
-            raise _download_failed(asked, error) from error
+        if not request.offline:
+            raise _download_failed(request, error) from error
         why = "is disabled by HF_HUB_OFFLINE" if constants.HF_HUB_OFFLINE else "cannot be reached"
         raise ModelError(
-            f"--model {asked.model} is neither a preset nor a folder here, the Hugging Face Hub {why}, and its cache "
-            f"does not contain this model; {asked.what_works}"
+            f"--model {request.model} is neither a preset nor a folder here, the Hugging Face Hub {why}, and its cache "
+            f"does not contain this model; {request.what_works}"
         ) from error
     except HfHubHTTPError as error:
         # Without access, private and missing repositories both give status 401. The client raises its specific errors
         # for https only.
         if error.response.status_code != 401:
-            raise _download_failed(asked, error) from error
+            raise _download_failed(request, error) from error
         if "Invalid credentials" in error.response.headers.get("X-Error-Message", ""):
             raise ModelError(
-                f"--model {asked.model}: the Hub rejects the current token as invalid; set HF_TOKEN to a valid token, "
-                "or unset it to use public models"
+                f"--model {request.model}: the Hub rejects the current token as invalid; set HF_TOKEN to a valid "
+                "token, or unset it to use public models"
             ) from error
-        raise _unknown(asked) from error
+        raise _unknown(request) from error
     except Exception as error:  # connections, certificates and disks raise many different exceptions
-        raise _download_failed(asked, error) from error
+        raise _download_failed(request, error) from error
 
 
-def _unknown(asked: Asked) -> ModelError:
+def _unknown(request: HubRequest) -> ModelError:
     return ModelError(
-        f"--model {asked.model}: there is no such folder here and no such public model on the Hub; if the model is "
-        f"private, set HF_TOKEN to a token with read access, otherwise {asked.what_works}"
+        f"--model {request.model}: there is no such folder here and no such public model on the Hub; if the model is "
+        f"private, set HF_TOKEN to a token with read access, otherwise {request.what_works}"
     )
 
 
-def _download_failed(asked: Asked, error: Exception) -> ModelError:
+def _download_failed(request: HubRequest, error: Exception) -> ModelError:
     return ModelError(
-        f"--model {asked.model} cannot be downloaded from the Hub: {first_line(error)}; {asked.what_works}"
+        f"--model {request.model} cannot be downloaded from the Hub: {first_line(error)}; {request.what_works}"
     )
 
 

@@ -39,6 +39,7 @@ from eflm_plugins.modalities.perplexity import evaluated, floor, perplexity, row
 from eflm_plugins.modalities.pretrained import Pretrained, find
 from eflm_plugins.modalities.texts import split_for_stages, texts_of
 from eflm_plugins.modalities.vocabulary import choose_vocabulary
+from eflm_plugins.saving.transformers_models import save_model
 from eflm_schemas import Flag, Metric
 
 
@@ -102,6 +103,23 @@ class LlmWorkload:
                     from_scratch=from_scratch, load_kwargs=load_kwargs, host=self.host
                 )
             set_positions(model, positions)
+        return self._with_padding_token(model)
+
+    def outline(self) -> nn.Module:
+        """Build the model that `build_model` loads, but read no weights; see `eflm.registry.contracts.HasOutline`."""
+        if self._pretrained is None:
+            return self.build_model(from_scratch=True, load_kwargs={})
+        return self._with_padding_token(self._pretrained.outline())
+
+    def save(self, model: nn.Module, folder: str) -> None:
+        """Write the model and its tokenizer to `folder`, which `AutoModelForCausalLM.from_pretrained` loads.
+
+        A model with techniques names the plugins that it needs; eflm loads it with `--model FOLDER`.
+        """
+        save_model(model, folder)
+        self._vocabulary.tokenizer.save_pretrained(folder)
+
+    def _with_padding_token(self, model: nn.Module) -> nn.Module:
         for config in (model.config, model.generation_config):
             if config is not None and config.pad_token_id is None:
                 config.pad_token_id = self._vocabulary.pad_token_id

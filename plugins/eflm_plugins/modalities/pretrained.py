@@ -19,9 +19,15 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
 from eflm.errors import ModelError
 from eflm.registry.contracts import Host
-from eflm_plugins.hosts.recipe import base_config, build_anew, load_pretrained, needs_plugins
+from eflm_plugins.hosts.decoder import build_from_recipe
 from eflm_plugins.modalities.saved import Saved, locate, reading
-from eflm_plugins.quantizers.at_load import leave_out
+from eflm_plugins.quantizers.at_load import exclude_modules
+from eflm_plugins.saving.transformers_config import needs_plugins, read_config
+from eflm_plugins.saving.transformers_models import (
+    build_saved,
+    load_generation_config,
+    load_pretrained,
+)
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
@@ -74,7 +80,7 @@ class Pretrained:
             if host is not None and "quantization_config" in load_kwargs:
                 with torch.device("meta"):
                     outline = self._from_scratch()
-                load_kwargs = leave_out(load_kwargs, outline, host.targets(outline))
+                load_kwargs = exclude_modules(load_kwargs, outline, host.targets(outline))
             model, report = self.family.auto.from_pretrained(
                 folder,
                 config=copy.deepcopy(self.config),
@@ -88,6 +94,19 @@ class Pretrained:
                 f"--model {self.model}: the checkpoint lacks {len(missing)} of the model's weights"
                 f" ({', '.join(missing[:3])}), which would stay random; {self.family.what_works}"
             )
+        return self._with_hub_name(model)
+
+    def outline(self) -> nn.Module:
+        """Build the architecture as `build` does, but read no weights: their values are random.
+
+        Call it under accelerate's `init_empty_weights(include_buffers=False)`, which allocates no weights either.
+        """
+        with reading(self.model, self.family.what_works):
+            if self.has_plugins:
+                return self._with_hub_name(build_saved(self.folder, build=self.family.build))
+            config = copy.deepcopy(self.config)
+            model = self.family.auto.from_config(config, dtype=config.dtype, trust_remote_code=False)
+            load_generation_config(model, self.folder)
         return self._with_hub_name(model)
 
     def _with_hub_name(self, model: nn.Module) -> nn.Module:
@@ -130,7 +149,7 @@ def find(model: str, family: Family | None = None) -> Pretrained:
     with reading(model, family.what_works):
         has_plugins = needs_plugins(saved.folder)
         config = (
-            base_config(saved.folder)[0]
+            read_config(saved.folder)[0]
             if has_plugins
             else AutoConfig.from_pretrained(saved.folder, trust_remote_code=False)
         )
@@ -168,5 +187,5 @@ DECODERS = Family(
         "use a preset (nano), a Hub id such as Qwen/Qwen2.5-0.5B, or a folder written by save_pretrained, or select "
         "the modality of the model with --modality"
     ),
-    build=build_anew,
+    build=build_from_recipe,
 )

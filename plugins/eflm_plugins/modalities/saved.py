@@ -19,7 +19,7 @@ from eflm_plugins.modalities import hub
 
 #: Bytes. If the weights are larger, only their headers, names and sizes are hashed.
 _HASHED_WHOLE = 1 << 30
-_CONFIGS = ("model_index.json", "config.json", "scheduler_config.json")
+_CONFIGS = ("model_index.json", "config.json", "adapter_config.json", "scheduler_config.json")
 
 
 @frozen(kw_only=True)

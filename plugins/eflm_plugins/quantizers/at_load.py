@@ -14,7 +14,7 @@ from torch import nn
 from eflm.registry.contracts import Targets
 
 
-def leave_out(load_kwargs: Mapping[str, Any], outline: nn.Module, targets: Targets) -> dict[str, Any]:
+def exclude_modules(load_kwargs: Mapping[str, Any], outline: nn.Module, targets: Targets) -> dict[str, Any]:
     """Return the quantizer's `from_pretrained` arguments, changed to skip all linear layers that are no targets.
 
     By default, transformers quantizes every linear layer except the head, and diffusers quantizes all of them.

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from eflm import ModelError
 from eflm.registry.contracts import DenseAttention, Targets
-from eflm_plugins.hosts.answers import check_answer, check_module
-from eflm_plugins.hosts.weights import experts_in_place_of, initialize
+from eflm_plugins.hosts.output_checks import check_module, check_output
+from eflm_plugins.hosts.weights import experts_in_place_of, initialize, place_like
 from eflm_plugins.moe.layer import MoeLayer
+from eflm_plugins.saving.techniques import mark_techniques
 from eflm_schemas import AttentionGeometry, MlpGeometry
-from eflm_vision.hosts.names import keep_names
-from eflm_vision.hosts.recipe import record
+from eflm_vision.hosts.diffusers_state_dict import keep_names
+from eflm_vision.hosts.joint_attention import StreamSplit, add_second_stream
 from eflm_vision.hosts.rotary import WanRotary
 from eflm_vision.hosts.sites import (
     attention_geometry,
@@ -30,7 +31,6 @@ from eflm_vision.hosts.sites import (
     mlp_geometry,
     mlp_sites,
 )
-from eflm_vision.hosts.streams import Switch, joined
 
 
 class DiffusionHost:
@@ -64,15 +64,15 @@ class DiffusionHost:
             old, joint = site.module, is_joint(site.module)
             variant = self._built(build, geometry, old, convert, _weights)
             if joint:
-                switch = Switch()
+                split = StreamSplit()
                 context = self._built(build, geometry, old, convert, _context_weights)
-                joined(variant, context, switch, context_answers=old.to_add_out is not None)
-                call = _CallJoint(switch)
+                add_second_stream(variant, context, split, context_has_output=old.to_add_out is not None)
+                call = _CallJoint(split)
                 variant.register_forward_pre_hook(call.prepare, with_kwargs=True)
                 variant.register_forward_hook(call.answer)
             else:
                 variant.register_forward_pre_hook(_CallVariant(rope), with_kwargs=True)
-                variant.register_forward_hook(check_answer)
+                variant.register_forward_hook(check_output)
             # diffusers' configs have no entry for the number of key-value heads.
             loads_plainly &= plain and variant.num_key_value_heads == geometry.num_attention_heads
             if loads_plainly:
@@ -80,7 +80,7 @@ class DiffusionHost:
             variant.train(old.training)
             setattr(site.parent, site.attribute, variant)
         if not loads_plainly:
-            record(model, recipe)
+            mark_techniques(model, recipe)
 
     def _built(
         self,
@@ -93,8 +93,7 @@ class DiffusionHost:
         variant = build(geometry)
         check_module(variant)
         initialize(variant, geometry.initializer_range)
-        like = old.to_q.weight
-        variant.to(device=like.device, dtype=like.dtype)
+        place_like(variant, old.to_q.weight)
         if convert:
             variant.load_dense(weights(old, geometry))
         return variant
@@ -125,7 +124,7 @@ class DiffusionHost:
             setattr(site.parent, site.attribute, layer)
             replaced = True
         if replaced:
-            record(model, recipe)
+            mark_techniques(model, recipe)
 
     # --- where adapters and quantizers act ----------------------------------------------------------
 
@@ -188,20 +187,20 @@ class _CallVariant:
 class _CallJoint:
     """Forward hooks that concatenate both streams, sample tokens first, and split the output again."""
 
-    def __init__(self, switch: Switch) -> None:
-        self._switch = switch
+    def __init__(self, split: StreamSplit) -> None:
+        self._split = split
 
     def prepare(
         self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         given = _given(args, kwargs)
         sample, context = given["hidden_states"], given["encoder_hidden_states"]
-        self._switch.first = sample.shape[1]
+        self._split.first = sample.shape[1]
         return (torch.cat([sample, context], dim=1),), {}
 
     def answer(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> tuple[Tensor, Tensor]:
-        check_answer(module, args, output)
-        return output[:, : self._switch.first], output[:, self._switch.first :]
+        check_output(module, args, output)
+        return output[:, : self._split.first], output[:, self._split.first :]
 
 
 #: The order of the positional arguments that diffusers' blocks pass.
@@ -242,7 +241,7 @@ def _weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAttentio
 def _context_weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAttention:
     """Return the dense weights of the second stream.
 
-    If it has no output projection, the first stream's is used as a placeholder, and `joined` drops it.
+    If it has no output projection, the first stream's is used as a placeholder, and `add_second_stream` drops it.
     """
     return _dense(
         geometry,

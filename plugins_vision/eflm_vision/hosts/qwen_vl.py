@@ -13,7 +13,7 @@ from transformers import AutoModelForImageTextToText
 
 from eflm.registry.contracts import Targets
 from eflm_plugins.hosts.decoder import DecoderHost
-from eflm_plugins.hosts.recipe import put_back, record
+from eflm_plugins.saving.techniques import mark_techniques, restore_techniques
 from eflm_schemas import AttentionGeometry, MlpGeometry
 from eflm_vision.hosts.vision_tower import VisionTowerHost
 
@@ -70,7 +70,7 @@ class QwenVlHost:
 
     def _record_towers(self, model: nn.Module) -> None:
         if hasattr(model.config, "eflm"):
-            record(model, {KEY: self._towers})
+            mark_techniques(model, {KEY: self._towers})
 
     def targets(self, model: nn.Module) -> Targets:
         """Return blocks and linear layers of the vision tower, then of the language model, and the embeddings."""
@@ -83,8 +83,8 @@ class QwenVlHost:
         )
 
 
-def build_anew(config: Any, recipe: Mapping[str, Any], **keywords: Any) -> nn.Module:
+def build_from_recipe(config: Any, recipe: Mapping[str, Any], **keywords: Any) -> nn.Module:
     """Build a saved model with random weights and the techniques of its recipe, before its weights are loaded."""
     model = AutoModelForImageTextToText.from_config(config, **keywords)
-    put_back(QwenVlHost(recipe.get(KEY, "both")), model, recipe)
+    restore_techniques(QwenVlHost(recipe.get(KEY, "both")), model, recipe)
     return model

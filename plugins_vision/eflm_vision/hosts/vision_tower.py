@@ -17,14 +17,14 @@ from torch.nn.utils.rnn import pad_sequence
 
 from eflm import ModelError
 from eflm.registry.contracts import DenseAttention, Targets
-from eflm_plugins.hosts.answers import check_answer, check_module
 from eflm_plugins.hosts.experts import replace_gated_mlps
-from eflm_plugins.hosts.recipe import record
-from eflm_plugins.hosts.rotary import rotated_by, tell_positions
+from eflm_plugins.hosts.output_checks import check_module, check_output
+from eflm_plugins.hosts.rotary import attach_position_ids, rotated_by
 from eflm_plugins.hosts.targets import targets_of
-from eflm_plugins.hosts.weights import initialize
+from eflm_plugins.hosts.weights import initialize, place_like
+from eflm_plugins.saving.techniques import mark_techniques
 from eflm_schemas import AttentionGeometry, MlpGeometry
-from eflm_vision.hosts.fused import keep_fused
+from eflm_vision.hosts.fused_qkv_state_dict import keep_fused
 
 #: Name of the tower's list of blocks.
 BLOCKS = "blocks"
@@ -82,7 +82,7 @@ class VisionTowerHost:
             variant = build(geometry)
             check_module(variant)
             initialize(variant, geometry.initializer_range)
-            variant.to(device=old.proj.weight.device, dtype=old.proj.weight.dtype)
+            place_like(variant, old.proj.weight)
             if convert:
                 variant.load_dense(_dense_weights(old, geometry))
             call = _CallVariant(rotary)
@@ -93,9 +93,9 @@ class VisionTowerHost:
             if loads_plainly:
                 keep_fused(variant)
             block.attn = variant.train(old.training)
-        rotary.register_forward_hook(tell_positions, with_kwargs=True)
+        rotary.register_forward_hook(attach_position_ids, with_kwargs=True)
         if not loads_plainly:
-            record(model, recipe)
+            mark_techniques(model, recipe)
 
     # --- feed-forward -------------------------------------------------------------------------------
 
@@ -159,7 +159,7 @@ class _CallVariant:
         return (packing.unpack(hidden_states),), {"rotary": rotary, "padding_mask": mask}
 
     def answer(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
-        check_answer(module, args, output)
+        check_output(module, args, output)
         return self._packing.pack(output)
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import DDIMScheduler, DDPMScheduler
+from diffusers import DDIMScheduler, DDPMScheduler, DiTPipeline
 from torch import Tensor, nn
 
 from eflm import ModelError
 from eflm.registry.contracts import Batch, Generated, Phase, WorkloadRequest
+from eflm_plugins.saving.diffusers_models import save_pipeline, save_transformer
 from eflm_schemas import Flag, Metric
 from eflm_vision.data import named
 from eflm_vision.hosts.diffusion import DiffusionHost, auxiliary_loss
@@ -82,15 +84,29 @@ class DitWorkload:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self._request.seed)
             if self._saved is not None:
-                model = self._saved.build(from_scratch=from_scratch, load_kwargs=load_kwargs)
+                model = self._saved.build(from_scratch=from_scratch, load_kwargs=load_kwargs, host=self.host)
             else:
                 model = dit(self._request.model, len(self._pictures.classes))
-        for module in model.modules():
-            # `batches` drops labels for guidance. The model's own label dropout is disabled, because each block has its
-            # own embedding and would drop different labels.
-            if hasattr(module, "dropout_prob"):
-                module.dropout_prob = 0.0
-        return model
+        return _without_label_dropout(model)
+
+    def outline(self) -> nn.Module:
+        """Build the model that `build_model` loads, but read no weights; see `eflm.registry.contracts.HasOutline`."""
+        if self._saved is None:
+            return self.build_model(from_scratch=True, load_kwargs={})
+        return _without_label_dropout(self._saved.outline(self.host))
+
+    def save(self, model: nn.Module, folder: str) -> None:
+        """Write a pipeline that diffusers loads, or transformer and scheduler for a model that works on pixels.
+
+        diffusers' `DiTPipeline` needs an autoencoder, so `DiTTransformer2DModel.from_pretrained` loads the latter.
+        """
+        scheduler = DDIMScheduler.from_config(self._noise.config)
+        if self._saved is None or self._saved.decoder is None:
+            save_transformer(model, folder)
+            scheduler.save_pretrained(Path(folder) / "scheduler")
+            return
+        names = {index: str(name) for index, name in enumerate(self._pictures.classes)}
+        save_pipeline(DiTPipeline(None, self._saved.decoder, scheduler, names), model, folder)
 
     # --- training -------------------------------------------------------------------------------------
 
@@ -234,3 +250,13 @@ class DitWorkload:
 
     def _stage(self, name: str) -> Any:
         return self._request.stages[name]
+
+
+def _without_label_dropout(model: nn.Module) -> nn.Module:
+    """Disable the dropout of labels in the model, and return the model."""
+    for module in model.modules():
+        # `batches` drops labels for guidance. The model's own label dropout is disabled, because each block has its
+        # own embedding and would drop different labels.
+        if hasattr(module, "dropout_prob"):
+            module.dropout_prob = 0.0
+    return model

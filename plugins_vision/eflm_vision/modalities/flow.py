@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from eflm import UsageError
 from eflm.registry.contracts import Batch, Generated, Phase, WorkloadRequest
+from eflm_plugins.saving.diffusers_models import save_pipeline
 from eflm_schemas import Flag, Metric
 from eflm_vision.data import named
 from eflm_vision.data.captioned import captioned
@@ -120,7 +121,17 @@ class FlowWorkload:
             torch.manual_seed(self._request.seed)
             if self._saved is None:
                 return self._family.nano_transformer()
-            return self._saved.build(from_scratch=from_scratch, load_kwargs=load_kwargs)
+            return self._saved.build(from_scratch=from_scratch, load_kwargs=load_kwargs, host=self.host)
+
+    def outline(self) -> nn.Module:
+        """Build the model that `build_model` loads, but read no weights; see `eflm.registry.contracts.HasOutline`."""
+        if self._saved is None:
+            return self.build_model(from_scratch=True, load_kwargs={})
+        return self._saved.outline(self.host)
+
+    def save(self, model: nn.Module, folder: str) -> None:
+        """Write the whole pipeline: the transformer, text encoders, tokenizers, autoencoder and scheduler."""
+        save_pipeline(self._pipe, model, folder)
 
     # --- training -------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from transformers import AutoModelForImageTextToText
 from eflm.registry.contracts import Batch, Generated, Phase, WorkloadRequest
 from eflm_plugins.data.batches import shuffled
 from eflm_plugins.modalities.perplexity import evaluated, floor, perplexity
+from eflm_plugins.saving.transformers_models import save_model
 from eflm_schemas import Flag, Metric
 from eflm_vision.data import clips, folder, named
 from eflm_vision.data.scenes import Lesson, Scene, Scenes, asked
@@ -67,6 +68,7 @@ class QwenVlWorkload:
             self._config = nano_vl.config(tokenizer)
         else:
             tokenizer, processor, self._config = saved.tokenizer, saved.image_processor, saved.config
+        self._image_processor = processor
         self._prompts = Prompts(
             tokenizer, processor, self._config, instruction=options.instruction, frames=options.frames
         )
@@ -104,6 +106,18 @@ class QwenVlWorkload:
             if self._saved is None:
                 return AutoModelForImageTextToText.from_config(copy.deepcopy(self._config))
             return self._saved.build(from_scratch=from_scratch, load_kwargs=load_kwargs, host=self.host)
+
+    def outline(self) -> nn.Module:
+        """Build the model that `build_model` loads, but read no weights; see `eflm.registry.contracts.HasOutline`."""
+        if self._saved is None:
+            return self.build_model(from_scratch=True, load_kwargs={})
+        return self._saved.outline()
+
+    def save(self, model: nn.Module, folder: str) -> None:
+        """Write the model, its tokenizer and its image processor, which the auto classes of transformers load."""
+        save_model(model, folder)
+        self._prompts.tokenizer.save_pretrained(folder)
+        self._image_processor.save_pretrained(folder)
 
     # --- training -------------------------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ from diffusers import AutoencoderKL, DDPMScheduler, DiTTransformer2DModel
 from torch import Tensor, nn
 
 from eflm import ModelError
+from eflm.registry.contracts import Host
 from eflm_plugins.modalities.saved import Saved, locate, reading
-from eflm_vision.hosts.recipe import load_transformer
+from eflm_plugins.saving.diffusers_models import build_transformer, load_transformer
 
 #: Numbers of channels of images. A transformer with another number of input channels works on latents.
 PIXELS = (1, 3)
@@ -42,13 +43,17 @@ class SavedDit:
         """Side of a patch in pixels of the image."""
         return int(self.config["patch_size"]) * self.size // int(self.config["sample_size"])
 
-    def build(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any]) -> nn.Module:
+    def build(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any], host: Host) -> nn.Module:
         """Return the transformer with its trained weights, or with random weights of the same shape."""
         if from_scratch:
             config = {key: value for key, value in self.config.items() if not key.startswith("_")}
             return DiTTransformer2DModel.from_config({k: v for k, v in config.items() if k != "eflm"})
         with reading(self.saved.model, WHAT_WORKS):
-            return load_transformer(self.saved.with_weights(self.part) / self.part, **load_kwargs)
+            return load_transformer(self.saved.with_weights(self.part) / self.part, host, **load_kwargs)
+
+    def outline(self, host: Host) -> nn.Module:
+        """Return the transformer with its techniques and random weights."""
+        return build_transformer(self.saved.folder / self.part, host)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ from attrs import frozen
 from torch import nn
 
 from eflm import ModelError
+from eflm.registry.contracts import Host
 from eflm_plugins.modalities.saved import Saved, locate, reading
-from eflm_vision.hosts.recipe import load_transformer
+from eflm_plugins.saving.diffusers_models import build_transformer, load_transformer
 from eflm_vision.modalities.families import Family
 
 WHAT_WORKS = "pass a preset, the folder of a whole pipeline saved by diffusers, or the Hub id of one"
@@ -38,13 +39,17 @@ class SavedPipeline:
             folder = self.saved.with_weights(*(part for part in self.parts if part != TRANSFORMER))
             return self.family.pipeline.from_pretrained(folder, transformer=None)
 
-    def build(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any]) -> nn.Module:
+    def build(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any], host: Host) -> nn.Module:
         """Return the transformer with its trained weights, or with random weights of the same shape."""
         if from_scratch:
             plain = {key: value for key, value in self.config.items() if key != "eflm"}
             return self.family.transformer.from_config(plain)
         with reading(self.saved.model, WHAT_WORKS):
-            return load_transformer(self.saved.with_weights(TRANSFORMER) / TRANSFORMER, **load_kwargs)
+            return load_transformer(self.saved.with_weights(TRANSFORMER) / TRANSFORMER, host, **load_kwargs)
+
+    def outline(self, host: Host) -> nn.Module:
+        """Return the transformer with its techniques and random weights."""
+        return build_transformer(self.saved.folder / TRANSFORMER, host)
 
 
 def find(model: str, family: Family) -> SavedPipeline:

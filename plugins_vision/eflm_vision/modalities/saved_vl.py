@@ -13,7 +13,7 @@ from eflm import ModelError
 from eflm.registry.contracts import Host
 from eflm_plugins.modalities.pretrained import Family, Pretrained
 from eflm_plugins.modalities.pretrained import find as find_pretrained
-from eflm_vision.hosts.qwen_vl import build_anew
+from eflm_vision.hosts.qwen_vl import build_from_recipe
 
 MODEL_TYPE = "qwen2_5_vl"
 
@@ -38,6 +38,10 @@ class SavedVl:
     def build(self, *, from_scratch: bool, load_kwargs: Mapping[str, Any], host: Host) -> nn.Module:
         """Return the model with its trained weights, or random weights of the same shape; see `Pretrained.build`."""
         return self.pretrained.build(from_scratch=from_scratch, load_kwargs=load_kwargs, host=host)
+
+    def outline(self) -> nn.Module:
+        """Return the model with its techniques and random weights. See `Pretrained.outline`."""
+        return self.pretrained.outline()
 
 
 def find(model: str, max_pixels: int | None) -> SavedVl:
@@ -93,5 +97,5 @@ FAMILY = Family(
         "pass the preset qwen2.5-vl-nano, a Hub id such as Qwen/Qwen2.5-VL-7B-Instruct, or a folder written by "
         "save_pretrained"
     ),
-    build=build_anew,
+    build=build_from_recipe,
 )

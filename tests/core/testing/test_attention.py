@@ -40,7 +40,7 @@ class StaysInFloat32(GroupedQueryAttention):
 
 
 MISTAKES = {
-    LooksAhead: "test_a_token_changes_what_comes_before_it_only_where_attention_goes_both_ways",
+    LooksAhead: "test_a_token_changes_what_comes_before_it_only_where_attention_is_bidirectional",
     ForgetsItsCache: "test_the_cache_gives_what_the_whole_sequence_gives",
     SeesPadding: "test_padding_changes_no_real_token",
     HasAnIdlePart: "test_every_parameter_learns",

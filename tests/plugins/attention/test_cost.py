@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import DynamicCache
 
-from eflm.testing.attention import AttentionConformance, Turning
+from eflm.testing.attention import AttentionConformance, RotaryEmbedding
 from eflm.worker import flops
 from eflm_plugins.attention.counting import visible_pairs
 from support.decoders import card_of, options_of
@@ -48,7 +48,7 @@ def filled(variant, tokens, dtype=torch.float32):
     cache = DynamicCache()
     states = torch.randn(1, tokens, GEOMETRY.hidden_size, dtype=dtype)
     with torch.no_grad():
-        variant.to(dtype)(states, rotary=Turning(torch.arange(tokens)[None]), cache=cache)
+        variant.to(dtype)(states, rotary=RotaryEmbedding(torch.arange(tokens)[None]), cache=cache)
     return cache
 
 
@@ -77,7 +77,7 @@ def test_operations_equal_those_of_the_naive_reference(name, geometry, changes, 
     variant, cost = built(name, geometry, changes)
     states = torch.randn(1, tokens, GEOMETRY.hidden_size)
     with torch.no_grad(), flops.counter() as counted:
-        card_of(name).naive.resolve()(variant, states, rotary=Turning(torch.arange(tokens)[None]))
+        card_of(name).naive.resolve()(variant, states, rotary=RotaryEmbedding(torch.arange(tokens)[None]))
     assert cost.flops(geometry, tokens, tokens) == counted.get_total_flops()
 
 
@@ -88,7 +88,7 @@ def test_bidirectional_operations_equal_those_of_the_naive_reference(name):
     # A multiple of the block size, because the cost of nsa counts every block as complete.
     states = torch.randn(1, 48, GEOMETRY.hidden_size)
     with torch.no_grad(), flops.counter() as counted:
-        card_of(name).naive.resolve()(variant, states, rotary=Turning(torch.arange(48)[None]))
+        card_of(name).naive.resolve()(variant, states, rotary=RotaryEmbedding(torch.arange(48)[None]))
     assert cost.flops(geometry, 48, 48) == counted.get_total_flops()
 
 
@@ -104,7 +104,7 @@ def test_operations_of_mla_decoding_use_the_absorbed_form(changes):
     variant, cost = built("mla", GEOMETRY, changes)
     cache = filled(variant, 39)
     with torch.no_grad(), flops.counter() as counted:
-        variant(torch.randn(1, 1, 48), rotary=Turning(torch.tensor([[39]])), cache=cache)
+        variant(torch.randn(1, 1, 48), rotary=RotaryEmbedding(torch.tensor([[39]])), cache=cache)
     assert cost.flops(GEOMETRY, 1, 40) == counted.get_total_flops()
 
 

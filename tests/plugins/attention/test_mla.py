@@ -10,7 +10,7 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
     DeepseekV3RotaryEmbedding,
 )
 
-from eflm.testing.attention import Turning
+from eflm.testing.attention import RotaryEmbedding
 from eflm_plugins.attention.mla.module import MultiHeadLatentAttention
 from eflm_plugins.attention.options import MlaOptions
 from eflm_schemas import AttentionGeometry
@@ -46,7 +46,7 @@ def test_equals_deepseek_with_the_same_weights(q_lora_rank, length):
     tokens, positions = torch.randn(2, length, 64), torch.arange(length)[None]
     mask = torch.full((length, length), -torch.inf).triu(1)[None, None]
     expected = theirs(tokens, position_embeddings=embedding(tokens, positions), attention_mask=mask)[0]
-    got = ours(tokens, rotary=Turning(positions))
+    got = ours(tokens, rotary=RotaryEmbedding(positions))
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
@@ -56,15 +56,15 @@ def test_absorbed_decoding_equals_deepseek():
     mask = torch.full((30, 30), -torch.inf).triu(1)[None, None]
     expected = theirs(tokens, position_embeddings=embedding(tokens, positions), attention_mask=mask)[0]
     cache = DynamicCache()
-    ours(tokens[:, :29], rotary=Turning(positions[:, :29]), cache=cache)
-    got = ours(tokens[:, 29:], rotary=Turning(positions[:, 29:]), cache=cache)
+    ours(tokens[:, :29], rotary=RotaryEmbedding(positions[:, :29]), cache=cache)
+    got = ours(tokens[:, 29:], rotary=RotaryEmbedding(positions[:, 29:]), cache=cache)
     torch.testing.assert_close(got, expected[:, 29:], rtol=1e-5, atol=1e-5)
 
 
 def test_the_cache_holds_the_latent_and_the_shared_rotated_key():
     ours, _, _ = pair(None)
     cache = DynamicCache()
-    ours(torch.randn(2, 9, 64), rotary=Turning(torch.arange(9)[None]), cache=cache)
+    ours(torch.randn(2, 9, 64), rotary=RotaryEmbedding(torch.arange(9)[None]), cache=cache)
     assert cache.layers[0].keys.shape == (2, 1, 9, 24)
     assert cache.layers[0].values.shape == (2, 1, 9, 8)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import DynamicCache
 
 from eflm import ModelError, UsageError
-from eflm.testing.attention import AttentionConformance, Turning
+from eflm.testing.attention import AttentionConformance, RotaryEmbedding
 from eflm_plugins.attention.nsa.module import NativeSparseAttention
 from eflm_plugins.attention.nsa.naive import naive
 from eflm_plugins.attention.nsa.selection import block_importance, choose_blocks
@@ -58,7 +58,10 @@ def assert_equals_the_naive_reference(
     module = NativeSparseAttention(geometry, options).double().eval()
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    tokens, rotary = torch.randn(1, length, 48, dtype=torch.float64), Turning(torch.arange(length)[None])
+    tokens, rotary = (
+        torch.randn(1, length, 48, dtype=torch.float64),
+        RotaryEmbedding(torch.arange(length)[None]),
+    )
     with torch.no_grad():
         torch.testing.assert_close(
             module(tokens, rotary=rotary), naive(module, tokens, rotary=rotary), rtol=1e-9, atol=1e-9
@@ -80,7 +83,7 @@ def test_tile_sizes_do_not_change_the_result(monkeypatch, geometry):
         .double()
         .eval()
     )
-    tokens, rotary = torch.randn(2, 150, 48, dtype=torch.float64), Turning(torch.arange(150)[None])
+    tokens, rotary = torch.randn(2, 150, 48, dtype=torch.float64), RotaryEmbedding(torch.arange(150)[None])
 
     def output_and_gradient():
         leaf = tokens.clone().requires_grad_()
@@ -144,7 +147,7 @@ def test_cache_stores_only_what_the_branches_need():
     module = NativeSparseAttention(GEOMETRY, options_of("nsa")).eval()
     cache = DynamicCache()
     for t in range(50):
-        module(torch.randn(2, 1, 48), rotary=Turning(torch.tensor([[t]])), cache=cache)
+        module(torch.randn(2, 1, 48), rotary=RotaryEmbedding(torch.tensor([[t]])), cache=cache)
     layer = cache.layers[0]
     assert layer.keys.shape == (2, 2, 50, 8)
     assert layer.window_keys.shape[2] == 6 - 1
@@ -155,7 +158,7 @@ def test_cache_stores_only_what_the_branches_need():
 def test_dropout_is_applied_in_training_only():
     torch.manual_seed(0)
     module = NativeSparseAttention(attrs.evolve(GEOMETRY, dropout=0.5), options_of("nsa"))
-    tokens, rotary = torch.randn(1, 30, 48), Turning(torch.arange(30)[None])
+    tokens, rotary = torch.randn(1, 30, 48), RotaryEmbedding(torch.arange(30)[None])
     assert (module(tokens, rotary=rotary) - module(tokens, rotary=rotary)).abs().max() > 1e-3
     module.eval()
     assert torch.equal(module(tokens, rotary=rotary), module(tokens, rotary=rotary))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from eflm.testing.attention import AttentionConformance, Turning
+from eflm.testing.attention import AttentionConformance, RotaryEmbedding
 from eflm_plugins.attention.nsa import backends
 from eflm_plugins.attention.nsa.backends import Call, choose
 from eflm_plugins.attention.nsa.module import NativeSparseAttention
@@ -76,9 +76,9 @@ def test_the_reason_names_the_extra_of_a_missing_library():
 def test_the_layer_records_the_backends_it_used():
     module = NativeSparseAttention(AttentionConformance.geometry, options_of("nsa")).eval()
     cache = DynamicCache()
-    module(torch.randn(1, 20, 48), rotary=Turning(torch.arange(20)[None]), cache=cache)
+    module(torch.randn(1, 20, 48), rotary=RotaryEmbedding(torch.arange(20)[None]), cache=cache)
     assert module.used_backends == {"masked": None}
-    module(torch.randn(1, 1, 48), rotary=Turning(torch.tensor([[20]])), cache=cache)
+    module(torch.randn(1, 1, 48), rotary=RotaryEmbedding(torch.tensor([[20]])), cache=cache)
     assert module.used_backends == {"masked": None, "gather": None}
 
 

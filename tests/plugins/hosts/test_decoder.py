@@ -20,7 +20,8 @@ from transformers import (
 )
 
 from eflm import ModelError
-from eflm_plugins.hosts.decoder import DecoderHost
+from eflm_plugins.hosts.decoder import DecoderHost, build_from_recipe
+from eflm_plugins.saving.transformers_models import load_pretrained
 from support.decoders import CONFIGS, SIZES, VOCABULARY, card_of, tiny, with_attention, with_moe
 
 VARIANTS = ("mha", "gqa", "mqa", "mla", "nsa", "mamba2", "rwkv7")
@@ -63,8 +64,6 @@ def test_padding_on_the_left_does_not_change_the_output(name):
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("moe", [False, True], ids=["dense", "moe"])
 def test_a_model_is_saved_and_loaded(name, moe, tmp_path):
-    from eflm_plugins.hosts.recipe import load_pretrained
-
     model = with_attention(tiny(), name)
     if moe:
         model = with_moe(model)
@@ -73,7 +72,7 @@ def test_a_model_is_saved_and_loaded(name, moe, tmp_path):
     if not card_of(name).plain_checkpoint or moe:
         with pytest.raises(ValueError, match="`eflm`"):
             AutoModelForCausalLM.from_pretrained(tmp_path)
-        loaded = load_pretrained(tmp_path)
+        loaded = load_pretrained(tmp_path, build=build_from_recipe)
     else:
         loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
         assert type(loaded.model.layers[0].self_attn).__name__ == "Qwen2Attention"
@@ -83,11 +82,9 @@ def test_a_model_is_saved_and_loaded(name, moe, tmp_path):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_a_half_precision_model_is_loaded_as_it_was_saved(dtype, tmp_path):
-    from eflm_plugins.hosts.recipe import load_pretrained
-
     model = with_attention(AutoModelForCausalLM.from_config(tiny().config, dtype=dtype), "mla").eval()
     model.save_pretrained(tmp_path)
-    loaded = load_pretrained(tmp_path)
+    loaded = load_pretrained(tmp_path, build=build_from_recipe)
     assert loaded.dtype == dtype
     assert loaded.model.rotary_emb.inv_freq.dtype == torch.float32
     ids = torch.randint(3, VOCABULARY, (2, 20))

@@ -11,9 +11,10 @@ from transformers import AutoModelForCausalLM
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from eflm import ModelError
+from eflm_plugins.hosts.decoder import build_from_recipe
 from eflm_plugins.hosts.positions import ENCODINGS, RelativePositions, SinusoidalPositions, set_positions
-from eflm_plugins.hosts.recipe import load_pretrained
 from eflm_plugins.modalities.options import LlmOptions
+from eflm_plugins.saving.transformers_models import load_pretrained
 from eflm_schemas.options import describe
 from support.decoders import CONFIGS, VOCABULARY, tiny, with_attention
 
@@ -122,7 +123,9 @@ def test_a_model_is_saved_and_loaded_with_its_encoding(kind, name, tmp_path):
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="`eflm`"):
         AutoModelForCausalLM.from_pretrained(tmp_path)
-    assert torch.equal(load_pretrained(tmp_path)(prompts()).logits, model(prompts()).logits)
+    assert torch.equal(
+        load_pretrained(tmp_path, build=build_from_recipe)(prompts()).logits, model(prompts()).logits
+    )
 
 
 @pytest.mark.parametrize("kind", ENCODINGS)

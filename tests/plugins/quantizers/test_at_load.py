@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, OPTConfig
 
 from eflm_plugins.hosts.decoder import DecoderHost
 from eflm_plugins.modalities.pretrained import find
-from eflm_plugins.quantizers.at_load import leave_out
+from eflm_plugins.quantizers.at_load import exclude_modules
 from eflm_plugins.quantizers.int4 import int4
 from eflm_plugins.quantizers.options import Int4Options
 from support.decoders import tiny
@@ -17,12 +17,12 @@ from support.decoders import tiny
 def test_other_arguments_are_unchanged():
     model = tiny()
     kwargs = {"dtype": torch.bfloat16}
-    assert leave_out(kwargs, model, DecoderHost().targets(model)) == kwargs
+    assert exclude_modules(kwargs, model, DecoderHost().targets(model)) == kwargs
 
 
 def test_the_quantizers_own_config_is_not_modified():
     model, kwargs = tiny(), int4(Int4Options()).load_kwargs("cuda")
-    changed = leave_out(kwargs, model, DecoderHost().targets(model))
+    changed = exclude_modules(kwargs, model, DecoderHost().targets(model))
     assert changed["quantization_config"].llm_int8_skip_modules == ["lm_head"]
     assert kwargs["quantization_config"].llm_int8_skip_modules is None
     assert changed["device_map"] == {"": "cuda"}

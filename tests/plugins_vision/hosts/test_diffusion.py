@@ -14,8 +14,9 @@ from eflm import ModelError
 from eflm_plugins.moe.layer import MoeLayer
 from eflm_plugins.quantizers.int4 import int4
 from eflm_plugins.quantizers.options import Int4Options
+from eflm_plugins.saving.diffusers_config import needs_plugins
+from eflm_plugins.saving.diffusers_models import load_transformer
 from eflm_vision.hosts.diffusion import DiffusionHost, auxiliary_loss
-from eflm_vision.hosts.recipe import load_transformer, needs_plugins
 from eflm_vision.modalities.denoise import input_dtype
 from support.absent import gpu_for_diffusers
 from support.diffusers import MODELS, inputs_of, output_of, tiny_dit, tiny_sd3, with_attention, with_moe
@@ -103,7 +104,9 @@ def test_a_saved_model_is_loaded(family, name, tmp_path):
     model = with_moe(perturbed(with_attention(MODELS[family](), name)))
     model.save_pretrained(tmp_path)
     assert needs_plugins(tmp_path)
-    torch.testing.assert_close(output_of(load_transformer(tmp_path), family), output_of(model, family))
+    torch.testing.assert_close(
+        output_of(load_transformer(tmp_path, DiffusionHost()), family), output_of(model, family)
+    )
 
 
 def test_plain_attention_saves_as_a_plain_checkpoint(family, tmp_path):
@@ -130,7 +133,7 @@ def test_a_missing_plugin_is_an_error_with_its_name(tmp_path):
     model.config["eflm"]["attention"]["plugin"] = "mqb"
     model.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="attention plugin 'mqb' of eflm"):
-        load_transformer(tmp_path)
+        load_transformer(tmp_path, DiffusionHost())
 
 
 @pytest.mark.parametrize("name", ["mha", "nsa"])
@@ -177,21 +180,21 @@ def test_diffusers_cannot_quantize_on_a_cpu(family, tmp_path):
     perturbed(MODELS[family]()).save_pretrained(tmp_path)
     assert int4(Int4Options()).load_kwargs("cpu") == {}
     with pytest.raises(RuntimeError, match="A GPU is needed for quantization"):
-        load_transformer(tmp_path, **int4(Int4Options()).load_kwargs("cuda"))
+        load_transformer(tmp_path, DiffusionHost(), **int4(Int4Options()).load_kwargs("cuda"))
 
 
 def load_in_4_bits(folder, **options):
     """Load a transformer to the CPU with diffusers' loader and int4's keywords."""
     keywords = {**int4(Int4Options(**options)).load_kwargs("cuda"), "device_map": {"": torch.device("cpu")}}
     with gpu_for_diffusers():
-        return load_transformer(folder, **keywords)
+        return load_transformer(folder, DiffusionHost(), **keywords)
 
 
 @pytest.mark.parametrize("options", [{"quant_type": "nf4"}, {"quant_type": "fp4", "double_quant": False}])
 def test_diffusers_quantizes_the_linear_layers_of_the_blocks_only(family, options, tmp_path):
     perturbed(MODELS[family]()).save_pretrained(tmp_path)
     loaded = load_in_4_bits(tmp_path, compute_dtype="fp32", **options)
-    dense = load_transformer(tmp_path)
+    dense = load_transformer(tmp_path, DiffusionHost())
     packed = {name: m for name, m in loaded.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
     assert set(packed) == set(DiffusionHost().targets(dense).linears)
     for name, layer in packed.items():
@@ -224,4 +227,4 @@ def test_a_model_saved_in_4_bits_is_an_error_on_a_cpu(tmp_path):
     config["quantization_config"] = {"quant_method": "bitsandbytes", "load_in_4bit": True}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"quantized.*GPU.*--quant int4"):
-        load_transformer(tmp_path)
+        load_transformer(tmp_path, DiffusionHost())

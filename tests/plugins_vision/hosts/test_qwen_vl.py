@@ -12,10 +12,10 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForImageTextToText, DynamicCache, Qwen2_5_VLForConditionalGeneration
 
 from eflm import ModelError
-from eflm_plugins.hosts.recipe import load_pretrained
 from eflm_plugins.hosts.rotary import shared_out
 from eflm_plugins.moe.layer import MoeLayer
-from eflm_vision.hosts.qwen_vl import TOWERS, QwenVlHost, build_anew
+from eflm_plugins.saving.transformers_models import load_pretrained
+from eflm_vision.hosts.qwen_vl import TOWERS, QwenVlHost, build_from_recipe
 from eflm_vision.hosts.vision_tower import Packing, TowerRotary
 from support.decoders import card_of
 from support.qwen_vl import inputs_of, logits_of, tiny_vl, with_attention, with_moe
@@ -227,7 +227,7 @@ def test_a_model_with_techniques_is_refused_by_plain_transformers_and_loaded_by_
     model.save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="eflm"):
         AutoModelForImageTextToText.from_pretrained(tmp_path)
-    loaded = load_pretrained(tmp_path, build=build_anew)
+    loaded = load_pretrained(tmp_path, build=build_from_recipe)
     torch.testing.assert_close(logits_of(loaded, inputs), logits_of(model, inputs))
 
 
@@ -237,7 +237,7 @@ def test_a_missing_plugin_is_an_error_with_its_name(tmp_path):
     config["eflm"]["attention"]["plugin"] = "nsa-of-tomorrow"
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="nsa-of-tomorrow"):
-        load_pretrained(tmp_path, build=build_anew)
+        load_pretrained(tmp_path, build=build_from_recipe)
 
 
 def test_geometries_match_the_model():

@@ -16,9 +16,10 @@ from eflm.planning.stage_options import FinetuneOptions, InferOptions, PretrainO
 from eflm.registry.contracts import WorkloadRequest
 from eflm_plugins.adapters.lora import lora
 from eflm_plugins.adapters.options import LoraOptions
+from eflm_plugins.saving.diffusers_models import load_transformer
 from eflm_vision.data import digits
 from eflm_vision.data.captioned import MOVES, captioned, moving
-from eflm_vision.hosts.recipe import load_transformer
+from eflm_vision.hosts.diffusion import DiffusionHost
 from eflm_vision.modalities import autoencoders
 from eflm_vision.modalities.flow import Sd35Modality, Wan21Modality
 from eflm_vision.modalities.options import FlowOptions
@@ -293,7 +294,7 @@ def test_weights_of_a_hub_id_are_downloaded_when_the_model_is_built(family, save
         for path in saved.rglob("*.safetensors")
         if path.name in ("model.safetensors", "diffusion_pytorch_model.safetensors")
     }
-    own = load_transformer(saved / "transformer")
+    own = load_transformer(saved / "transformer", DiffusionHost())
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), own.parameters(), strict=True))
 
 
@@ -303,7 +304,7 @@ def test_a_saved_pipeline_is_identified_by_its_weights(family, saved):
 
     first = model_sha256()
     assert first == model_sha256()
-    transformer = load_transformer(saved / "transformer")
+    transformer = load_transformer(saved / "transformer", DiffusionHost())
     torch.nn.init.ones_(transformer.proj_out.bias)
     transformer.save_pretrained(saved / "transformer")
     assert model_sha256() != first

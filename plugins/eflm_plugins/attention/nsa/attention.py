@@ -15,7 +15,7 @@ from eflm_plugins.attention.nsa.compression import split_blocks
 from eflm_plugins.attention.nsa.dispatch import attend_dispatched
 from eflm_plugins.attention.nsa.fla import attend_with_fla
 from eflm_plugins.attention.nsa.masked import attend_masked
-from eflm_plugins.attention.nsa.window import attend_window, attend_window_both_ways
+from eflm_plugins.attention.nsa.window import attend_window, attend_window_bidirectional
 from eflm_plugins.attention.options import NsaOptions
 from eflm_plugins.attention.sdpa import attend
 
@@ -76,7 +76,7 @@ def mix(
         from_selected = attend_dispatched(
             query, *selectable, chosen, first, scale, options.select_block_size, causal
         )
-    window = attend_window if causal else attend_window_both_ways
+    window = attend_window if causal else attend_window_bidirectional
     from_window = window(query, *windowed, options.window, scale)
     return gated_sum(gates, from_compressed, from_selected, from_window)
 

@@ -19,7 +19,7 @@ from eflm_plugins.attention.nsa.selection import (
     LOCAL_AND_FIRST,
     block_importance,
     choose_blocks,
-    choose_blocks_both_ways,
+    choose_blocks_bidirectional,
 )
 from eflm_plugins.attention.options import NsaOptions
 
@@ -40,7 +40,7 @@ def attend_compressed(
     """Return the output of the branch and the indices of the blocks that each query selects.
 
     Queries (B, H, T, D), keys and values (B, G, blocks, D) -> output (B, H, T, D), indices (B, G, T, n). An index is -1
-    if there are fewer than n blocks. If `causal` is False, the indices are in the format of `choose_blocks_both_ways`.
+    if there are fewer than n blocks. If `causal` is False, the indices are those of `choose_blocks_bidirectional`.
     Query t is at position `first` + t.
     """
     return _CompressedAttention.apply(query, key, value, first, scale, options, causal)
@@ -72,7 +72,7 @@ class _CompressedAttention(torch.autograd.Function):
                 found = choose_blocks(block_importance(shared, blocks, options), own, n)
             else:
                 importance = block_importance(shared, num_blocks, options)
-                found = choose_blocks_both_ways(importance, own, options.num_selected_blocks)
+                found = choose_blocks_bidirectional(importance, own, options.num_selected_blocks)
             chosen[:, :, chunk.rows, : found.shape[-1]] = found
         ctx.save_for_backward(query, key, value)
         ctx.first, ctx.scale, ctx.options, ctx.causal = first, scale, options, causal

@@ -29,8 +29,8 @@ def attend_dispatched(
     """Attention of each query to the tokens of its chosen blocks: (B, H, T, D), (B, G, S, D) -> (B, H, T, D).
 
     `chosen`: block indices (B, G, T, n), -1 for none. If `causal`, they come from `choose_blocks`, and a query sees
-    tokens up to itself. Otherwise they come from `choose_blocks_both_ways`, and a query sees all tokens of its blocks.
-    Query t is at position `first` + t, and S = first + T.
+    tokens up to itself. Otherwise they come from `choose_blocks_bidirectional`, and a query sees all tokens of its
+    blocks. Query t is at position `first` + t, and S = first + T.
     """
     groups = key.shape[1]
     rows = query.unflatten(1, (groups, -1)).transpose(2, 3).flatten(0, 1)

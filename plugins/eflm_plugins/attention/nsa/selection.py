@@ -51,7 +51,7 @@ def choose_blocks(importance: Tensor, own_block: Tensor, num_selected: int) -> T
     return chosen.masked_fill_(best < 0, -1)
 
 
-def choose_blocks_both_ways(importance: Tensor, own_block: Tensor, num_selected: int) -> Tensor:
+def choose_blocks_bidirectional(importance: Tensor, own_block: Tensor, num_selected: int) -> Tensor:
     """Choose blocks for bidirectional attention: (..., queries, blocks) -> (..., queries, n + 2), -1 for none.
 
     The first four columns are fixed: the query's own block, the block before, the block after, and the first block. A

@@ -53,7 +53,8 @@ class Span:
     """A run of queries in some sequences and groups, with their tiles.
 
     `place`: the slices of (N, T) that the span covers. `chosen`: (N, T, n), from `choose_blocks` if `causal`, else from
-    `choose_blocks_both_ways`. `first`: the position of query 0. `num_blocks`: the number of key blocks of a sequence.
+    `choose_blocks_bidirectional`. `first`: the position of query 0. `num_blocks`: the number of key blocks in a
+    sequence.
 
     All queries of a block have some selected blocks in common: their own, the one before it, the first block and, if
     not causal, the one after it. For these blocks the queries are already grouped, so they need no sort.

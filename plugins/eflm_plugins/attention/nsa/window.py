@@ -43,7 +43,9 @@ def attend_window(query: Tensor, key: Tensor, value: Tensor, window: int, scale:
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
-def attend_window_both_ways(query: Tensor, key: Tensor, value: Tensor, window: int, scale: float) -> Tensor:
+def attend_window_bidirectional(
+    query: Tensor, key: Tensor, value: Tensor, window: int, scale: float
+) -> Tensor:
     """Attention to the `window` tokens around each query: (B, H, T, D), (B, G, T, D) -> (B, H, T, D).
 
     The window includes the query itself. If `window` is even, it covers one more token before the query than after.

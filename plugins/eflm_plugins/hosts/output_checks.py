@@ -17,7 +17,7 @@ def check_module(variant: Any) -> None:
         )
 
 
-def check_answer(module: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
+def check_output(module: nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
     """Forward hook that raises ModelError if the output does not have the shape of the hidden states."""
     expected = args[0].shape
     if not isinstance(output, Tensor) or output.shape != expected:
