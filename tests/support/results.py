@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from attrs import evolve
 
-from eflm_schemas import Environment, Metric, PluginOrigin, RunResult, RunSpec, StageResult, Techniques
+from eflm.results import store
+from eflm_schemas import Environment, Metric, PluginOrigin, RunResult, RunSpec, StageResult
 
 ENVIRONMENT = Environment(
     device="cpu",
@@ -33,15 +35,13 @@ def result(
     *,
     stages: dict[str, dict[str, Metric]] | None = None,
     artifacts: dict[str, tuple[str, ...]] | None = None,
-    techniques: Techniques | None = None,
+    techniques: dict[str, str] | None = None,
     model: str = "nano",
     settings: dict[str, Any] | None = None,
     **more: Any,
 ) -> RunResult:
     """A finished run; `stages` has metrics by name, by stage."""
-    spec = RunSpec(
-        model=model, modality="llm", techniques=techniques or Techniques(), settings=settings or {}
-    )
+    spec = RunSpec(model=model, modality="llm", techniques=techniques or {}, settings=settings or {})
     plain = RunResult(
         key=key,
         status="ok",
@@ -58,3 +58,13 @@ def result(
         },
     )
     return evolve(plain, **more)
+
+
+def save_with_artifacts(folder: Path, run: RunResult, files: dict[str, dict[str, bytes]]) -> RunResult:
+    """Save the files of each stage in `folder`, and return `run` with their names. Does not save `run`."""
+    stem = store.stem_of(run.spec, run.started, run.key)
+    names = {stage: store.save_artifacts(folder, stem, stage, content) for stage, content in files.items()}
+    stages = {
+        name: evolve(stage, artifacts=names.get(name, stage.artifacts)) for name, stage in run.stages.items()
+    }
+    return evolve(run, stages=stages)
