@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from attrs import evolve
@@ -56,3 +57,13 @@ def result(
         },
     )
     return evolve(plain, **more)
+
+
+def save_with_artifacts(folder: Path, run: RunResult, files: dict[str, dict[str, bytes]]) -> RunResult:
+    """Save the files of each stage in `folder`, and return `run` with their names. Does not save `run`."""
+    stem = store.stem_of(run.spec, run.started, run.key)
+    names = {stage: store.save_artifacts(folder, stem, stage, content) for stage, content in files.items()}
+    stages = {
+        name: evolve(stage, artifacts=names.get(name, stage.artifacts)) for name, stage in run.stages.items()
+    }
+    return evolve(run, stages=stages)

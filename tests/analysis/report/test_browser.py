@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 
 from eflm.registry.discovery import load_plugins
-from eflm.results.store import save, save_artifacts
+from eflm.results.store import save
 from eflm_analysis.report.gather import everything
 from eflm_analysis.report.page import page
-from support.results import result
+from support.results import result, save_with_artifacts
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PINK, SIDE = (255, 0, 200), 60
@@ -53,7 +53,7 @@ def written(tmp_path):
     file = io.BytesIO()
     Image.new("RGB", (SIDE, SIDE), PINK).save(file, format="PNG")
     folder = tmp_path / "results"
-    save(folder, save_artifacts(folder, result(), {"infer": {"samples.png": file.getvalue()}}))
+    save(folder, save_with_artifacts(folder, result(), {"infer": {"samples.png": file.getvalue()}}))
     cards, now = load_plugins().cards("metric"), datetime(2026, 1, 2, tzinfo=UTC)
     (tmp_path / "report.html").write_text(
         page(everything(folder), cards, folder=folder, version="1", now=now)

@@ -23,7 +23,7 @@ def test_a_folder_gives_every_kind_of_document(tmp_path):
     save(tmp_path, run)
     for name, document in {
         "repeats": repeats([run, run]),
-        "sweep": sweep(["a.b"], [[run], [run]]),
+        "sweep": sweep(["a.b"], [{"a.b": 1}, {"a.b": 2}], [[run], [run]]),
         "comparison": compare([run], [run], CARDS),
     }.items():
         (tmp_path / f"{name}.json").write_text(to_json(document))
@@ -36,9 +36,9 @@ def test_a_folder_gives_every_kind_of_document(tmp_path):
 def test_files_that_are_none_are_named_and_the_rest_is_there(tmp_path):
     save(tmp_path, result(artifacts={"infer": ("samples.png",)}))
     (tmp_path / "samples.png").write_bytes(b"")
-    (tmp_path / "broken.json").write_text('{"schema": "eflm.result/1", "key"')
-    (tmp_path / "damaged.json").write_text('{"schema": "eflm.result/1"}')
-    (tmp_path / "other.json").write_text('{"schema": ["eflm.result/1"]}')
+    (tmp_path / "broken.json").write_text('{"schema": "eflm.result/2", "key"')
+    (tmp_path / "damaged.json").write_text('{"schema": "eflm.result/2"}')
+    (tmp_path / "other.json").write_text('{"schema": ["eflm.result/2"]}')
     (tmp_path / "empty.json").write_text(to_json(repeats([])))
     (tmp_path / "notes.txt").write_text("")
     (tmp_path / "report.html").write_text("")

@@ -18,15 +18,15 @@ from PIL import Image
 from eflm.cli.render import figure, interval
 from eflm.registry.discovery import load_plugins
 from eflm.results.aggregation import repeats, sweep
-from eflm.results.store import save, save_artifacts
+from eflm.results.store import save
 from eflm_analysis.compare.comparison import compare
 from eflm_analysis.compare.render import written
 from eflm_analysis.report.gather import everything
 from eflm_analysis.report.page import _own, page
-from eflm_schemas import Flag, Metric, Techniques
+from eflm_schemas import Flag, Metric
 from eflm_schemas.convert import to_json
 from support.pages import Element, read, rows
-from support.results import result, timed
+from support.results import result, save_with_artifacts, timed
 
 CARDS = load_plugins().cards("metric")
 BUSY = Flag(name="busy_cores", detail="others took 1.5 of 2 cores")
@@ -102,7 +102,7 @@ HOSTILE = "<script>alert('&quot;\"')</script>"
 def test_hostile_names_stay_words(tmp_path):
     run = result(
         model=HOSTILE,
-        techniques=Techniques(attention=HOSTILE),
+        techniques={"attention": HOSTILE},
         stages={HOSTILE: {HOSTILE: timed(1.0, note=HOSTILE)}},
         artifacts={HOSTILE: ("x.png",)},
         flags=(Flag(name=HOSTILE, detail=HOSTILE, stage=HOSTILE),),
@@ -124,7 +124,7 @@ def test_hostile_names_stay_words(tmp_path):
 
 
 def test_the_page_needs_nothing_else(tmp_path):
-    run = save_artifacts(tmp_path, result(), {"infer": {"samples.png": picture()}})
+    run = save_with_artifacts(tmp_path, result(), {"infer": {"samples.png": picture()}})
     save(tmp_path, run)
     root = shown(tmp_path)
     for element in root._below():
@@ -147,11 +147,11 @@ def decoded(image: Element) -> Image.Image:
 def test_pictures_and_clips_are_part_of_the_page_and_say_what_they_show(tmp_path):
     files = {"samples.png": picture(), "samples.gif": picture("GIF", pages=3), "notes.bin": b"plain"}
     run = result(facts={"artifacts": {"samples.png": "digits, a row each"}})
-    save(tmp_path, save_artifacts(tmp_path, run, {"infer": files}))
+    save(tmp_path, save_with_artifacts(tmp_path, run, {"infer": files}))
     article = shown(tmp_path).one("article")
     still, clip = article.all("img")
     assert (decoded(still).size, decoded(clip).n_frames) == ((6, 4), 3)
-    assert still.attributes["alt"] == "What nano, as it is, gives after infer: digits, a row each"
+    assert still.attributes["alt"] == "What nano, baseline, gives after infer: digits, a row each"
     captions = [caption.text for caption in article.all("figcaption")]
     assert captions == [
         "After infer: digits, a row each",
@@ -184,7 +184,7 @@ def test_flags_stand_wherever_the_figures_do(tmp_path):
     (tmp_path / "c.json").write_text(to_json(compare([a], [b], CARDS)))
     (tmp_path / "r.json").write_text(to_json(repeats([a, a])))
     (tmp_path / "s.json").write_text(
-        to_json(sweep(["x.y"], [[result("e" * 16, settings={"x.y": 1}, flags=(BUSY,))]]))
+        to_json(sweep(["x.y"], [{"x.y": 1}], [[result("e" * 16, settings={"x.y": 1}, flags=(BUSY,))]]))
     )
     root = shown(tmp_path)
     for part in (*root.all("section"), *root.all("article")):
@@ -209,7 +209,7 @@ def test_documents_of_several_runs_have_their_own_figures(tmp_path):
     together = repeats(runs)
     (tmp_path / "three.json").write_text(to_json(together))
     points = [[result(f"{n}" * 16, settings={"infer.batch_size": n})] for n in (1, 8)]
-    over = sweep(["infer.batch_size"], points)
+    over = sweep(["infer.batch_size"], [{"infer.batch_size": n} for n in (1, 8)], points)
     (tmp_path / "sweep.json").write_text(to_json(over))
     comparison = compare(runs[:1], runs[2:], CARDS, names=("one", "three"))
     (tmp_path / "ab.json").write_text(to_json(comparison))
@@ -231,7 +231,7 @@ def test_documents_of_several_runs_have_their_own_figures(tmp_path):
 
 
 def test_a_run_in_a_result_and_in_a_document_of_several_is_shown_once(tmp_path):
-    run = save_artifacts(tmp_path, result(), {"infer": {"samples.png": picture()}})
+    run = save_with_artifacts(tmp_path, result(), {"infer": {"samples.png": picture()}})
     path = save(tmp_path, run)
     (tmp_path / "0.json").write_text(to_json(repeats([run])))
     root = shown(tmp_path)
@@ -310,4 +310,8 @@ def test_the_wheel_carries_the_markup_and_the_look():
         file.distribution_path
         for file in WheelBuilder(str(Path(__file__).parents[3])).recurse_included_files()
     }
-    assert {"eflm/report/page.py", "eflm/report/page.html.jinja", "eflm/report/page.css"} <= packed
+    assert {
+        "eflm_analysis/report/page.py",
+        "eflm_analysis/report/page.html.jinja",
+        "eflm_analysis/report/page.css",
+    } <= packed

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from eflm.registry.discovery import load_plugins
 from eflm_analysis.compare.comparison import compare
 from eflm_analysis.report.ranking import tables
-from eflm_schemas import Metric, Techniques
+from eflm_schemas import Metric
 from support.results import result, timed
 
 CARDS = load_plugins().cards("metric")
@@ -17,8 +17,8 @@ CARDS = load_plugins().cards("metric")
 
 def run(attention: str | None, number: int = 0, key: str | None = None, **metrics: Metric):
     return result(
-        key or f"{attention or 'as it is'}{number}",
-        techniques=Techniques(attention=attention),
+        key or f"{attention or 'baseline'}{number}",
+        techniques={"attention": attention} if attention else {},
         started=f"2026-01-{number + 1:02}T00:00:00",
         stages={"infer": metrics},
     )
@@ -104,17 +104,17 @@ def test_models_and_stages_are_kept_apart_and_failed_runs_left_out():
 
 def test_columns_are_told_apart_by_what_differs_and_the_model_as_it_is_comes_first():
     runs = [
-        result("a" * 16, techniques=Techniques(attention="gqa"), settings={"gqa.num_key_value_heads": 2}),
+        result("a" * 16, techniques={"attention": "gqa"}, settings={"gqa.num_key_value_heads": 2}),
         result("b" * 16, settings={"infer.batch_size": 1, "infer.requests": 3}),
         result("c" * 16, settings={"infer.batch_size": 8, "infer.requests": 3}),
         result("d" * 16, settings={"infer.batch_size": 8, "infer.requests": 3}),
     ]
     (table,) = tables(runs, CARDS)
     assert [question.label for question in table.questions] == [
-        "as it is; infer.batch_size 1",
-        "as it is; infer.batch_size 8; cccccccc",
-        "as it is; infer.batch_size 8; dddddddd",
-        "attention gqa; infer.batch_size as usual",
+        "baseline; infer.batch_size 1",
+        "baseline; infer.batch_size 8; cccccccc",
+        "baseline; infer.batch_size 8; dddddddd",
+        "attention gqa; infer.batch_size default",
     ]
 
 
