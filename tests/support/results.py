@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import evolve
 
+from eflm.results import store
 from eflm_schemas import Environment, Metric, PluginOrigin, RunResult, RunSpec, StageResult
 
 ENVIRONMENT = Environment(

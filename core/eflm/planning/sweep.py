@@ -38,12 +38,12 @@ def points(techniques: Mapping[str, str], settings: Mapping[str, str]) -> list[P
             raise UsageError(f"{name}={given[name]} has an empty value; separate values with single commas")
     found = []
     for chosen in product(*choices):
-        values = dict(zip(over, chosen, strict=True))
+        point = dict(zip(over, chosen, strict=True))
         found.append(
             Point(
-                techniques={flag: values.get(flag, name) for flag, name in techniques.items()},
-                settings={name: values.get(name, value) for name, value in settings.items()},
-                values=values,
+                techniques={flag: point.get(flag, name) for flag, name in techniques.items()},
+                settings={name: point.get(name, value) for name, value in settings.items()},
+                values=point,
             )
         )
     return found

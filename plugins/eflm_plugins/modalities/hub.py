@@ -29,7 +29,7 @@ _ID = re.compile(rf"(?P<name>{_NAME})(?:@(?P<revision>[^\s@]+))?")
 #: Configs, vocabularies and templates, but no weights, code or pictures.
 _DESCRIPTION = ("*.json", "*.txt", "*.model", "*.jinja", "*.tiktoken")
 #: Weight files of transformers, diffusers and peft, and of eflm for a transformer with techniques. Repositories often
-#: contain large additional files: copies in other dtypes, weights for other frameworks, and the authors' original files.
+#: contain other large files: copies in other dtypes, weights for other frameworks, and the authors' original files.
 _WEIGHTS = re.compile(
     r"(diffusion_pytorch_model|pytorch_model|adapter_model|model)(\.eflm)?(-\d+-of-\d+)?\.(safetensors|bin)"
 )

@@ -1,7 +1,8 @@
 """Joint attention of two token streams in one variant, as in MM-DiT (arXiv 2403.03206, section 4).
 
 Image and prompt tokens attend to each other in one attention, but each stream has its own projections and norms. So
-every layer of a variant that works on single tokens exists twice, and a `StreamSplit` stores where the second stream begins.
+every layer of a variant that works on single tokens exists twice, and a `StreamSplit` stores where the second stream
+begins.
 """
 
 from __future__ import annotations
