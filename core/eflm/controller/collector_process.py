@@ -20,6 +20,7 @@ from typing import Any, BinaryIO
 
 from eflm.controller.collect import collect
 from eflm.controller.fork_server_pool import worker_environment
+from eflm.lifetime import die_with
 from eflm.planning.plan import Plan
 from eflm.protocol.record import StageRecord
 from eflm_schemas import Flag, Metric, RunSpec
@@ -47,10 +48,12 @@ class CollectorProcess:
         os.set_blocking(self._replies, False)
         self._rest = b""
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "eflm.controller.collector_process", f"--replies={replies}"],
+            [
+                *(sys.executable, "-P", "-m", "eflm.controller.collector_process"),
+                *(f"--replies={replies}", f"--parent={os.getpid()}"),
+            ],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
+            stdout=2,  # what collectors print must not get into a document of this process
             pass_fds=(replies,),
             start_new_session=True,
             env=worker_environment(),
@@ -142,7 +145,10 @@ def main(arguments: list[str] | None = None) -> int:
     """The process: read the spec, then collect one record after the other until standard input ends."""
     parser = argparse.ArgumentParser(prog="python -m eflm.controller.collector_process")
     parser.add_argument("--replies", type=int, required=True, help="descriptor of the pipe for replies")
-    descriptor = parser.parse_args(arguments).replies
+    parser.add_argument("--parent", type=int, required=True, help="process that must stay alive")
+    options = parser.parse_args(arguments)
+    die_with(options.parent)
+    descriptor = options.replies
     os.set_inheritable(descriptor, False)
     orders = sys.stdin.buffer
     with open(descriptor, "w", buffering=1) as replies:
@@ -182,6 +188,4 @@ def _next(stream: BinaryIO) -> bytes | None:
 
 
 if __name__ == "__main__":
-    # The standard streams belong to the collectors; descriptor 1 must not reach the parent's output.
-    os.dup2(2, 1)
     sys.exit(main())

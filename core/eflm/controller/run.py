@@ -150,7 +150,9 @@ class _Run:
                 self._reuse(link, document)
             elif link.is_stage:
                 self._run_stage(link)
-            elif not _ahead(self.chain, link) & set(reused):
+            elif self.checkpoints.find(link.checkpoint) is None and not set(_after(self.chain, link)) <= set(
+                reused
+            ):
                 self._quantize(link)
 
     def _reuse(self, link: Link, document: StageDocument) -> None:
@@ -338,21 +340,22 @@ class _Run:
 def reusable(
     plan: Plan, steps: Chain, options: RunOptions, checkpoints: CheckpointFolders | None = None
 ) -> dict[str, StageDocument]:
-    """The stages of a chain that need not run, by name: their result is there, and nobody needs their checkpoint.
+    """The stages of a chain that need not run, by name: their result is there, with every metric that takes part now.
 
-    Every metric that takes part now must be in the result, too.
+    If a later stage runs, the checkpoints up to this one must be there, too.
     """
     if options.results is None or not options.reuse:
         return {}
     found: dict[str, StageDocument] = {}
     later_runs = options.save is not None
     metrics = {chosen.origin for chosen in plan.metrics}
+    folders = checkpoints or CheckpointFolders(options.results)
     for link in reversed(steps.links):
         if not link.is_stage:
             continue
         document = saved.find_stage(options.results, link.key)
-        folders = checkpoints or CheckpointFolders(options.results)
-        kept = folders.find(link.checkpoint) is not None
+        up_to = (*steps.before(link.name), link)
+        kept = all(folders.find(earlier.checkpoint) is not None for earlier in up_to)
         if document is not None and metrics <= set(document.plugins) and (not later_runs or kept):
             found[link.name] = document
         else:
@@ -360,10 +363,10 @@ def reusable(
     return found
 
 
-def _ahead(steps: Chain, link: Link) -> set[str]:
-    """The stages right after a step that is no stage."""
+def _after(steps: Chain, link: Link) -> list[str]:
+    """The stages after a step."""
     names = [other.name for other in steps.links]
-    return set(names[names.index(link.name) + 1 :][:1])
+    return names[names.index(link.name) + 1 :]
 
 
 def _stage_facts(outcome: StepOutcome) -> dict[str, Any]:

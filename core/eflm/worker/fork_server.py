@@ -28,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--parent", type=int, required=True, help="process that must stay alive")
     parser.add_argument("--preload", default="", help="modules to import, separated by commas")
     options = parser.parse_args(arguments)
-    from eflm.worker.main import die_with
+    from eflm.lifetime import die_with
 
     die_with(options.parent)
     requests = socket.socket(fileno=options.socket)

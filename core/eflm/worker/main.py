@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import os
-import signal
 import sys
 import threading
 import time
@@ -15,10 +13,9 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from eflm.errors import EflmError
+from eflm.lifetime import die_with
 from eflm.protocol.events import EventWriter
 from eflm.protocol.order import WorkerOrder
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,15 +66,6 @@ def run_and_exit(arguments: list[str] | None = None) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
-
-
-def die_with(parent: int) -> None:
-    """Let the kernel kill this process when `parent` dies (Linux; elsewhere the end of standard input does it)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # It may have died before the kernel was asked.
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def _die_with_standard_input() -> None:
