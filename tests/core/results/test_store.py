@@ -11,7 +11,7 @@ from attrs import evolve
 
 from eflm.errors import DataError, EflmError
 from eflm.results.store import check_writable, load, path_of, save
-from eflm_schemas import Environment, Metric, PluginOrigin, RunResult, RunSpec, StageResult, Techniques
+from eflm_schemas import Environment, Metric, PluginOrigin, RunResult, RunSpec, StageResult
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def result() -> RunResult:
         status="ok",
         started="2026-01-02T03:04:05.678901+00:00",
         seconds=12.5,
-        spec=RunSpec(techniques=Techniques(attention="nsa", peft="dora"), settings={"nsa.window": 64}),
+        spec=RunSpec(techniques={"attention": "nsa", "peft": "dora"}, settings={"nsa.window": 64}),
         options={"nsa": {"window": 64, "gate": None}},
         plugins=(PluginOrigin(plugin="attention/nsa", distribution="eflm", version="0.1.0"),),
         environment=Environment(
@@ -57,7 +57,7 @@ def test_what_was_saved_is_loaded(tmp_path, result):
 
 def test_a_name_says_when_what_and_which(tmp_path, result):
     assert path_of(tmp_path, result).name == "20260102T030405678901-nano-nsa-dora-01234567.json"
-    spec = RunSpec(model="/models/Qwen2 tiny/", techniques=Techniques(attention="some-dist:mine"))
+    spec = RunSpec(model="/models/Qwen2 tiny/", techniques={"attention": "some-dist:mine"})
     named = path_of(tmp_path, evolve(result, spec=spec)).name
     assert named == "20260102T030405678901-Qwen2_tiny-some-dist_mine-01234567.json"
 

@@ -1,4 +1,4 @@
-"""Models put together in this process: what is asked for is in them, in order, and nothing around them changed."""
+"""Models built in this process contain the requested techniques, and nothing else changes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import eflm
 from eflm.api import build
 from eflm.errors import ModelError
 from eflm.planning.compose import compose
-from eflm.worker import assemble
-from eflm_schemas import RunSpec, Techniques
+from eflm_schemas import RunSpec
 
 PIECE = Path(__file__).parents[1] / "support" / "known_amounts.py"
 
@@ -79,21 +78,21 @@ def test_a_pretrained_model_keeps_its_weights_and_width(registry, folder):
 @pytest.mark.parametrize(
     ("techniques", "at_load"),
     [
-        (Techniques(quant="bf16"), True),
-        (Techniques(quant="bf16", moe="none"), True),
-        (Techniques(quant="bf16", attention="mqa"), False),
-        (Techniques(quant="bf16", moe="topk"), False),
-        (Techniques(), False),
+        ({"quant": "bf16"}, True),
+        ({"quant": "bf16", "moe": "none"}, True),
+        ({"quant": "bf16", "attention": "mqa"}, False),
+        ({"quant": "bf16", "moe": "topk"}, False),
+        ({}, False),
     ],
 )
 def test_a_quantizer_acts_at_load_only_where_nothing_is_replaced(registry, folder, techniques, at_load):
     plan = compose(RunSpec(model=str(folder), techniques=techniques, device="cpu"), registry)
-    assert assemble.quantizes_at_load(plan) is at_load
+    assert plan.compresses_while_reading is at_load
 
 
 def test_random_weights_are_quantized_once_they_are_built(registry):
-    plan = compose(RunSpec(techniques=Techniques(quant="bf16"), device="cpu"), registry)
-    assert assemble.quantizes_at_load(plan) is False
+    plan = compose(RunSpec(techniques={"quant": "bf16"}, device="cpu"), registry)
+    assert plan.compresses_while_reading is False
 
 
 def test_weights_that_cannot_fit_are_refused_before_they_are_read(registry, folder, tmp_path):
@@ -105,7 +104,7 @@ def test_weights_that_cannot_fit_are_refused_before_they_are_read(registry, fold
         "head_dim": 1 << 13,
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=r"has [\d,]+ parameters, which would take [\d.]+ GB of memory"):
+    with pytest.raises(ModelError, match=r"has [\d,]+ parameters.* GB"):
         build(str(tmp_path), registry=registry)
 
 
@@ -113,7 +112,7 @@ def test_a_modality_without_a_host_refuses_techniques_in_words(site, monkeypatch
     site.install("known-amounts", PIECE.read_text())
     monkeypatch.syspath_prepend(str(site.root))
     with pytest.raises(
-        ModelError, match="attention/mqa cannot be put into amounts: the modality known has no host"
+        ModelError, match="attention/mqa .* amounts: .* known has no host"
     ):
         build("amounts", modality="known", attention="mqa")
     assert isinstance(eflm.build("amounts", modality="known"), torch.nn.Linear)

@@ -14,7 +14,7 @@ from eflm import UsageError
 from eflm.planning.compose import compose
 from eflm_plugins.moe.layer import MoeLayer
 from eflm_plugins.moe.options import DeepseekOptions, ExpertChoiceOptions
-from eflm_schemas import MlpGeometry, RunSpec, Techniques
+from eflm_schemas import MlpGeometry, RunSpec
 from support.decoders import card_of, options_of
 
 GEOMETRY = MlpGeometry(hidden_size=16, intermediate_size=24, layer_idx=0)
@@ -165,7 +165,7 @@ def test_every_expert_chooses_the_same_number_of_tokens(tokens, factor, capacity
 
 def test_expert_choice_raises_for_autoregressive_models():
     with pytest.raises(UsageError, match=r"expert-choice.*modality/llm"):
-        compose(RunSpec(techniques=Techniques(moe="expert-choice")), eflm.load_plugins())
+        compose(RunSpec(techniques={"moe": "expert-choice"}), eflm.load_plugins())
 
 
 @pytest.mark.parametrize(
