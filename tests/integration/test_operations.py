@@ -8,6 +8,7 @@ from torch import nn
 
 import eflm
 from eflm.worker import flops
+from eflm_plugins.quantizers.operations import four_bit
 
 TOKENS, BATCH = 64, 2
 
@@ -15,7 +16,7 @@ TOKENS, BATCH = 64, 2
 def counted(model, *, train=True):
     """Operations of one forward, and of a backward where `train`."""
     ids = torch.randint(0, 100, (BATCH, TOKENS), generator=torch.Generator().manual_seed(0))
-    with torch.set_grad_enabled(train), flops.counter() as counter:
+    with torch.set_grad_enabled(train), flops.counter(four_bit()) as counter:
         loss = model(input_ids=ids, labels=ids, use_cache=False).loss
         forward = counter.get_total_flops()
         if train:

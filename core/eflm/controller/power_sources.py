@@ -51,7 +51,12 @@ class PowerSources:
                 self.driver = source.driver() or self.driver
             if source.source is not None:
                 self.energy = source
-                return
+                break
+        if kind != "cpu" and not any(isinstance(source, WatchesDevice) for source in self._found):
+            detail = reasons[0] if reasons else f"no installed power source watches a device of kind {kind}"
+            self.flags.append(Flag(name="device_unwatched", detail=detail))
+        if not isinstance(self.energy, NoEnergy):
+            return
         # The first source is the usual one for the device; a reader needs its reason most.
         self.energy = NoEnergy(
             reasons[0] if reasons else f"no installed power source reads a device of kind {kind}"

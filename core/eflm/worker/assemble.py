@@ -119,11 +119,17 @@ def outline(build: Build) -> nn.Module | None:
 
 def check_memory(build: Build) -> None:
     """ModelError if the weights of a pretrained model cannot fit, before they fill the memory."""
+    import torch
+
     plan = build.plan
     if plan.preset is not None:
         return
-    model = outline(build)
-    if model is None:  # a modality need not be able to; then the size is not known beforehand
+    model = None
+    # On the meta device buffers take no memory either. A modality need not be able to build there; then the size is
+    # not known beforehand.
+    with suppress(Exception), torch.device("meta"):
+        model = build.workload.build_model(from_scratch=True, load_kwargs={})
+    if model is None:
         return
     if plan.from_scratch:
         width = 4.0

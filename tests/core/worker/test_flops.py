@@ -7,10 +7,11 @@ import torch
 from torch import nn
 
 from eflm.worker import flops
+from eflm_plugins.quantizers.operations import four_bit
 
 
 def counted(work) -> int:
-    with flops.counter() as counter:
+    with flops.counter(four_bit()) as counter:
         work()
     return counter.get_total_flops()
 

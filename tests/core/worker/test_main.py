@@ -1,4 +1,4 @@
-"""The worker by itself: what it makes of a spec, and that it never outlives the one who started it."""
+"""The worker process: what it does with an order, and that it never outlives its parent."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from eflm.protocol.order import Restore, WorkerOrder
 from eflm.worker.main import receive
 from eflm_schemas import RunSpec
 from eflm_schemas.convert import to_json
@@ -19,7 +20,7 @@ PIECE = Path(__file__).parents[2] / "support" / "known_amounts.py"
 
 
 class Worker:
-    """A worker process with its pipes in the test's hands."""
+    """A worker process with its pipes."""
 
     def __init__(self, site_root: Path, parent: int | None = None) -> None:
         read, write = os.pipe()
@@ -43,7 +44,7 @@ class Worker:
         os.close(write)
 
     def start(self, spec: RunSpec) -> None:
-        self.process.stdin.write(to_json(spec) + "\n")
+        self.process.stdin.write(to_json(WorkerOrder(spec=spec, step="pretrain")) + "\n")
         self.process.stdin.flush()
 
     def until(self, event: str) -> dict:
@@ -71,7 +72,7 @@ def spec(trouble: str = "none") -> RunSpec:
     return RunSpec(model="amounts", modality="known", stages=("pretrain",), settings=settings, device="cpu")
 
 
-def test_a_run_is_told_in_events_from_device_to_done(worker):
+def test_a_step_sends_events_from_device_to_done(worker):
     child = worker()
     child.start(spec())
     events = [json.loads(line) for line in child.events]
@@ -87,7 +88,7 @@ def test_a_run_is_told_in_events_from_device_to_done(worker):
     assert child.process.wait(10) == 0
 
 
-def test_a_spec_that_cannot_be_is_refused_in_words(worker):
+def test_an_invalid_spec_is_refused_with_the_reason(worker):
     child = worker()
     child.start(RunSpec(model="amounts", modality="knwon", device="cpu"))
     event = child.until("failed")
@@ -96,7 +97,7 @@ def test_a_spec_that_cannot_be_is_refused_in_words(worker):
     assert child.process.wait(10) == 1
 
 
-def test_standard_input_that_closes_ends_it(worker):
+def test_it_ends_when_standard_input_closes(worker):
     child = worker()
     child.start(spec("hang"))
     child.until("window")
@@ -104,7 +105,7 @@ def test_standard_input_that_closes_ends_it(worker):
     assert child.process.wait(10) == 1
 
 
-def test_events_that_nobody_reads_end_it(worker):
+def test_it_ends_when_nobody_reads_its_events(worker):
     child = worker()
     child.start(RunSpec(
         model="amounts", modality="known", stages=("pretrain",), device="cpu",
@@ -115,14 +116,13 @@ def test_events_that_nobody_reads_end_it(worker):
     assert child.process.wait(10) == 1
 
 
-def test_a_parent_that_is_another_is_not_served(worker):
+def test_it_does_nothing_for_another_parent(worker):
     child = worker(parent=1)
     assert child.process.wait(10) == 1
     assert child.events.read() == ""
 
 
-def test_a_spec_arrives_as_the_plan_that_it_was():
-    sent = RunSpec(settings={"infer.requests": 3}, stages=("infer",))
-    plan = receive(to_json(sent))
-    assert plan.stages["infer"].requests == 3
-    assert receive(to_json(plan.spec)).spec == plan.spec
+def test_an_order_arrives_as_it_was_sent():
+    spec = RunSpec(settings={"infer.requests": 3}, stages=("infer",))
+    order = WorkerOrder(spec=spec, step="infer", restore=(Restore(step="pretrain", folder="a"),))
+    assert receive(to_json(order)) == order

@@ -72,9 +72,9 @@ def learn(group, seed=0, whole=False):
     return [parameter.detach() for parameter in model.parameters()], windows
 
 
-def process(rank, address, told):
+def train_one_rank(rank, address, told):
     dist.init_process_group("gloo", init_method=f"tcp://{address}", rank=rank, world_size=2)
-    # The second one begins with other weights, and must not keep them.
+    # Rank 1 starts with other weights and must not keep them.
     learned, windows = learn(Group(rank=rank, world_size=2), seed=rank)
     told.put((rank, [p.tolist() for p in learned], windows))
     dist.barrier()
@@ -87,7 +87,9 @@ def together():
         address = "{}:{}".format(*listener.getsockname())
     context = multiprocessing.get_context("fork")
     told = context.Queue()
-    processes = [context.Process(target=process, args=(rank, address, told), daemon=True) for rank in range(2)]
+    processes = [
+        context.Process(target=train_one_rank, args=(rank, address, told), daemon=True) for rank in range(2)
+    ]
     for process in processes:
         process.start()
     found = sorted(told.get(timeout=60) for _ in processes)
@@ -96,14 +98,14 @@ def together():
     return found
 
 
-def test_they_learn_what_one_learns_from_both_their_batches(together):
+def test_two_processes_learn_what_one_learns_from_both_batches(together):
     alone, _ = learn(Group(), whole=True)
     for _, learned, _ in together:
         for ours, expected in zip(learned, alone, strict=True):
             torch.testing.assert_close(torch.tensor(ours), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_each_step_tells_its_communication_inside_its_backward_pass(together):
+def test_each_step_reports_its_communication_inside_the_backward_pass(together):
     for _, _, windows in together:
         named = {name: [w for w in windows if w.name == name] for name in {w.name for w in windows}}
         assert len(named["communication"]) == len(named["step"]) - 1  # none in the rehearsal
