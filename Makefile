@@ -1,4 +1,4 @@
-# Two commands: `make bench` and `make test`. Both need Python 3.11 or newer, and nothing else.
+# `make bench` and `make test` need only Python 3.11 or newer; they create an environment and install eflm into it.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -6,28 +6,28 @@ BIN := $(VENV)/bin
 
 .PHONY: bench test test-all format docs benchmarks clean
 
-bench: $(VENV)/.installed  ## install, then run the first benchmark
+bench: $(VENV)/.installed  ## install eflm and run a first benchmark
 	$(BIN)/eflm bench --attention nsa --peft dora
 
-test: $(VENV)/.installed-dev  ## install with the dev extra, then check style, types, imports and behaviour
+test: $(VENV)/.installed-dev  ## check style, types, import directions, and run all tests that are not slow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --numprocesses 2 -m "not slow"
 
-test-all: $(VENV)/.installed-dev  ## every test, the slow ones too
+test-all: $(VENV)/.installed-dev  ## run all tests, including the slow ones
 	$(BIN)/python -m pytest --numprocesses 2
 
-format: $(VENV)/.installed-dev  ## fix what can be fixed automatically
+format: $(VENV)/.installed-dev  ## fix style and format automatically
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-docs: $(VENV)/.installed-dev  ## write the generated pages and schemas
+docs: $(VENV)/.installed-dev  ## write the generated pages and JSON schemas
 	$(BIN)/python docs/generate.py
 	$(BIN)/python -m eflm_schemas.jsonschema
 
-benchmarks: $(VENV)/.installed-dev  ## ratios against peers, which this installs
+benchmarks: $(VENV)/.installed-dev  ## install other implementations and compare times with them
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[quant,vision,dev,peers]'
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-only
 

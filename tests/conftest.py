@@ -1,4 +1,4 @@
-"""Fixtures that the whole suite shares: the real plugins, the command line, and packages made on the spot."""
+"""Fixtures for all tests: the built-in plugins, the command line, temporary packages, and a local Hub."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import pytest
 
 from support.hub import Hub
 
-# Set before anything imports torch, and inherited by every worker: the suite's models are too small for two
-# threads to share, and threads that spin for work take the cores from the tests beside them.
+# Set before torch is imported, and inherited by all workers. The models of the tests are too small for two threads, and
+# spinning threads would take cores from tests that run in parallel.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-#: What listing and composing must never import.
+#: Packages that listing plugins and composing must not import.
 HEAVY = (
     "torch",
     "transformers",
@@ -35,7 +35,7 @@ HEAVY = (
 
 @pytest.fixture(scope="session")
 def registry():
-    """The built-in plugins, as a run finds them, whatever else this environment has installed."""
+    """The registry of the built-in plugins, without third-party plugins that are installed in this environment."""
     from eflm import load_plugins
 
     before = os.environ.get("EFLM_PLUGINS")
@@ -50,13 +50,13 @@ def registry():
 
 
 class Site:
-    """A folder of installed packages, made of files as pip leaves them."""
+    """A folder of installed packages, with the files that pip writes."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     def install(self, distribution: str, code: str, *, version: str = "1.0", entry: str = "plugin") -> None:
-        """Install a distribution with one module, its manifest, announced as the entry point `entry`."""
+        """Install a distribution whose only module is its manifest, with the entry point `entry`."""
         module = distribution.replace("-", "_")
         (self.root / f"{module}.py").write_text(textwrap.dedent(code))
         info = self.root / f"{module}-{version}.dist-info"
@@ -65,13 +65,13 @@ class Site:
         (info / "entry_points.txt").write_text(f"[eflm]\n{entry} = {module}\n")
 
     def poison(self, *names: str) -> None:
-        """Put packages here that cannot be imported, before the real ones."""
+        """Install packages of these names whose import fails. They are found before the real ones."""
         for name in names:
             (self.root / name).mkdir()
             (self.root / name / "__init__.py").write_text(f"raise RuntimeError('{name} was imported')\n")
 
     def hide(self, *names: str) -> None:
-        """Make packages look as if they had never been installed."""
+        """Make packages look as if they were not installed."""
         (self.root / "sitecustomize.py").write_text(
             textwrap.dedent(f"""
             import sys
@@ -88,7 +88,7 @@ class Site:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    """An empty folder of packages, which `eflm` puts first on the path."""
+    """An empty folder of packages. The fixture `eflm` puts it first on the path."""
     root = tmp_path / "site"
     root.mkdir()
     return Site(root)
@@ -130,25 +130,25 @@ def cli(discover: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.fixture
 def heavy() -> tuple[str, ...]:
-    """The packages that listing and composing must never import."""
+    """Packages that listing plugins and composing must not import."""
     return HEAVY
 
 
 @pytest.fixture
 def eflm(site: Site, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command line in a process of its own, in a folder of its own, with `site` on its path."""
+    """Run the command line in a new process, in an empty folder, with `site` on its path."""
 
     def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         path = (str(site.root), os.environ.get("PYTHONPATH"))
-        # In a pipe the output is as wide as it needs to be, unless whoever runs the tests has set a width.
-        unsized = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+        # COLUMNS would change the width of the output.
+        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
         return subprocess.run(
             [sys.executable, "-m", "eflm", *arguments],
             capture_output=True,
             text=True,
             timeout=120,
             cwd=tmp_path,
-            env={**unsized, "PYTHONPATH": os.pathsep.join(filter(None, path)), **(env or {})},
+            env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, path)), **(env or {})},
         )
 
     return run
@@ -156,7 +156,7 @@ def eflm(site: Site, tmp_path: Path) -> Callable[..., subprocess.CompletedProces
 
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A Hub of this test's own, in this process and in those that it starts, with an empty cache and no token."""
+    """A local Hub for this test and the processes that it starts, with an empty cache and no token."""
     from huggingface_hub import constants
 
     with Hub() as served:
@@ -165,7 +165,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("HF_ENDPOINT", served.url)
         monkeypatch.setenv("HF_HOME", str(cache))
-        # This process read its environment long ago.
+        # huggingface_hub read the environment when it was imported.
         monkeypatch.setattr(constants, "ENDPOINT", served.url)
         template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)

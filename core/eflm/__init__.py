@@ -1,6 +1,6 @@
 """eflm: which efficiency technique pays off, for this model, on this hardware?
 
-What a plugin author or a notebook needs, and nothing else. Importing it imports no torch.
+The names for plugin authors and notebooks. Importing this package does not import torch.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _LAZY = {"bench": "eflm.api", "build": "eflm.api", "load_plugins": "eflm.registr
 
 
 def __getattr__(name: str) -> Any:
-    # A plugin's manifest imports `eflm` for `hookimpl`: it should not pay for what only a run needs.
+    # Manifests of plugins import `eflm` for `hookimpl`, which must not import what only runs need.
     if name in _LAZY:
         from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""The errors a user may meet. Each message says what was asked, why it cannot be, and what would work."""
+"""The errors that users see. Each message says what was asked, why it fails, and what would work."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections.abc import Iterable
 
 
 class EflmError(Exception):
-    """The root of every error that eflm raises on purpose. The command line prints it without a traceback."""
+    """Base class of all errors that eflm raises. The command line prints them without a traceback."""
 
 
 class UsageError(EflmError):
-    """The request itself cannot be: an unknown plugin, an illegal combination, a bad setting (exit code 2)."""
+    """An invalid request: an unknown plugin, an unsupported combination, or an invalid setting (exit code 2)."""
 
 
 class PluginError(EflmError):
-    """A plugin is broken, missing something, or collides with another."""
+    """A plugin that is broken, that lacks a dependency, or that conflicts with another one (exit code 2)."""
 
 
 class DataError(EflmError):
-    """Data that cannot be read or is not what a stage needs."""
+    """Data that cannot be read, or that does not fit a stage."""
 
 
 class ModelError(EflmError):
-    """A model that cannot be loaded, or that a technique's host cannot serve."""
+    """A model that cannot be loaded, does not fit into memory, or does not work with a technique."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ "did you mean …? " with the nearest of the known words, or nothing where none is near."""
+    """Return "did you mean X? " with the known word most similar to `word`, or "" if none is similar."""
     from difflib import get_close_matches
 
     near = get_close_matches(word, list(known), n=1)

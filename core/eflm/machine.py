@@ -1,4 +1,4 @@
-"""The machine that a run happens on, as the operating system describes it. No torch."""
+"""Facts about this machine from the operating system. Used by the parent and by workers; no torch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 import psutil
 
-#: There wherever an NVIDIA driver is loaded (Linux).
+#: This file exists if an NVIDIA driver is loaded (Linux).
 NVIDIA_DRIVER = "/proc/driver/nvidia/version"
 
 
 def cpu_name() -> str:
-    """The processor's model, as the kernel names it."""
+    """Return the model name of the processor, as reported by the kernel."""
     import platform
 
     try:
@@ -24,28 +24,29 @@ def cpu_name() -> str:
 
 
 def usable_cores() -> int:
-    """How many this process may use."""
-    with suppress(AttributeError):  # macOS has no such call
+    """Return how many CPU cores this process may use."""
+    with suppress(AttributeError):  # not available on macOS
         return len(psutil.Process().cpu_affinity())
     return psutil.cpu_count() or 1
 
 
 def memory_limit() -> int:
-    """Bytes of memory that this process may ever have: the machine's, or its control group's limit."""
+    """Return the bytes of memory that this process can use: those of the machine, or the control group's limit."""
     limits = [psutil.virtual_memory().total]
     limits += [limit for limit in (cgroup_value("memory.max"),) if limit is not None]
     return int(min(limits))
 
 
 def cgroup_value(name: str, root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Return a value of the control group (version 2), such as "memory.max"; None if it is unlimited or unknown."""
     try:
         return int((root / name).read_text())
-    except (OSError, ValueError):  # no control group of version 2, or its limit is "max"
+    except (OSError, ValueError):  # there is no control group, or the value is "max"
         return None
 
 
 def inactive_file(root: Path = Path("/sys/fs/cgroup")) -> int | None:
-    """Bytes of file cache that the kernel gives up when memory is asked for."""
+    """Return the bytes of file cache that the kernel frees when a process needs memory; None if unknown."""
     try:
         lines = (root / "memory.stat").read_text().splitlines()
     except OSError:

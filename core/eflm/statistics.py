@@ -1,6 +1,6 @@
-"""Statistics of what was measured: moments, percentiles, Student's t-interval, integrals of a sampled series.
+"""Statistics of measurements: moments, percentiles, Student's t-interval, integrals of a sampled series.
 
-Metric collectors call these in the watching process, so they need neither torch nor numpy.
+Metric collectors use them in the parent process, so they need neither torch nor numpy.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ Series = Sequence[tuple[int, float]]  #: (time in nanoseconds, value), ordered b
 
 
 def mean(values: Sequence[float]) -> float:
-    """The arithmetic mean, summed without loss of precision. ValueError for no values."""
+    """Return the arithmetic mean, summed without loss of precision. Raises ValueError if there are no values."""
     if not values:
         raise ValueError("the mean of no values is not defined")
     return math.fsum(values) / len(values)
 
 
 def standard_deviation(values: Sequence[float]) -> float | None:
-    """The sample standard deviation (n - 1); None for fewer than two values."""
+    """Return the sample standard deviation (n - 1); None for fewer than two values."""
     if len(values) < 2:
         return None
     centre = mean(values)
@@ -31,14 +31,17 @@ def standard_deviation(values: Sequence[float]) -> float | None:
 
 
 def coefficient_of_variation(values: Sequence[float]) -> float | None:
-    """The standard deviation over the size of the mean; None for fewer than two values, and where the mean is zero."""
+    """Return the standard deviation divided by |mean|; None for fewer than two values or if the mean is zero."""
     deviation = standard_deviation(values)
     centre = abs(mean(values))
     return None if deviation is None or not centre else deviation / centre
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The percentile with linear interpolation between order statistics (Hyndman and Fan's type 7)."""
+    """Return the percentile with linear interpolation between order statistics (Hyndman and Fan 1996, type 7).
+
+    Raises ValueError if there are no values.
+    """
     if not values:
         raise ValueError("a percentile of no values is not defined")
     ordered = sorted(values)
@@ -49,12 +52,12 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 
 def percentiles(values: Sequence[float], wanted: Iterable[int] = PERCENTILES) -> dict[str, float]:
-    """`{"p50": ..., "p90": ...}` in the values' own unit."""
+    """Return `{"p50": ..., "p90": ...}` in the unit of the values."""
     return {f"p{percent}": percentile(values, percent) for percent in wanted}
 
 
 def confidence_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
-    """Student's t-interval of the mean; None for fewer than two values."""
+    """Return Student's t-interval of the mean; None for fewer than two values."""
     deviation = standard_deviation(values)
     if deviation is None:
         return None
@@ -64,7 +67,7 @@ def confidence_interval(values: Sequence[float], confidence: float = 0.95) -> tu
 
 
 def relative_half_width(values: Sequence[float], confidence: float = 0.95) -> float | None:
-    """Half of the t-interval's width over the mean: 0.03 is known to ±3%. None for fewer than two values."""
+    """Return half the width of the t-interval divided by |mean|: 0.03 means ±3%. None for fewer than two values."""
     interval = confidence_interval(values, confidence)
     if interval is None:
         return None
@@ -73,9 +76,9 @@ def relative_half_width(values: Sequence[float], confidence: float = 0.95) -> fl
 
 
 def t_quantile(probability: float, degrees_of_freedom: float) -> float:
-    """The quantile of Student's t, by bisection of its distribution function to double precision."""
+    """Return the quantile of Student's t, by bisection of its distribution function to double precision."""
     if not 0 < probability < 1:
-        raise ValueError(f"a probability lies between 0 and 1, not {probability!r}")
+        raise ValueError(f"a probability must be between 0 and 1, not {probability!r}")
     if probability == 0.5:
         return 0.0
     if probability < 0.5:
@@ -95,11 +98,11 @@ def t_quantile(probability: float, degrees_of_freedom: float) -> float:
 
 
 def t_distribution(t: float, degrees_of_freedom: float) -> float:
-    """P(T <= t) for Student's t, by the regularised incomplete beta function (Abramowitz and Stegun 26.7.1)."""
+    """Return P(T <= t) for Student's t, by the regularized incomplete beta function (Abramowitz and Stegun 26.7.1)."""
     if t == 0:
         return 0.5
     squared = t * t
-    # Of the two equal forms, the one whose argument carries no cancellation for the t at hand.
+    # Of two equivalent formulas, use the one without cancellation for this t.
     if squared < 1:
         central = _incomplete_beta(0.5, degrees_of_freedom / 2, squared / (degrees_of_freedom + squared))
         return 0.5 + math.copysign(central / 2, t)
@@ -116,15 +119,14 @@ def _incomplete_beta(a: float, b: float, x: float) -> float:
         return 1.0
     log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     front = math.exp(log_front)
-    # The continued fraction converges fast on this side of the mean; the symmetry I_x(a,b) = 1 - I_(1-x)(b,a) gives
-    # the other.
+    # The continued fraction converges fast below the mean. Above it, use the symmetry I_x(a, b) = 1 - I_(1-x)(b, a).
     if x < (a + 1) / (a + b + 2):
         return front * _beta_fraction(a, b, x) / a
     return 1 - front * _beta_fraction(b, a, 1 - x) / b
 
 
 def _beta_fraction(a: float, b: float, x: float) -> float:
-    """The continued fraction of the incomplete beta function (DLMF 8.17.22), by Lentz's method."""
+    """Return the continued fraction of the incomplete beta function (DLMF 8.17.22), by Lentz's method."""
     tiny = 1e-300
     c, d = 1.0, 1 - (a + b) * x / (a + 1)
     d = 1 / (d if abs(d) > tiny else tiny)
@@ -146,9 +148,12 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
 
 
 def interpolate(series: Series, time: int) -> float:
-    """The value at `time`, linear between readings and constant beyond the first and the last."""
+    """Return the value at `time`: linear between readings, constant before the first and after the last.
+
+    Raises ValueError if there are no readings.
+    """
     if not series:
-        raise ValueError("a series with no readings has no value")
+        raise ValueError("a series without readings has no value")
     place = bisect_left(series, time, key=lambda reading: reading[0])
     if place == 0:
         return series[0][1]
@@ -159,7 +164,10 @@ def interpolate(series: Series, time: int) -> float:
 
 
 def integrate(series: Series, begin: int, end: int) -> float:
-    """The integral over [begin, end] nanoseconds by the trapezoid rule, in the value's unit times seconds."""
+    """Return the integral over [begin, end] nanoseconds by the trapezoidal rule, in unit of the values times seconds.
+
+    Raises ValueError if there are no readings.
+    """
     first = bisect_right(series, begin, key=lambda reading: reading[0])
     last = bisect_left(series, end, key=lambda reading: reading[0])
     points = [
@@ -173,8 +181,11 @@ def integrate(series: Series, begin: int, end: int) -> float:
 
 
 def time_average(series: Series, spans: Sequence[tuple[int, int]]) -> float:
-    """The mean of a sampled value over the union of `spans`, which do not overlap."""
+    """Return the mean of a sampled value over `spans` (begin and end in nanoseconds), which must not overlap.
+
+    Raises ValueError if the spans have no length or there are no readings.
+    """
     seconds = math.fsum((end - begin) / 1e9 for begin, end in spans)
     if seconds <= 0:
-        raise ValueError("a time average needs work that takes time")
+        raise ValueError("a time average needs spans that are longer than 0 s")
     return math.fsum(integrate(series, begin, end) for begin, end in spans) / seconds

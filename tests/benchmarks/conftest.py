@@ -1,4 +1,4 @@
-"""Benchmarks have the machine to themselves: all of its cores, where the rest of the suite takes one a process."""
+"""Lets benchmarks use all cores. Other tests use one core per process."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 
 
 @pytest.fixture(autouse=True, scope="session")
-def every_core(request):
-    """torch on every core while times are taken."""
+def all_cores(request):
+    """Let torch use all cores while times are measured."""
     if not request.config.getoption("--benchmark-only"):
         yield
         return

@@ -1,6 +1,6 @@
-"""optimum-benchmark 0.6.0 in an environment of its own, since it needs transformers 4: made here, called by path.
+"""Runs optimum-benchmark 0.6.0 in a separate virtual environment, because it needs transformers 4.
 
-`python tests/benchmarks/optimum.py FOLDER` makes the environment; test_agreement.py does so too.
+`python tests/benchmarks/optimum.py FOLDER` creates the environment, and so does test_agreement.py.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from attrs import frozen
 
 PACKAGES = ("optimum-benchmark==0.6.0", "transformers<5", "torch==2.13.0")
 
-#: Runs inside that environment. Its isolating launcher, the default, has a parent that polls and so takes a core from
-#: the worker: on two cores its latencies are 1.2 to 1.7 times as long. The inline one in a process of its own has none.
+#: Runs in that environment. The parent of the default launcher polls, which takes a core from the worker: on two cores
+#: its latencies are 1.2 to 1.7 times as long. The inline launcher, in a separate process, has no such parent.
 MEASURE = """
 import json, sys
 from optimum_benchmark import Benchmark, BenchmarkConfig, InferenceConfig, InlineConfig, ProcessConfig, PyTorchConfig
@@ -42,7 +42,7 @@ if __name__ == "__main__":
 
 @frozen(kw_only=True)
 class Found:
-    """Mean seconds of a request's phases, and of the whole command."""
+    """Mean seconds of the phases of a request, and seconds of the whole command."""
 
     prefill: float
     decode: float
@@ -50,7 +50,7 @@ class Found:
 
 
 def environment(folder: Path) -> Path:
-    """The interpreter of the peer's environment in `folder`, made at the first call."""
+    """Return the Python interpreter of the environment in `folder`, which the first call creates."""
     python = folder / "bin" / "python"
     done = folder / "installed"
     if not done.exists():
@@ -64,10 +64,10 @@ def environment(folder: Path) -> Path:
 def measure(
     folder: Path, launcher: str, model: Path, numbers: Iterable[int], env: Mapping[str, str]
 ) -> Found:
-    """One run of the peer's whole command; `numbers` are batch, prompt and new tokens, and iterations."""
+    """Run optimum-benchmark once. `numbers`: batch size, prompt tokens, new tokens, iterations."""
     begin = time.monotonic()
     command = [environment(folder), folder / "measure.py", launcher, model, *map(str, numbers)]
-    # It leaves its log in the working folder.
+    # It writes its log to the working folder.
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=env, cwd=folder)
     means = json.loads(done.stdout.splitlines()[-1])
     return Found(**means, wall=time.monotonic() - begin)

@@ -1,6 +1,6 @@
-"""Our prefill and decode latency against optimum-benchmark's, on one model folder, with the same lengths, in turn.
+"""Compares prefill and decode latency with optimum-benchmark: same model folder, same lengths, alternating rounds.
 
-The bars leave room for a noisy machine; docs/performance.md has the figures.
+The limits allow for a noisy machine; docs/performance.md has measured figures.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ BATCH, PROMPT, NEW, ITERATIONS, ROUNDS = 1, 256, 32, 20, 3
 
 @pytest.fixture
 def decoder(tmp_path):
-    """A Qwen2 of 25 million parameters with a tokenizer, as both sides load it."""
+    """The folder of a Qwen2 with 25 million parameters and a tokenizer."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -68,21 +68,21 @@ def ours(model: Path, results: Path, env: dict[str, str]) -> Found:
 
 def test_latencies_agree_with_optimum_benchmarks(benchmark, decoder, tmp_path, request):
     if benchmark.disabled:
-        pytest.skip("installs a peer's environment; runs with `make benchmarks`")
+        pytest.skip("installs optimum-benchmark; run by `make benchmarks`")
     folder = Path(request.config.cache.mkdir("optimum-benchmark"))
     environment(folder)
     numbers = (BATCH, PROMPT, NEW, ITERATIONS)
-    # Both sides with every core, which the suite keeps from its own processes.
-    everyday = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    # As our workers: threads that wait at a barrier do not spin on the core that others need.
-    quiet = {**everyday, "GOMP_SPINCOUNT": "1000"}
+    # Both use all cores, although the test suite limits its processes to one.
+    default = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    # The same limit of spinning threads as in our workers.
+    limited = {**default, "GOMP_SPINCOUNT": "1000"}
     rounds = []
 
     def both() -> None:
         rounds.append(
             (
-                ours(decoder, tmp_path / "results", everyday),
-                measure(folder, "inline", decoder, numbers, quiet),
+                ours(decoder, tmp_path / "results", default),
+                measure(folder, "inline", decoder, numbers, limited),
             )
         )
 
@@ -91,12 +91,12 @@ def test_latencies_agree_with_optimum_benchmarks(benchmark, decoder, tmp_path, r
         name: statistics.median(getattr(a, name) / getattr(b, name) for a, b in rounds)
         for name in ("prefill", "decode")
     }
-    # The whole command as its users type it, with the launcher and the environment that they get.
-    usual = measure(folder, "process", decoder, numbers, everyday)
-    ratios["wall"] = statistics.median(a.wall for a, _ in rounds) / usual.wall
+    # The time of the whole command is compared with the default launcher and the default environment.
+    command = measure(folder, "process", decoder, numbers, default)
+    ratios["wall"] = statistics.median(a.wall for a, _ in rounds) / command.wall
     benchmark.extra_info |= ratios
     print(
-        f"\nours over optimum-benchmark's: {', '.join(f'{k} {v:.3f}' for k, v in ratios.items())}; {rounds}; {usual}"
+        f"\nour time / optimum-benchmark: {', '.join(f'{k} {v:.3f}' for k, v in ratios.items())}; {rounds}; {command}"
     )
     assert 0.85 <= ratios["prefill"] <= 1.15
     assert 0.85 <= ratios["decode"] <= 1.15

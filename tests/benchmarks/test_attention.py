@@ -1,6 +1,6 @@
-"""Attention against named peers on the same work. Where benchmarks are switched off, small sizes show that both run.
+"""Compares the time of attention variants with other implementations. Without benchmarks, both run at small sizes.
 
-The bars leave room for a noisy machine; docs/performance.md has the figures.
+The limits allow for a noisy machine; docs/performance.md has measured figures.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from support.rwkv import arguments, package
 
 
 def sparse_states(length, *, gradient=False):
-    """B1 H8 KV2 D64: query, keys and values of each branch, gate logits, and the two compressions."""
+    """Return query, keys and values per branch, gate logits, and both compressions: B1 H8 KV2 D64."""
     torch.manual_seed(0)
     query = torch.randn(1, 8, length, 64, requires_grad=gradient)
     states = {
@@ -43,8 +43,8 @@ def sparse_states(length, *, gradient=False):
     return query, states, gates, (BlockCompression(32, 64, 128), BlockCompression(32, 64, 128))
 
 
-@pytest.mark.parametrize(("length", "bar"), [(8192, 1.2), (16384, 0.75)])
-def test_nsa_forward_against_dense_sdpa(benchmark, length, bar):
+@pytest.mark.parametrize(("length", "limit"), [(8192, 1.2), (16384, 0.75)])
+def test_nsa_forward_against_dense_sdpa(benchmark, length, limit):
     length = 1280 if benchmark.disabled else length
     query, states, gates, phi = sparse_states(length)
     key, value = states["select"]
@@ -54,7 +54,7 @@ def test_nsa_forward_against_dense_sdpa(benchmark, length, bar):
             lambda: native_sparse_attention(query, states, gates, phi, NsaOptions()),
             lambda: F.scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True),
         )
-    assert found is None or found <= bar
+    assert found is None or found <= limit
 
 
 def test_nsa_at_twice_the_length(benchmark):
@@ -70,7 +70,7 @@ def test_nsa_at_twice_the_length(benchmark):
 
 
 def test_nsa_training_against_native_sparse_attention_pytorch(benchmark):
-    """Whole modules on both sides: width 256, 4 heads on 2, window 64, compression 32 by 16, selection 32 x 4."""
+    """Whole modules: width 256, 4 heads, 2 key-value heads, window 64, compression blocks 32/16, 4 blocks of 32."""
     package = pytest.importorskip("native_sparse_attention_pytorch", reason="pip install 'eflm[peers]'")
     length = 128 if benchmark.disabled else 4096
     peer = package.SparseAttention(
@@ -103,7 +103,7 @@ def test_nsa_training_against_native_sparse_attention_pytorch(benchmark):
     assert found is None or found <= 1 / 20
 
 
-#: VmHWM, since a new process inherits ru_maxrss from the one that started it.
+#: Prints the peak memory of one length. It reads VmHWM, because a new process inherits ru_maxrss from its parent.
 PEAK = r"""
 import re, sys, torch
 from pathlib import Path
@@ -126,9 +126,9 @@ print(status("VmHWM") - before)
 
 
 def test_nsa_memory_grows_linearly(benchmark):
-    """Forward and backward in processes of their own: twice the tokens take about twice the memory."""
+    """Twice the tokens need about twice the memory, for forward and backward, each length in a separate process."""
     if benchmark.disabled or sys.platform != "linux":
-        pytest.skip("many seconds of work on Linux; runs with `make benchmarks`")
+        pytest.skip("takes long and needs Linux; run by `make benchmarks`")
 
     def peak(length):
         done = subprocess.run(
@@ -145,7 +145,7 @@ def test_nsa_memory_grows_linearly(benchmark):
 
 @pytest.fixture(scope="module")
 def latent():
-    """Our layer and transformers' with the same weights: 16 heads, rank 128, rope 32, nope 64, v 64, width 1024."""
+    """Our layer, that of transformers with the same weights, and its rotary embedding. Width 1024, 16 heads."""
     torch.manual_seed(0)
     config = DeepseekV3Config(
         hidden_size=1024,
@@ -172,17 +172,17 @@ def latent():
 
 
 def latent_calls(latent, tokens, begin, caches):
-    """One call of each side on the tokens that begin at a position, with a cache each."""
+    """Return a function for each layer that computes `tokens` from position `begin` on, with its own cache."""
     ours, theirs, rope = latent
     positions = torch.arange(begin, begin + tokens.shape[1])[None]
     cos, sin = rope(tokens, positions)
 
-    def turn(states):
+    def rotate(states):
         first, second = states.chunk(2, dim=-1)
         return states * cos[:, None] + torch.cat([-second, first], dim=-1) * sin[:, None]
 
     return (
-        lambda: ours(tokens, rotary=turn, cache=caches[0]),
+        lambda: ours(tokens, rotary=rotate, cache=caches[0]),
         lambda: theirs(tokens, (cos, sin), None, past_key_values=caches[1])[0],
     )
 
@@ -211,7 +211,7 @@ def test_mla_decoding_against_transformers(benchmark, latent):
 
 @torch.no_grad()
 def test_rwkv7_prefill_against_its_authors_package(benchmark):
-    """Width 512, heads of 64: the package's code for the CPU goes token by token."""
+    """Width 512, head size 64. On a CPU, the package computes token by token."""
     length = 40 if benchmark.disabled else 1024
     geometry = AttentionGeometry(
         hidden_size=512, num_attention_heads=8, num_key_value_heads=8, head_dim=64, layer_idx=0
@@ -220,8 +220,8 @@ def test_rwkv7_prefill_against_its_authors_package(benchmark):
     weights = arguments(ours)
 
     def peer():
-        nothing, state = torch.zeros(512), torch.zeros(8, 64, 64)
-        return theirs.RWKV_x070_TMix_seq(0, 8, 64, tokens[0], nothing, nothing, state, *weights)[0]
+        zeros, state = torch.zeros(512), torch.zeros(8, 64, 64)
+        return theirs.RWKV_x070_TMix_seq(0, 8, 64, tokens[0], zeros, zeros, state, *weights)[0]
 
     torch.testing.assert_close(ours(tokens)[0], peer(), rtol=1e-4, atol=1e-5)
     found = ratio(benchmark, lambda: ours(tokens), peer, rounds=3)

@@ -1,4 +1,4 @@
-"""The mixture of experts against a dense feed-forward of the same active operations, and against transformers."""
+"""Compares the time of the MoE layer with a dense MLP of the same active operations, and with transformers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_experts_against_a_dense_mlp_of_the_same_active_operations(benchmark):
 
 @pytest.mark.parametrize("implementation", ["eager", "grouped_mm"])
 def test_experts_against_transformers(benchmark, implementation):
-    """`batched_mm` is left out: it copies an expert's weights for every token and takes a hundred times as long."""
+    """`batched_mm` is not compared: it copies the weights of an expert for each token and takes 100 times as long."""
     tokens = tokens_for(benchmark)
     config = MixtralConfig(
         hidden_size=WIDTH, intermediate_size=EXPERT, num_local_experts=EXPERTS, num_experts_per_tok=TOP_K

@@ -1,4 +1,4 @@
-"""Where the commands print: rich consoles that stay readable when nobody's terminal is on the other end."""
+"""Rich consoles for the output of commands, which is also readable in a file or a pipe."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-#: Columns when output goes to a file or a pipe, and nothing says how wide that is.
+#: Width of the output in columns if it goes to a file or a pipe and COLUMNS is not set.
 PIPE_WIDTH = 120
 
 
 def output() -> Console:
-    """Standard output."""
+    """Return the console of standard output."""
     return _console(stderr=False)
 
 
 def errors() -> Console:
-    """Standard error, for progress and notes."""
+    """Return the console of standard error, for progress and notes."""
     return _console(stderr=True)
 
 
 def table_of(title: str, *columns: str, wrap: bool = True) -> Table:
-    """An empty table without lines; without `wrap`, only its last column may break."""
+    """Return an empty table without lines. Without `wrap`, only the last column may wrap."""
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for number, column in enumerate(columns):
-        whole = number == 0 or (not wrap and number < len(columns) - 1)
-        table.add_column(column, style="cyan" if number == 0 else "", no_wrap=whole)
+        no_wrap = number == 0 or (not wrap and number < len(columns) - 1)
+        table.add_column(column, style="cyan" if number == 0 else "", no_wrap=no_wrap)
     return table
 
 

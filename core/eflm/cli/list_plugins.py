@@ -1,4 +1,4 @@
-"""`eflm list-plugins`: what is installed, where it comes from, and whether it can be used here."""
+"""`eflm list-plugins`: prints the installed plugins, their distributions, and whether they can be used here."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ SCHEMA = "eflm.plugins/1"
 
 
 @click.command("list-plugins")
-@click.option("--kind", help=f"Only one kind: {', '.join(row.name for row in kinds())}.")
+@click.option("--kind", help=f"List only one kind: {', '.join(row.name for row in kinds())}.")
 @json_option
 @debug_option
 def command(kind: str | None, as_json: bool) -> None:
-    """List the plugins: name, summary, where it comes from, status."""
+    """List the plugins: name, summary, distribution, status."""
     only = None if kind is None else kind_of(kind)
     registry = load_plugins()
     if as_json:
@@ -93,8 +93,8 @@ def _status(entry: Entry) -> Text:
     from rich.text import Text
 
     style = {"ready": "green", "needs": "yellow", "broken": "red"}[entry.status]
-    said = entry.detail if entry.status == "needs" else ": ".join(filter(None, (entry.status, entry.detail)))
-    text = Text(said, style=style)
+    words = entry.detail if entry.status == "needs" else ": ".join(filter(None, (entry.status, entry.detail)))
+    text = Text(words, style=style)
     for note in entry.notes:
         text.append(f"\n{note}", style="yellow")
     return text

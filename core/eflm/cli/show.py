@@ -1,4 +1,4 @@
-"""`eflm show KIND/NAME`: the whole card of one plugin, with its options."""
+"""`eflm show KIND/NAME`: prints the card of one plugin, with its options."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SCHEMA = "eflm.card/1"
 @json_option
 @debug_option
 def command(plugin: str, as_json: bool) -> None:
-    """Show one plugin, as KIND/NAME, or NAME alone where only one kind has it."""
+    """Show one plugin. NAME alone is enough if only one kind has a plugin of this name."""
     entry = find(load_plugins(), plugin)
     config = config_class(entry)
     options = () if config is None else describe(config)
@@ -40,7 +40,10 @@ def command(plugin: str, as_json: bool) -> None:
 
 
 def find(registry: Registry, plugin: str) -> Entry:
-    """The entry that `KIND/NAME` or a unique `NAME` means; `distribution:` may stand before the name."""
+    """Return the entry called `KIND/NAME`, or `NAME` if it is unique. The name may begin with `distribution:`.
+
+    Raises UsageError if there is none or more than one.
+    """
     kind, slash, name = plugin.partition("/")
     if slash:
         return registry.find(kind, name)
@@ -50,7 +53,7 @@ def find(registry: Registry, plugin: str) -> Entry:
         return registry.find(kinds[0], plugin)
     if kinds:
         choices = " or ".join(f"{kind}/{plugin}" for kind in kinds)
-        raise UsageError(f"{plugin!r} is the name of more than one plugin; write {choices}")
+        raise UsageError(f"several plugins are called {plugin!r}; write {choices}")
     from difflib import get_close_matches
 
     addresses = {entry.card.name: entry.card.address for entry in registry.entries()}
@@ -60,7 +63,8 @@ def find(registry: Registry, plugin: str) -> Entry:
 
 
 def _document(entry: Entry, options: tuple[OptionInfo, ...]) -> dict[str, Any]:
-    # attrs' own conversion, as eflm_schemas.convert gives: importing cattrs would double this command's time.
+    # attrs.asdict gives the same as eflm_schemas.convert without the import of cattrs, which would double the time of
+    # this command.
     return {
         "schema": SCHEMA,
         "kind": entry.card.kind,
@@ -110,7 +114,7 @@ def _print(entry: Entry, options: tuple[OptionInfo, ...]) -> None:
 
 
 def _own_facts(card: Card) -> dict[str, str]:
-    """The plain fields that the card's kind adds, in words."""
+    """Return the fields with a single value that this kind of card adds to those of all cards, as text."""
     common = {attribute.name for attribute in attrs.fields(Card)}
     facts = {}
     for attribute in attrs.fields(type(card)):
@@ -125,9 +129,9 @@ def _print_conflicts(console: Console, card: Card) -> None:
     from rich.text import Text
 
     if card.conflicts:
-        console.print(Text("\nCannot go together with", style="bold"))
+        console.print(Text("\nConflicts with", style="bold"))
     for conflict in card.conflicts:
-        console.print(Text(f"  {conflict.what}: {conflict.reason}; instead, {conflict.instead}"))
+        console.print(Text(f"  {conflict.what}: {conflict.reason}; instead: {conflict.instead}"))
 
 
 def _print_limits(console: Console, card: TechniqueCard) -> None:
@@ -149,7 +153,7 @@ def _print_backends(console: Console, card: TechniqueCard) -> None:
     if not card.backends:
         return
     table = table_of(
-        f"Backends, best first (--set {card.name}.backend=NAME)", "name", "devices", "requires", "what it is"
+        f"Backends, best first (--set {card.name}.backend=NAME)", "name", "devices", "requires", "summary"
     )
     for backend in card.backends:
         missing = [name for name in backend.requires if find_spec(name) is None]

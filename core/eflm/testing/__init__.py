@@ -1,7 +1,8 @@
-"""Conformance suites for plugin authors: what every plugin of a kind must keep, checked by calling it.
+"""Conformance suites for plugin authors: pytest classes that check what every plugin of a kind must do.
 
 from eflm.testing.attention import AttentionConformance
 
 class TestMyAttention(AttentionConformance):
-    def build(self, geometry): return MyAttention(geometry, MyOptions())
+    def build(self, geometry):
+        return MyAttention(geometry, MyOptions())
 """

@@ -1,7 +1,7 @@
-"""What every attention variant must keep: shape, causality, and one result however its tokens arrive.
+"""The conformance suite of attention variants: shape, causality, cache, padding, dtypes, and the naive reference.
 
-Subclass `AttentionConformance` in a test module, define `build`, and pytest runs every check. The built-in
-variants go through the same suite.
+Subclass `AttentionConformance` in a test module and define `build`; pytest then runs all checks. The built-in variants
+use the same suite.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import pytest
 
 from eflm_schemas import AttentionGeometry
 
-#: Sequence lengths that cross block edges, and one token.
+#: Sequence lengths: one token, and lengths that are not multiples of block sizes.
 LENGTHS = (1, 2, 7, 16, 33, 50)
-#: Batches for the comparison with the naive twin: sequences, tokens, and each sequence's padding on the left or right.
+#: Batches for the comparison with the naive reference: tokens, and the padding of each sequence on the left and right.
 BATCHES = {
     "B1-T1": (1, (0,), (0,)),
     "B1-T2": (2, (0,), (0,)),
@@ -26,20 +26,23 @@ BATCHES = {
     "B3-T41-left": (41, (0, 5, 12), (0, 0, 0)),
     "B3-T41-right": (41, (0, 0, 0), (3, 0, 17)),
 }
-#: Agreement that rounding leaves, as a share of the largest number.
+#: Largest difference due to rounding, relative to the largest absolute value.
 ROUNDING = {"float64": 1e-10, "float32": 2e-5}
-#: How a sequence of 50 tokens may reach the cache: token by token, in even and in odd chunks.
-ARRIVALS = ((1,) * 50, (25, 25), (7, 1, 1, 9, 20, 1, 11), (49, 1))
+#: Chunks in which a sequence of 50 tokens is given to the cache.
+CHUNKS = ((1,) * 50, (25, 25), (7, 1, 1, 9, 20, 1, 11), (49, 1))
 
 
 class RotaryEmbedding:
-    """A rotary function for tests: plain RoPE (arXiv 2104.09864, eq. 34) at the given positions, for any even size."""
+    """A rotary function for tests: RoPE (arXiv 2104.09864, eq. 34) at the given positions, for any even head size.
+
+    `positions`: (batch or 1, tokens).
+    """
 
     def __init__(self, positions: Any) -> None:
         self.positions = positions
 
     def __call__(self, states: Any) -> Any:
-        """(B, H, T, D) -> (B, H, T, D)."""
+        """Rotate `states`: (batch, heads, tokens, head size) -> the same shape."""
         import torch
 
         size = states.shape[-1]
@@ -51,7 +54,7 @@ class RotaryEmbedding:
 
 
 class AttentionConformance:
-    """The suite. Define `build`; change `geometry` or `tolerance` where a variant needs it."""
+    """The suite. Define `build`, and change `geometry`, `tolerance` or `rounding` if a variant needs it."""
 
     geometry = AttentionGeometry(
         hidden_size=48,
@@ -64,14 +67,14 @@ class AttentionConformance:
     tolerance = 1e-4
     rounding: Mapping[str, float] = ROUNDING
 
-    #: the naive twin, `naive(variant, tokens, *, rotary, padding_mask)`; None: there is nothing to compare with
+    #: the naive reference, `naive(variant, tokens, *, rotary, padding_mask)`; None if there is none
     naive: Any = None
 
     def build(self, geometry: AttentionGeometry) -> Any:
-        """The variant under test, built from a geometry."""
+        """Build the variant under test."""
         raise AssertionError(f"{type(self).__name__} must define build(geometry)")
 
-    # --- the suite's own tools ----------------------------------------------------------------------
+    # --- helpers ------------------------------------------------------------------------------------
 
     def _variant(self) -> Any:
         import torch
@@ -80,7 +83,7 @@ class AttentionConformance:
         variant = self.build(self.geometry).eval()
         with torch.no_grad():
             for parameter in variant.parameters():
-                # Away from an initial state in which a mistake could hide behind zeros.
+                # Some parameters are initialized to zero, which could hide a mistake.
                 parameter.add_(0.1 * torch.randn_like(parameter))
         return variant
 
@@ -103,7 +106,7 @@ class AttentionConformance:
 
     def _require_causal(self) -> None:
         if not self.geometry.causal:
-            pytest.skip("attention both ways: it has no past to keep, and every token sees every other")
+            pytest.skip("bidirectional attention has no cache")
 
     # --- the checks ---------------------------------------------------------------------------------
 
@@ -116,7 +119,7 @@ class AttentionConformance:
             assert out.shape == (2, length, self.geometry.hidden_size), f"T{length}"
             assert torch.isfinite(out).all(), f"T{length}"
 
-    def test_a_token_changes_what_comes_before_it_only_where_attention_is_bidirectional(self) -> None:
+    def test_earlier_outputs_depend_on_a_token_only_in_bidirectional_attention(self) -> None:
         variant, tokens = self._variant(), self._tokens(2, 50)
         before = self._run(variant, tokens)
         for changed in (1, 7, 8, 23, 49):
@@ -124,22 +127,22 @@ class AttentionConformance:
             other[:, changed] = self._tokens(2, 1, seed=changed + 2)[:, 0]
             after = self._run(variant, other)
             moved = (after - before).abs().amax(-1) > self.tolerance
-            assert moved[:, changed].any(), f"token {changed} is ignored"
+            assert moved[:, changed].any(), f"the output of token {changed} does not depend on it"
             if self.geometry.causal:
                 self._assert_close(after[:, :changed], before[:, :changed])
             else:
-                assert moved[:, changed - 1].any(), f"token {changed} is not seen by the one before it"
+                assert moved[:, changed - 1].any(), f"the token before token {changed} does not see it"
 
-    def test_the_cache_gives_what_the_whole_sequence_gives(self) -> None:
+    def test_chunks_with_a_cache_equal_the_whole_sequence(self) -> None:
         import torch
         from transformers import DynamicCache
 
         self._require_causal()
         variant, tokens = self._variant(), self._tokens(2, 50)
         whole = self._run(variant, tokens)
-        for arrival in ARRIVALS:
+        for chunks in CHUNKS:
             cache, parts, begin = DynamicCache(), [], 0
-            for count in arrival:
+            for count in chunks:
                 positions = torch.arange(begin, begin + count)[None]
                 chunk = tokens[:, begin : begin + count]
                 parts.append(self._run(variant, chunk, positions=positions, cache=cache))
@@ -147,7 +150,7 @@ class AttentionConformance:
                 assert cache.get_seq_length() == begin
             self._assert_close(torch.cat(parts, dim=1), whole)
 
-    def test_padding_changes_no_real_token(self) -> None:
+    def test_padding_does_not_change_other_tokens(self) -> None:
         import torch
         from transformers import DynamicCache
 
@@ -160,10 +163,10 @@ class AttentionConformance:
             padded[row, pad : pad + 41] = tokens[row]
             mask[row, pad : pad + 41] = True
         positions = torch.stack([(torch.arange(length) - pad).clamp(min=0) for pad in pads])
-        arrivals = ((53,), (30, 1, 1, 1, 8, 12), (1,) * 53) if self.geometry.causal else ((53,),)
-        for arrival in arrivals:
+        divisions = ((53,), (30, 1, 1, 1, 8, 12), (1,) * 53) if self.geometry.causal else ((53,),)
+        for chunks in divisions:
             cache, parts, begin = DynamicCache() if self.geometry.causal else None, [], 0
-            for count in arrival:
+            for count in chunks:
                 end = begin + count
                 part = self._run(
                     variant,
@@ -179,7 +182,7 @@ class AttentionConformance:
             for row, pad in enumerate(pads):
                 self._assert_close(out[row : row + 1, pad : pad + 41], alone[row])
 
-    def test_sequences_of_a_batch_are_reordered_with_their_cache(self) -> None:
+    def test_the_cache_can_be_reordered(self) -> None:
         import torch
         from transformers import DynamicCache
 
@@ -192,7 +195,7 @@ class AttentionConformance:
         step = self._run(variant, tokens[order, 19:], positions=torch.tensor([[19]]), cache=cache)
         self._assert_close(step, self._run(variant, tokens)[order, 19:])
 
-    def test_every_parameter_learns(self) -> None:
+    def test_every_parameter_gets_a_gradient(self) -> None:
         import torch
 
         variant, tokens = self._variant().train(), self._tokens(2, 50).requires_grad_()
@@ -218,16 +221,16 @@ class AttentionConformance:
         exact = self._run(variant, tokens)
         out = self._run(variant.to(torch.bfloat16), tokens.to(torch.bfloat16))
         assert out.dtype == torch.bfloat16
-        # Eight bits of mantissa through a few products: a coarse bound, which a wrong dtype path would break.
+        # bfloat16 has 8 bits of precision, so the bound is coarse; a wrong dtype in the computation would exceed it.
         assert (out.float() - exact).norm() < 0.1 * exact.norm()
 
     @pytest.mark.parametrize("dtype", ROUNDING)
     @pytest.mark.parametrize("batch", BATCHES)
-    def test_it_equals_its_naive_twin(self, batch: str, dtype: str) -> None:
+    def test_it_equals_its_naive_reference(self, batch: str, dtype: str) -> None:
         import torch
 
         if self.naive is None:
-            pytest.skip("no naive twin")
+            pytest.skip("there is no naive reference")
         length, left, right = BATCHES[batch]
         variant = self._variant().to(getattr(torch, dtype))
         tokens = self._tokens(len(left), length).to(getattr(torch, dtype))
@@ -239,17 +242,17 @@ class AttentionConformance:
             "padding_mask": None if mask.all() else mask,
         }
         weight = self._tokens(len(left), length, seed=3).to(tokens) * mask[..., None]
-        twin = type(self).naive
+        naive = type(self).naive
         for more in self._biases(variant, length):
             keywords |= more
             fast = self._value_and_gradients(variant, variant, tokens, weight, keywords)
             slow = self._value_and_gradients(
-                variant, lambda states, **k: twin(variant, states, **k), tokens, weight, keywords
+                variant, lambda states, **k: naive(variant, states, **k), tokens, weight, keywords
             )
             self._assert_equal(fast, slow, self.rounding[dtype])
 
     def _biases(self, variant: Any, length: int) -> list[dict[str, Any]]:
-        """Without a bias on the scores, and with one where the variant takes it."""
+        """Return the keywords without a bias on the scores, and those with one if the variant supports it."""
         import torch
 
         if "bias" not in inspect.signature(variant.forward).parameters:
@@ -260,12 +263,13 @@ class AttentionConformance:
 
     def _assert_equal(self, fast: dict[str, Any], slow: dict[str, Any], rounding: float) -> None:
         for name, expected in slow.items():
-            # Some gradients are zero but for rounding: a key's bias changes no softmax.
+            # Errors are relative to the largest gradient, since some gradients are zero except for rounding: the bias
+            # of keys does not change the softmax.
             scale = max(
                 float(value.abs().max()) for key, value in slow.items() if ("out" in key) == ("out" in name)
             )
             error = float((fast[name] - expected).abs().max())
-            assert error <= rounding * max(scale, 1.0), f"{name}: off by {error:.2g} of {scale:.2g}"
+            assert error <= rounding * max(scale, 1.0), f"{name} differs by {error:.2g} of {scale:.2g}"
 
     def _value_and_gradients(
         self, variant: Any, run: Any, tokens: Any, weight: Any, keywords: Any
@@ -288,7 +292,7 @@ class AttentionConformance:
         variant, tokens = self._variant().train(), self._tokens(2, 33)
         weight, keywords = self._tokens(2, 33, seed=3), {"rotary": RotaryEmbedding(torch.arange(33)[None])}
         plain = self._value_and_gradients(variant, variant, tokens, weight, keywords)
-        anew = self._value_and_gradients(
+        recomputed = self._value_and_gradients(
             variant,
             lambda states, **k: checkpoint(variant, states, use_reentrant=False, **k),
             tokens,
@@ -296,13 +300,13 @@ class AttentionConformance:
             keywords,
         )
         for name, expected in plain.items():
-            self._assert_close(anew[name], expected)
+            self._assert_close(recomputed[name], expected)
 
     def test_it_compiles(self) -> None:
         import torch
 
         variant, tokens = self._variant(), self._tokens(2, 33)
-        # Traced and differentiated as the compiler does it, but run by torch's own kernels: no C compiler is needed.
+        # This backend traces and differentiates as the default one does, but needs no C compiler.
         compiled = torch.compile(variant, backend="aot_eager")
         weight, keywords = self._tokens(2, 33, seed=3), {"rotary": RotaryEmbedding(torch.arange(33)[None])}
         plain = self._value_and_gradients(variant, variant, tokens, weight, keywords)

@@ -1,7 +1,7 @@
-"""What every metric collector must keep: figures with unit and origin, or a reason; and no torch.
+"""The conformance suite of metrics: values have a unit and a provenance, or a reason, and torch is not imported.
 
-Subclass `MetricConformance` in a test module and set `card`; pytest runs every check. `record_of` makes the record
-of a stage with times known beforehand.
+Subclass `MetricConformance` in a test module and set `card`; pytest then runs all checks. `record_of` builds the record
+of a stage with given times.
 """
 
 from __future__ import annotations
@@ -18,16 +18,17 @@ from eflm.protocol.record import Hardware, ModelFacts, Sample, StageRecord, Wind
 from eflm_schemas import MetricCard, MetricInfo
 from eflm_schemas.convert import to_json
 
-#: What the watching process must be able to do without.
+#: Packages that the parent process does not need.
 HEAVY = ("torch", "transformers", "peft", "accelerate", "bitsandbytes")
 
 
 def record_of(
     stage: str, *, seconds: Sequence[float], tokens: int = 100, samples: int = 4, energy: bool = True
 ) -> StageRecord:
-    """The record of a stage whose steps or requests took `seconds`, one after the other, after one of warm-up.
+    """Return the record of a stage whose measured steps or requests took `seconds`, after one of 0.1 s as warm-up.
 
-    A million parameters of four bytes; a resident size of 1 GB; 50 W where `energy` is to be had.
+    `tokens` and `samples` are per step or request. The model has 10^6 parameters of 4 bytes, the worker uses 1 GB of
+    memory, and the power is 50 W; without `energy` there are no readings of power and energy.
     """
     name = "request" if stage == "infer" else "step"
     begin, windows = 1_000_000_000, []
@@ -52,16 +53,16 @@ def record_of(
             device="cpu",
             dtype="float32",
             peak_flops=1e11,
-            peak_source="table: a machine made up for tests",
+            peak_source="table: test machine",
             memory_bytes=16 * 10**9,
-            energy_source="a counter made up for tests" if energy else None,
-            energy_reason=None if energy else "this made-up machine has no energy counter",
+            energy_source="test counter" if energy else None,
+            energy_reason=None if energy else "the test machine has no energy counter",
         ),
     )
 
 
 class MetricConformance:
-    """The suite. Set `card`; set `options` where its config class has fields without which it cannot be built."""
+    """The suite. Set `card`, and `options` if the config class of the card has required fields."""
 
     card: MetricCard
     options: Any = None
@@ -78,27 +79,29 @@ class MetricConformance:
         )
         assert outcome.returncode == 0, f"importing {self.card.factory.target} imports: {outcome.stderr}"
 
-    def test_each_stage_gives_what_the_card_announces(self) -> None:
+    def test_values_match_the_card(self) -> None:
         for stage in self.card.stages:
             for energy in (True, False):
                 self._check(record_of(stage, seconds=[0.2, 0.3, 0.25], energy=energy))
 
-    def test_a_stage_that_measured_nothing_is_no_error(self) -> None:
+    def test_a_stage_without_measurements_is_no_error(self) -> None:
         for stage in self.card.stages:
             self._check(record_of(stage, seconds=[]))
 
     def _check(self, record: StageRecord) -> None:
-        announced = {info.name: info for info in self.card.metrics}
+        declared = {info.name: info for info in self.card.metrics}
         collector = self.card.factory.resolve()(self._options())
         for name, metric in collector.collect(record).items():
-            info: MetricInfo | None = announced.get(name)
-            assert info is not None, f"{name} is not announced by {self.card.address}"
-            assert metric.unit == info.unit, f"{name} is in {metric.unit}; its card says {info.unit}"
+            info: MetricInfo | None = declared.get(name)
+            assert info is not None, f"{name} is not a metric of the card {self.card.address}"
+            assert metric.unit == info.unit, f"{name} is in {metric.unit}, but its card says {info.unit}"
             if metric.value is None:
-                assert metric.provenance == "unavailable", f"{name} has no value"
+                assert metric.provenance == "unavailable", (
+                    f"{name} has no value but is not marked unavailable"
+                )
                 assert metric.reason, f"{name} is unavailable without a reason"
             else:
-                assert metric.provenance != "unavailable", f"{name} has a value"
+                assert metric.provenance != "unavailable", f"{name} has a value but is marked unavailable"
                 assert math.isfinite(metric.value), f"{name} is {metric.value}"
             assert json.loads(to_json(metric))["unit"] == info.unit
 

@@ -1,7 +1,7 @@
-"""What every router must keep, whatever it chooses: one result for tokens alone or together, and the one of its twin.
+"""The conformance suite of MoE routers: independence of tokens, dtypes, compilation, and the naive reference.
 
-Subclass `RouterConformance` in a test module, define `build` and `naive`, and pytest runs every check. The built-in
-routers go through the same suite.
+Subclass `RouterConformance` in a test module and define `build` and `naive`; pytest then runs all checks. The built-in
+routers use the same suite.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ import pytest
 
 from eflm_schemas import MlpGeometry
 
-#: Shapes before the hidden size: one token, odd counts, fewer tokens than experts, a batch of sequences.
+#: Shapes without the hidden size: one token, odd numbers, fewer tokens than experts, batches of sequences.
 SHAPES = {"N1": (1,), "N3": (3,), "N37": (37,), "B2-T9": (2, 9), "B3-T1": (3, 1)}
-#: Agreement that rounding leaves, as a share of the largest number.
+#: Largest difference due to rounding, relative to the largest absolute value.
 ROUNDING = {"float64": 1e-10, "float32": 2e-5}
 
 
 class RouterConformance:
-    """The suite. `causal = False` for a router whose choice for a token depends on other tokens."""
+    """The suite. Set `causal` to False if the experts of a token depend on other tokens."""
 
     geometry = MlpGeometry(hidden_size=16, intermediate_size=24, layer_idx=0, initializer_range=0.3)
     causal = True
-    #: the naive twin, `naive(layer, tokens)`; None: there is nothing to compare with
+    #: the naive reference, `naive(layer, tokens)`; None if there is none
     naive: Any = None
 
     def build(self, geometry: MlpGeometry) -> Any:
-        """An expert layer with the router under test."""
+        """Build an expert layer with the router under test."""
         raise AssertionError(f"{type(self).__name__} must define build(geometry)")
 
     def _layer(self) -> Any:
@@ -37,7 +37,7 @@ class RouterConformance:
         layer = self.build(self.geometry).eval()
         with torch.no_grad():
             for parameter in layer.parameters():
-                # Wide enough that no two scores all but tie.
+                # Wide enough that no two scores are almost equal.
                 parameter.normal_(std=self.geometry.initializer_range)
         return layer
 
@@ -57,26 +57,26 @@ class RouterConformance:
 
     @pytest.mark.parametrize("dtype", ROUNDING)
     @pytest.mark.parametrize("shape", SHAPES)
-    def test_it_equals_its_naive_twin(self, shape: str, dtype: str) -> None:
+    def test_it_equals_its_naive_reference(self, shape: str, dtype: str) -> None:
         import torch
 
         if self.naive is None:
-            pytest.skip("no naive twin")
+            pytest.skip("there is no naive reference")
         layer = self._layer().to(getattr(torch, dtype))
-        tokens, twin = self._tokens(SHAPES[shape]).to(getattr(torch, dtype)), type(self).naive
+        tokens, naive = self._tokens(SHAPES[shape]).to(getattr(torch, dtype)), type(self).naive
         fast = self._value_and_gradients(layer, layer, tokens)
-        slow = self._value_and_gradients(layer, lambda states: twin(layer, states), tokens)
+        slow = self._value_and_gradients(layer, lambda states: naive(layer, states), tokens)
         for name, expected in slow.items():
             error, scale = float((fast[name] - expected).abs().max()), float(expected.abs().max())
-            assert error <= ROUNDING[dtype] * max(scale, 1.0), f"{name}: off by {error:.2g} of {scale:.2g}"
+            assert error <= ROUNDING[dtype] * max(scale, 1.0), f"{name} differs by {error:.2g} of {scale:.2g}"
         for name in fast.keys() - slow.keys():
-            assert not fast[name].any(), f"{name} has a gradient that the twin does not give it"
+            assert not fast[name].any(), f"{name} has a gradient, but not in the naive reference"
 
-    def test_a_token_does_not_depend_on_its_neighbours(self) -> None:
+    def test_a_token_does_not_depend_on_other_tokens(self) -> None:
         import torch
 
         if not self.causal:
-            pytest.skip("its choice for a token depends on other tokens")
+            pytest.skip("the experts of a token depend on other tokens")
         layer, tokens = self._layer(), self._tokens((12,))
         alone = torch.cat([layer(token[None]) for token in tokens])
         torch.testing.assert_close(layer(tokens), alone, rtol=1e-4, atol=1e-5)
@@ -87,7 +87,7 @@ class RouterConformance:
         layer, tokens = self._layer(), self._tokens((37,))
         exact, out = layer(tokens), layer.to(torch.bfloat16)(tokens.to(torch.bfloat16))
         assert out.dtype == torch.bfloat16
-        # Rounding may send a token to another expert; most must agree coarsely.
+        # Rounding may change the experts of some tokens, so only most outputs must be close.
         close = (out.float() - exact).norm(dim=-1) < 0.1 * exact.norm(dim=-1).clamp(min=0.1)
         assert close.float().mean() > 0.7
 
@@ -97,15 +97,17 @@ class RouterConformance:
 
         layer, tokens = self._layer(), self._tokens((2, 9))
         plain = self._value_and_gradients(layer, layer, tokens)
-        anew = self._value_and_gradients(layer, lambda t: checkpoint(layer, t, use_reentrant=False), tokens)
+        recomputed = self._value_and_gradients(
+            layer, lambda t: checkpoint(layer, t, use_reentrant=False), tokens
+        )
         for name, expected in plain.items():
-            torch.testing.assert_close(anew[name], expected)
+            torch.testing.assert_close(recomputed[name], expected)
 
     def test_it_compiles(self) -> None:
         import torch
 
         layer, tokens = self._layer(), self._tokens((2, 9))
-        # Traced and differentiated as the compiler does it, but run by torch's own kernels: no C compiler is needed.
+        # This backend traces and differentiates as the default one does, but needs no C compiler.
         compiled = torch.compile(layer, backend="aot_eager")
         plain = self._value_and_gradients(layer, layer, tokens)
         traced = self._value_and_gradients(layer, compiled, tokens)

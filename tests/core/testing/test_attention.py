@@ -1,4 +1,4 @@
-"""The suite for attention variants catches the mistakes that variants make; that sound ones pass is shown elsewhere."""
+"""The conformance suite of attention variants fails for typical mistakes. Correct variants pass it in tests/plugins."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class SeesPadding(GroupedQueryAttention):
         return super().forward(hidden_states, **keywords)
 
 
-class HasAnIdlePart(GroupedQueryAttention):
+class HasAnUnusedParameter(GroupedQueryAttention):
     def __init__(self, geometry, groups):
         super().__init__(geometry, groups)
-        self.idle = torch.nn.Linear(2, 2)
+        self.unused = torch.nn.Linear(2, 2)
 
 
 class StaysInFloat32(GroupedQueryAttention):
@@ -40,16 +40,16 @@ class StaysInFloat32(GroupedQueryAttention):
 
 
 MISTAKES = {
-    LooksAhead: "test_a_token_changes_what_comes_before_it_only_where_attention_is_bidirectional",
-    ForgetsItsCache: "test_the_cache_gives_what_the_whole_sequence_gives",
-    SeesPadding: "test_padding_changes_no_real_token",
-    HasAnIdlePart: "test_every_parameter_learns",
+    LooksAhead: "test_earlier_outputs_depend_on_a_token_only_in_bidirectional_attention",
+    ForgetsItsCache: "test_chunks_with_a_cache_equal_the_whole_sequence",
+    SeesPadding: "test_padding_does_not_change_other_tokens",
+    HasAnUnusedParameter: "test_every_parameter_gets_a_gradient",
     StaysInFloat32: "test_it_runs_in_bfloat16",
 }
 
 
 @pytest.mark.parametrize("variant", MISTAKES, ids=lambda variant: variant.__name__)
-def test_a_mistake_is_told(variant):
+def test_a_mistake_is_reported(variant):
     class Suite(AttentionConformance):
         def build(self, geometry):
             return variant(geometry, geometry.num_key_value_heads)
@@ -58,6 +58,6 @@ def test_a_mistake_is_told(variant):
         getattr(Suite(), MISTAKES[variant])()
 
 
-def test_a_suite_without_a_variant_says_what_it_lacks():
+def test_a_suite_without_build_is_reported():
     with pytest.raises(AssertionError, match="must define build"):
         AttentionConformance().test_output_has_the_shape_of_the_tokens()

@@ -88,7 +88,7 @@ class TestNsaBeforeTheFirstCompressedBlock(Builtin):
     name = "nsa"
     options = {"compress_block_size": 128, "select_block_size": 4}  # noqa: RUF012
     # 50 tokens contain no complete compression block, so its weights get no gradient.
-    test_every_parameter_learns = None
+    test_every_parameter_gets_a_gradient = None
     test_it_runs_in_bfloat16 = None
 
 
