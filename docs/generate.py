@@ -262,8 +262,8 @@ def plugins() -> str:
                 parts += _presets(entry.card)
         metrics = [info for e in entries for info in getattr(e.card, "metrics", ())]
         if metrics:
-            rows = [(f"`{m.name}`", m.unit, m.better, m.definition) for m in metrics]
-            parts.append(_table(("metric", "unit", "better", "definition"), rows))
+            rows = [(f"`{m.name}`", m.title, m.unit, m.better, m.definition) for m in metrics]
+            parts.append(_table(("metric", "label", "unit", "better", "definition"), rows))
     parts += ["## Stages"]
     for stage, options in OPTIONS.items():
         parts += [f"### Options of {stage}", _text(options), _options(describe(options))]

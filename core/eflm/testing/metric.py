@@ -78,6 +78,11 @@ class MetricConformance:
         )
         assert outcome.returncode == 0, f"importing {self.card.factory.target} imports: {outcome.stderr}"
 
+    def test_its_headline_metrics_are_of_its_stages(self) -> None:
+        for info in self.card.metrics:
+            others = set(info.headline) - set(self.card.stages)
+            assert not others, f"{info.name} is a headline of {', '.join(sorted(others))}, not measured there"
+
     def test_each_stage_gives_what_the_card_announces(self) -> None:
         for stage in self.card.stages:
             for energy in (True, False):
