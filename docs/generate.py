@@ -323,7 +323,7 @@ def _details(entries: Iterable[Entry]) -> list[str]:
             parts += _presets(entry.card)
     metrics = [info for entry in entries for info in getattr(entry.card, "metrics", ())]
     if metrics:
-        rows = [(f"`{m.name}`", m.label, m.unit, m.better, m.definition) for m in metrics]
+        rows = [(f"`{m.name}`", m.title, m.unit, m.better, m.definition) for m in metrics]
         parts += ["### Figures", _table(("metric", "label", "unit", "better", "definition"), rows)]
     return parts
 

@@ -21,9 +21,9 @@ def target_ci_flags(record: StageRecord, target: float) -> list[Flag]:
     if reached <= target:
         return []
     needed = math.ceil(len(seconds) * (reached / target) ** 2)
-    setting = "infer.seconds" if record.stage == "infer" else f"{record.stage}.steps"
-    detail = (
-        f"mean latency is known to ±{reached:.1%}, not to ±{target:.1%} (--target-ci); about {needed:,} "
-        f"{record.unit_of_work}s would reach that (--set {setting}=...)"
-    )
+    if record.stage == "infer":
+        setting, value = "infer.seconds", math.ceil(needed * sum(seconds) / len(seconds))
+    else:
+        setting, value = f"{record.stage}.steps", needed
+    detail = f"mean latency is known to ±{reached:.1%}; try --set {setting}={value} for ±{target:.1%}"
     return [Flag(name="imprecise", stage=record.stage, detail=detail)]

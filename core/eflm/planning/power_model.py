@@ -38,7 +38,7 @@ def power_model(asked: str, device: str, cores: int) -> PowerModel | NoEnergy:
     if watts is not None:
         return PowerModel(idle=watts[0], busy=watts[1], per_gb=0.0, source="--power-model")
     if asked == MEASURED:
-        return NoEnergy(f"--power-model {ESTIMATE} computes it from utilization")
+        return NoEnergy(f"use --power-model {ESTIMATE}")
     if device.startswith("cuda"):
         return NoEnergy(
             f"no power model is known for this GPU; state one with --power-model {ESTIMATE}:IDLE:BUSY, in watts"

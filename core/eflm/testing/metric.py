@@ -79,6 +79,11 @@ class MetricConformance:
         )
         assert outcome.returncode == 0, f"importing {self.card.factory.target} imports: {outcome.stderr}"
 
+    def test_its_headline_metrics_are_of_its_stages(self) -> None:
+        for info in self.card.metrics:
+            others = set(info.headline) - set(self.card.stages)
+            assert not others, f"{info.name} is a headline of {', '.join(sorted(others))}, not measured there"
+
     def test_values_match_the_card(self) -> None:
         for stage in self.card.stages:
             for energy in (True, False):

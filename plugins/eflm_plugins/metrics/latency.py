@@ -30,7 +30,7 @@ def _parts(record: StageRecord) -> dict[str, Metric]:
         ("forward", "forward_time", "forward pass and loss of a step"),
         ("backward", "backward_time", "backward pass of a step"),
         ("optimizer", "optimizer_time", "gradient clipping, AdamW update, and release of the gradients"),
-        ("data", "data_wait", "wait before each step; not part of AL"),
+        ("data", "dataloader_wait", "wait before each step; not part of AL"),
     ):
         seconds = [part.seconds for part in timed(record, window)]
         if seconds:

@@ -8,14 +8,14 @@ from eflm.protocol.record import StageRecord
 from eflm_schemas import Metric
 
 UNIT = "perplexity per token"
-NAMES = ("PPL", "PPL_floor")
+NAMES = ("PPL", "unigram_ppl")
 
 
 class Perplexity:
     """The perplexity of the model, and that of a unigram model, which knows token frequencies only."""
 
     def collect(self, record: StageRecord) -> Mapping[str, Metric]:
-        """Return PPL and PPL_floor if the workload evaluated them per token."""
+        """Return PPL and unigram_ppl if the workload evaluated them per token."""
         return {name: record.quality[name] for name in NAMES if _per_token(record.quality.get(name))}
 
 

@@ -181,7 +181,7 @@ class LlmWorkload:
     # --- quality --------------------------------------------------------------------------------------
 
     def quality(self, model: nn.Module, stage: str) -> Mapping[str, Metric]:
-        """Return PPL on held-out text (after fine-tuning: on held-out completions) and PPL_floor on the same tokens."""
+        """Return PPL on held-out text (after fine-tuning: on completions) and unigram_ppl on the same tokens."""
         if stage == "finetune":
             return self._quality_of_pairs(model)
         length = min(self._options.eval_sequence_length, self._context or self._options.eval_sequence_length)
@@ -191,7 +191,7 @@ class LlmWorkload:
         note = f"held-out text in sequences of {rows.shape[1]} tokens"
         return {
             "PPL": evaluated(score, note=note),
-            "PPL_floor": floor(self._train_stream, rows[:, 1:], self._vocabulary.size),
+            "unigram_ppl": floor(self._train_stream, rows[:, 1:], self._vocabulary.size),
         }
 
     def _quality_of_pairs(self, model: nn.Module) -> Mapping[str, Metric]:
@@ -205,7 +205,7 @@ class LlmWorkload:
         train, held_out = _completions(self._train_pairs), _completions(pairs)
         return {
             "PPL": evaluated(score, note=f"the completions of {len(pairs)} held-out pairs"),
-            "PPL_floor": floor(train, held_out, self._vocabulary.size),
+            "unigram_ppl": floor(train, held_out, self._vocabulary.size),
         }
 
     # --- tokens ---------------------------------------------------------------------------------------

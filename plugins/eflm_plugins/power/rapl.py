@@ -66,7 +66,7 @@ def find_rapl(root: Path = POWERCAP) -> Rapl | NoEnergy:
             f"`chmod a+r {' '.join(refused)}` (as root) opens them"
         )
     if not domains:
-        return NoEnergy(f"{root} has no RAPL domain of the CPU (a virtual machine hides it)")
+        return NoEnergy(f"no RAPL counter in {root} (a virtual machine hides it)")
     return Rapl(domains)
 
 

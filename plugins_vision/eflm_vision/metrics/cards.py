@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from eflm_schemas import MetricCard, MetricInfo, Ref
+from eflm_schemas import STAGES, MetricCard, MetricInfo, Ref
 
 METRICS = (
     MetricCard(
@@ -12,40 +12,56 @@ METRICS = (
         factory=Ref("eflm_vision.metrics.generation:generation"),
         metrics=(
             MetricInfo(
-                "FD", "feature distance", "lower", "Fréchet distance of generated to held-out real images"
+                "FD",
+                "feature distance",
+                "lower",
+                "Fréchet distance of generated to held-out real images",
+                label="FD · Fréchet distance",
+                headline=STAGES,
             ),
             MetricInfo(
                 "FD_floor",
                 "feature distance",
                 "neither",
                 "Fréchet distance of as many real training images to held-out real images",
+                label="FD of real images",
             ),
             MetricInfo(
                 "class_accuracy",
                 "ratio",
                 "higher",
                 "share of generated images that the judge classifies as their prompt or class",
+                label="class accuracy",
+                headline=("infer",),
             ),
             MetricInfo(
-                "class_accuracy_real", "ratio", "neither", "the judge's accuracy on held-out real images"
+                "class_accuracy_real",
+                "ratio",
+                "neither",
+                "the judge's accuracy on held-out real images",
+                label="class accuracy of real images",
             ),
             MetricInfo(
                 "validation_loss",
                 "mean squared error",
                 "lower",
                 "training loss on held-out samples",
+                label="validation loss",
+                headline=("pretrain", "finetune"),
             ),
             MetricInfo(
                 "temporal_consistency",
                 "ratio",
                 "neither",
                 "mean cosine similarity of the judge's features of neighbouring frames of generated clips",
+                label="temporal consistency",
             ),
             MetricInfo(
                 "temporal_consistency_real",
                 "ratio",
                 "neither",
                 "temporal_consistency of held-out real clips",
+                label="temporal consistency of real clips",
             ),
         ),
     ),
@@ -56,19 +72,50 @@ METRICS = (
         factory=Ref("eflm_vision.metrics.denoising:denoising"),
         stages=("infer",),
         metrics=(
-            MetricInfo("images_per_second", "images/s", "higher", "Σ images / Σ time, over whole requests"),
+            MetricInfo(
+                "images_per_second",
+                "images/s",
+                "higher",
+                "Σ images / Σ time, over whole requests",
+                label="images per second",
+                headline=("infer",),
+            ),
             MetricInfo(
                 "denoising_step_time",
                 "s",
                 "lower",
                 "one denoising step: forward pass of the denoiser and update by the scheduler",
+                label="time per denoising step",
+                headline=("infer",),
             ),
-            MetricInfo("denoiser_time", "s", "lower", "all denoising steps of a request"),
             MetricInfo(
-                "frames_per_second", "frames/s", "higher", "Σ frames of clips / Σ time, over whole requests"
+                "denoiser_time",
+                "s",
+                "lower",
+                "all denoising steps of a request",
+                label="denoiser time",
             ),
-            MetricInfo("text_encoder_time", "s", "lower", "encoding the prompts of a request"),
-            MetricInfo("decoder_time", "s", "lower", "decoding the latents of a request to pixels"),
+            MetricInfo(
+                "frames_per_second",
+                "frames/s",
+                "higher",
+                "Σ frames of clips / Σ time, over whole requests",
+                label="frames per second",
+            ),
+            MetricInfo(
+                "text_encoder_time",
+                "s",
+                "lower",
+                "encoding the prompts of a request",
+                label="text encoder time",
+            ),
+            MetricInfo(
+                "decoder_time",
+                "s",
+                "lower",
+                "decoding the latents of a request to pixels",
+                label="decoder time",
+            ),
         ),
     ),
     MetricCard(
@@ -78,16 +125,27 @@ METRICS = (
         factory=Ref("eflm_vision.metrics.answering:answering"),
         metrics=(
             MetricInfo(
-                "vqa_accuracy", "ratio", "higher", "share of held-out questions that are answered correctly"
+                "vqa_accuracy",
+                "ratio",
+                "higher",
+                "share of held-out questions that are answered correctly",
+                label="answer accuracy",
+                headline=("finetune", "infer"),
             ),
             MetricInfo(
                 "vqa_accuracy_floor",
                 "ratio",
                 "neither",
                 "accuracy of always giving the most frequent answer of training",
+                label="accuracy of a constant answer",
             ),
             MetricInfo(
-                "image_encoder_time", "s", "lower", "encoding the images and clips of a request to embeddings"
+                "image_encoder_time",
+                "s",
+                "lower",
+                "encoding the images and clips of a request to embeddings",
+                label="image encoder time",
+                headline=("infer",),
             ),
         ),
     ),

@@ -179,7 +179,7 @@ class QwenVlWorkload:
         what = "captions" if learnt == "pretrain" else "answers to questions"
         found = {
             "PPL": evaluated(score, note=f"{len(held_out)} held-out {what}"),
-            "PPL_floor": floor(self._answer_tokens(train), self._answer_tokens(held_out), size),
+            "unigram_ppl": floor(self._answer_tokens(train), self._answer_tokens(held_out), size),
         }
         if learnt == "pretrain":
             return found

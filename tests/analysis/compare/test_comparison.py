@@ -62,10 +62,10 @@ def test_directions_come_from_the_cards():
 
 
 def test_parts_too_small_to_matter_are_ties_and_tokens_are_no_parts():
-    a, b = run("pretrain", AL=1.0, data_wait=0.001), run("pretrain", AL=1.0, data_wait=0.004)
-    assert verdicts(a, b, "pretrain") == {"AL": "tie", "data_wait": "tie"}
-    a, b = run("pretrain", AL=1.0, data_wait=0.01), run("pretrain", AL=1.0, data_wait=0.04)
-    assert verdicts(a, b, "pretrain")["data_wait"] == "better"
+    a, b = run("pretrain", AL=1.0, dataloader_wait=0.001), run("pretrain", AL=1.0, dataloader_wait=0.004)
+    assert verdicts(a, b, "pretrain") == {"AL": "tie", "dataloader_wait": "tie"}
+    a, b = run("pretrain", AL=1.0, dataloader_wait=0.01), run("pretrain", AL=1.0, dataloader_wait=0.04)
+    assert verdicts(a, b, "pretrain")["dataloader_wait"] == "better"
     assert verdicts(run(AL=1.0, TPOT=0.001), run(AL=1.0, TPOT=0.004))["TPOT"] == "better"
 
 

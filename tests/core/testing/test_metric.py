@@ -6,6 +6,7 @@ import sys
 from types import ModuleType
 
 import pytest
+from attrs import evolve
 
 from eflm.testing.metric import MetricConformance, record_of
 from eflm_plugins.metrics.cards import METRICS
@@ -94,3 +95,13 @@ def test_a_record_has_the_given_times(stage, unit):
         50.0 * (record.samples[-1].time - record.samples[0].time) / 1e9
     )
     assert all(sample.energy is None for sample in record_of(stage, seconds=[1.0], energy=False).samples)
+
+
+def test_a_headline_of_a_stage_that_is_not_measured_is_refused(monkeypatch):
+    card = card_of(lambda _record: {}, monkeypatch)
+    shown = MetricInfo("time", "s", "lower", "a time", headline=("pretrain", "infer"))
+    suite_of(evolve(card, metrics=(shown,))).test_its_headline_metrics_are_of_its_stages()
+    with pytest.raises(AssertionError, match="pretrain"):
+        suite_of(
+            evolve(card, metrics=(shown,), stages=("infer",))
+        ).test_its_headline_metrics_are_of_its_stages()

@@ -297,10 +297,10 @@ def test_mcr_with_unchanged_quality_is_the_size_ratio(perplexity, before, after)
 
 
 def test_perplexity_is_reported_as_evaluated():
-    quality = ppl(8.5) | {"PPL_floor": ppl(700.0)["PPL"]}
+    quality = ppl(8.5) | {"unigram_ppl": ppl(700.0)["PPL"]}
     metrics = figures(record(quality=quality))
     assert metrics["PPL"] == quality["PPL"]
-    assert metrics["PPL_floor"].value == 700.0
+    assert metrics["unigram_ppl"].value == 700.0
 
 
 def test_quality_without_a_collector_is_reported_as_well():

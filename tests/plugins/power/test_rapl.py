@@ -50,7 +50,7 @@ def test_a_counter_that_wraps_around_goes_on(tmp_path):
 def test_no_domain_is_said_to_be_so(tmp_path):
     found = find_rapl(tmp_path)
     assert isinstance(found, NoEnergy)
-    assert found.reason == f"{tmp_path} has no RAPL domain of the CPU (a virtual machine hides it)"
+    assert str(tmp_path) in found.reason
 
 
 def test_a_refused_counter_is_explained(tmp_path, monkeypatch):

@@ -209,14 +209,14 @@ def test_answers_do_not_depend_on_the_other_questions(workload, model):
 
 def test_quality_and_artifacts(workload, model):
     quality = workload.quality(model, "finetune")
-    assert set(quality) == {"PPL", "PPL_floor", "vqa_accuracy", "vqa_accuracy_floor"}
+    assert set(quality) == {"PPL", "unigram_ppl", "vqa_accuracy", "vqa_accuracy_floor"}
     assert quality["vqa_accuracy"].n == quality["vqa_accuracy_floor"].n == 12
     assert quality["vqa_accuracy"].value < 0.2, "the model is not trained"
     assert 0.1 < quality["vqa_accuracy_floor"].value < 0.7
-    assert quality["PPL"].value > quality["PPL_floor"].value
+    assert quality["PPL"].value > quality["unigram_ppl"].value
     picture = Image.open(io.BytesIO(workload.artifacts(model, "finetune")["answers.png"]))
     assert picture.width == 4 * 228
-    assert set(workload.quality(model, "pretrain")) == {"PPL", "PPL_floor"}
+    assert set(workload.quality(model, "pretrain")) == {"PPL", "unigram_ppl"}
     assert workload.artifacts(model, "pretrain") == {}
 
 

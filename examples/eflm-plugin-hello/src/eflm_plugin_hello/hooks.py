@@ -33,6 +33,7 @@ def eflm_metric_collector():
                     unit="ratio",
                     better="lower",
                     definition="standard deviation / mean of the time per step or request",
+                    label="coefficient of variation of AL",
                 ),
             ),
         )

@@ -1,0 +1,41 @@
+"""Looks up what the installed metric cards say about a metric: its label, and where tables show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from eflm.registry.discovery import load_plugins
+from eflm_schemas import MetricCard, MetricInfo
+
+Infos = Mapping[str, MetricInfo]
+
+
+def metric_infos() -> dict[str, MetricInfo]:
+    """Return the metrics of the installed cards by name, in the order of the cards."""
+    infos: dict[str, MetricInfo] = {}
+    for card in load_plugins().cards("metric"):
+        if isinstance(card, MetricCard):
+            for info in card.metrics:
+                infos.setdefault(info.name, info)
+    return infos
+
+
+def title(name: str, infos: Infos) -> str:
+    """Return the label of a metric; its name if no installed card describes it."""
+    return infos[name].title if name in infos else name
+
+
+def ordered(names: Iterable[str], infos: Infos) -> list[str]:
+    """Return `names` without repetitions in the order of the cards; metrics without a card last."""
+    position = {name: number for number, name in enumerate(infos)}
+    return sorted(dict.fromkeys(names), key=lambda name: position.get(name, len(position)))
+
+
+def headline(stage: str, names: Iterable[str], infos: Infos, *, otherwise: int = 8) -> list[str]:
+    """Return the metrics that the table of a stage shows without --details.
+
+    If no card names one for this stage, these are the first `otherwise` metrics.
+    """
+    names = list(names)
+    chosen = [name for name in names if name in infos and stage in infos[name].headline]
+    return chosen or names[:otherwise]

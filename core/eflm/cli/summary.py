@@ -1,0 +1,157 @@
+"""What `eflm bench` prints without --details: the headline metrics of each stage, on one screen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from eflm.cli.figure_table import Row, print_figures
+from eflm.cli.figures import common_scale, figure, short_figure
+from eflm.cli.flags import Located, print_flag_summary
+from eflm.cli.headings import heading, machine, point_label, sweep_heading
+from eflm.cli.metric_infos import Infos, headline, ordered, title
+from eflm.results.aggregation import flags_of
+from eflm_schemas import Flag, Metric, RunResult, StageResult
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from eflm_schemas.comparison import Sweep
+
+SIDE_BY_SIDE = 100  #: columns of a terminal from which stages are next to each other
+HINT = "± is half of the 95% interval. --details prints every metric and note."
+#: A unit that says nothing.
+_PLAIN = "ratio"
+
+
+@frozen
+class Column:
+    """A column of a table: its heading, how notes call it, and the metrics that it shows."""
+
+    heading: str
+    name: str
+    metrics: Mapping[str, Metric]
+
+
+def print_run(
+    result: RunResult,
+    stages: Mapping[str, StageResult],
+    flags: Sequence[Flag],
+    infos: Infos,
+    console: Console,
+) -> None:
+    """Print one run, or the means of several: what was run, a table with a column per stage, flags."""
+    from rich.text import Text
+
+    console.print(Text(heading(result), style="bold"))
+    console.print(Text(machine(result), style="dim"))
+    columns = [_stage_column(stage, outcome, infos) for stage, outcome in stages.items()]
+    if columns:
+        console.print()
+    _print_columns(columns, infos, console, side_by_side=console.width >= SIDE_BY_SIDE)
+    for stage, outcome in stages.items():
+        if outcome.reused:
+            _note(f"{stage}: reused, measured {outcome.reused[:16].replace('T', ' ')} UTC", console)
+    _print_end([Located(flag, (flag.stage,) if flag.stage else ()) for flag in flags], console)
+
+
+def print_sweep(sweep: Sweep, infos: Infos, console: Console) -> None:
+    """Print a sweep: a table per stage with a column per point, and flags that name their column."""
+    from rich.text import Text
+
+    console.print(Text(sweep_heading(sweep), style="bold"))
+    console.print(Text(machine(sweep.points[0].runs[0]), style="dim"))
+    stages = list(dict.fromkeys(stage for point in sweep.points for stage in point.stages))
+    for stage in stages:
+        columns = []
+        for point in sweep.points:
+            found = point.stages[stage].metrics if stage in point.stages else {}
+            shown = {name: found[name] for name in headline(stage, found, infos)}
+            columns.append(Column(point_label(point), point_label(point), shown))
+        console.print()
+        console.print(Text(stage, style="bold"))
+        _print_columns(columns, infos, console)
+    located = [
+        Located(flag, (point_label(point), *([flag.stage] if flag.stage and len(stages) > 1 else [])))
+        for point in sweep.points
+        for flag in flags_of(point.runs)
+    ]
+    _print_end(located, console)
+
+
+def rows_of(names: Sequence[str], columns: Sequence[Mapping[str, Metric]], infos: Infos) -> list[Row]:
+    """Return a row for each metric that has a value in some column; all its figures have one unit."""
+    rows = []
+    for name in names:
+        metrics = [column.get(name) for column in columns]
+        known = [metric for metric in metrics if metric is not None and metric.value is not None]
+        if not known:
+            continue
+        label = title(name, infos)
+        if len({metric.unit for metric in known}) > 1:
+            cells = ["" if metric is None else " ".join(figure(metric)).strip() for metric in metrics]
+            rows.append(Row(label, tuple(cells)))
+            continue
+        factor, unit = common_scale(known)
+        cells = ["" if metric is None else short_figure(metric, factor) for metric in metrics]
+        rows.append(Row(label, tuple(cells), "" if unit == _PLAIN or unit in label else unit))
+    return rows
+
+
+def print_notes(names: Sequence[str], columns: Sequence[Column], infos: Infos, console: Console) -> None:
+    """Print one line for each reason why metrics are unavailable, and for each model that estimated some."""
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for name in names:
+        for column in columns:
+            metric = column.metrics.get(name)
+            if metric is None or metric.provenance not in ("unavailable", "estimated"):
+                continue
+            remark = (metric.provenance, metric.reason or metric.note or "")
+            found.setdefault(remark, {}).setdefault(name, []).append(column.name)
+    for (provenance, remark), places in found.items():
+        affected = list(dict.fromkeys(place for places_of_one in places.values() for place in places_of_one))
+        everywhere = all(
+            column.name in affected for column in columns if any(name in column.metrics for name in places)
+        )
+        where = "" if everywhere else f" in {', '.join(affected)}"
+        titles = ", ".join(title(name, infos) for name in places)
+        _note(_fitting(f"{titles}: {provenance}{where}; ", remark, console.width), console)
+
+
+def _stage_column(stage: str, outcome: StageResult, infos: Infos) -> Column:
+    shown = {name: outcome.metrics[name] for name in headline(stage, outcome.metrics, infos)}
+    duration = "reused" if outcome.reused else f"{outcome.seconds:.1f} s"
+    return Column(f"{stage}\n{duration}", stage, shown)
+
+
+def _print_columns(
+    columns: Sequence[Column], infos: Infos, console: Console, *, side_by_side: bool = True
+) -> None:
+    names = ordered((name for column in columns for name in column.metrics), infos)
+    rows = rows_of(names, [column.metrics for column in columns], infos)
+    print_figures([column.heading for column in columns], rows, console, side_by_side=side_by_side)
+    print_notes(names, columns, infos, console)
+
+
+def _print_end(flags: Sequence[Located], console: Console) -> None:
+    print_flag_summary(flags, console)
+    console.print()
+    _note(HINT, console)
+
+
+def _fitting(beginning: str, reason: str, width: int) -> str:
+    """Return a line with as much of the reason as fits: without parentheses, or its first clause."""
+    from rich.cells import cell_len
+
+    plain = re.sub(r" \([^()]*\)", "", reason)
+    lines = [f"{beginning}{part}" for part in (reason, plain, plain.partition("; ")[0])]
+    return next((line for line in lines if cell_len(line) <= width), lines[-1])
+
+
+def _note(text: str, console: Console) -> None:
+    from rich.text import Text
+
+    console.print(Text(text, style="dim"))
