@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from support.hub import Hub
+from support.site import Site
 
 # Set before anything imports torch, and inherited by every worker: the suite's models are too small for two
 # threads to share, and threads that spin for work take the cores from the tests beside them.
@@ -45,43 +45,6 @@ def registry():
             del os.environ["EFLM_PLUGINS"]
         else:
             os.environ["EFLM_PLUGINS"] = before
-
-
-class Site:
-    """A folder of installed packages, made of files as pip leaves them."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def install(self, distribution: str, code: str, *, version: str = "1.0", entry: str = "plugin") -> None:
-        """Install a distribution with one module, its manifest, announced as the entry point `entry`."""
-        module = distribution.replace("-", "_")
-        (self.root / f"{module}.py").write_text(textwrap.dedent(code))
-        info = self.root / f"{module}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text(f"[eflm]\n{entry} = {module}\n")
-
-    def poison(self, *names: str) -> None:
-        """Put packages here that cannot be imported, before the real ones."""
-        for name in names:
-            (self.root / name).mkdir()
-            (self.root / name / "__init__.py").write_text(f"raise RuntimeError('{name} was imported')\n")
-
-    def hide(self, *names: str) -> None:
-        """Make packages look as if they had never been installed."""
-        (self.root / "sitecustomize.py").write_text(
-            textwrap.dedent(f"""
-            import sys
-
-            class Hidden:
-                def find_spec(self, name, path=None, target=None):
-                    if name.partition(".")[0] in {names!r}:
-                        raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-            sys.meta_path.insert(0, Hidden())
-            """)
-        )
 
 
 @pytest.fixture
