@@ -6,7 +6,6 @@ import importlib
 import os
 import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 
 from support.hub import Hub
+from support.site import Site
 
 # Set before torch is imported, and inherited by all workers. The models of the tests are too small for two threads, and
 # spinning threads would take cores from tests that run in parallel.
@@ -47,43 +47,6 @@ def registry():
             del os.environ["EFLM_PLUGINS"]
         else:
             os.environ["EFLM_PLUGINS"] = before
-
-
-class Site:
-    """A folder of installed packages, with the files that pip writes."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def install(self, distribution: str, code: str, *, version: str = "1.0", entry: str = "plugin") -> None:
-        """Install a distribution whose only module is its manifest, with the entry point `entry`."""
-        module = distribution.replace("-", "_")
-        (self.root / f"{module}.py").write_text(textwrap.dedent(code))
-        info = self.root / f"{module}-{version}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n")
-        (info / "entry_points.txt").write_text(f"[eflm]\n{entry} = {module}\n")
-
-    def poison(self, *names: str) -> None:
-        """Install packages of these names whose import fails. They are found before the real ones."""
-        for name in names:
-            (self.root / name).mkdir()
-            (self.root / name / "__init__.py").write_text(f"raise RuntimeError('{name} was imported')\n")
-
-    def hide(self, *names: str) -> None:
-        """Make packages look as if they were not installed."""
-        (self.root / "sitecustomize.py").write_text(
-            textwrap.dedent(f"""
-            import sys
-
-            class Hidden:
-                def find_spec(self, name, path=None, target=None):
-                    if name.partition(".")[0] in {names!r}:
-                        raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
-
-            sys.meta_path.insert(0, Hidden())
-            """)
-        )
 
 
 @pytest.fixture

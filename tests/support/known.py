@@ -9,32 +9,54 @@ from pathlib import Path
 import psutil
 
 from eflm import load_plugins
+from eflm.controller.run import RunOptions, run
 from eflm.planning.compose import compose
-from eflm_schemas import RunSpec
+from eflm.planning.plan import Plan
+from eflm_schemas import RunResult, RunSpec
 
 PIECE = Path(__file__).with_name("known_amounts.py")
 
 
+#: Settings of the smallest run.
+SMALL = {
+    "pretrain.steps": 4,
+    "pretrain.warmup_steps": 1,
+    "infer.requests": 4,
+    "infer.seconds": 0,
+    "infer.warmup_requests": 1,
+}
+#: A step is logged once for the rehearsal, which counts operations, and once for each warm-up step.
+REHEARSAL_AND_WARMUP = 2
+
+
 class Known:
+    """Plans and runs of the known-amounts modality, which log to `path`."""
+
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def plan(self, *stages: str, timeout: float | None = None, seed: int = 0, **settings):
-        fixed = {
-            "known.log": str(self.path),
-            "pretrain.steps": 4,
-            "pretrain.warmup_steps": 1,
-            "infer.requests": 4,
-            "infer.seconds": 0,
-            "infer.warmup_requests": 1,
-        }
-        given = {name.replace("__", "."): value for name, value in settings.items()}
-        settings = {k: v for k, v in (fixed | given).items() if k.split(".")[0] in ("known", *stages)}
+    def plan(self, *stages: str, settings: dict[str, object] | None = None, **fields: object) -> Plan:
+        """Compose a run of `stages`. `settings` add to `SMALL`; `fields` are those of `RunSpec`."""
+        given = {"known.log": str(self.path), **SMALL, **(settings or {})}
+        used = {name: value for name, value in given.items() if name.split(".")[0] in ("known", *stages)}
+        fixed = {"device": "cpu", "isolation": "forkserver"}
         spec = RunSpec(
-            model="amounts", modality="known", stages=stages, settings=settings, seed=seed, timeout=timeout,
-            device="cpu", isolation="spawn",
-        )  # fmt: skip
+            model="amounts", modality="known", stages=stages, settings=used, **{**fixed, **fields}
+        )
         return compose(spec, load_plugins())
+
+    def run(self, *stages: str, progress=None, options: RunOptions | None = None, **more) -> RunResult:
+        """Run what `plan` composes from the other arguments."""
+        return run(self.plan(*stages, **more), load_plugins(), options, progress=progress)
+
+    def command(self, *stages: str, settings: dict[str, object] | None = None) -> list[str]:
+        """Return the arguments of `eflm bench` for the same run."""
+        plan = self.plan(*stages, settings=settings)
+        return [
+            "bench", "--model=amounts", "--modality=known", "--device=cpu", "--isolation=forkserver",
+            *(f"--stage={stage}" for stage in stages),
+            *(f"--set={name}={value}" for name, value in plan.spec.settings.items()),
+        ]  # fmt: skip
 
     def by_process(self) -> list[list[dict]]:
         """Return the log lines of each rank, in the order of the ranks."""
@@ -42,8 +64,14 @@ class Known:
         ranks = range(max(line["rank"] for line in lines) + 1)
         return [[line for line in lines if line["rank"] == rank] for rank in ranks]
 
-    def log(self) -> list[dict]:
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+    def log(self, stage: str | None = None) -> list[dict]:
+        """Return the log lines, of one stage if `stage` is given."""
+        lines = self.path.read_text().splitlines() if self.path.exists() else []
+        return [line for line in map(json.loads, lines) if stage in (None, line["stage"])]
+
+    def clear(self) -> None:
+        """Delete the log, so that it holds only what the next run writes."""
+        self.path.unlink(missing_ok=True)
 
 
 def gone(pid: int, within: float = 10.0) -> bool:

@@ -15,7 +15,7 @@ from attrs import frozen
 
 import eflm
 from eflm.registry.contracts import Batch, Generated
-from eflm_schemas import MetricCard, MetricInfo, ModalityCard, Preset, Ref, option
+from eflm_schemas import MetricCard, MetricInfo, ModalityCard, ObserverCard, Preset, Ref, option
 
 
 @frozen(kw_only=True)
@@ -27,7 +27,9 @@ class KnownOptions:
     lag: float = option(0.0, "additional sleep on all ranks but 0, in seconds", ge=0)
     trouble: str = option("none", "kind of failure")
     trouble_rank: int = option(0, "rank that fails", ge=0)
-    after: int = option(2, "step or request that fails, counted from 1", ge=1)
+    trouble_stage: str = option("", "stage that fails; empty: every stage")
+    after: int = option(2, "step or request of the stage that fails, counted from 1", ge=1)
+    leak: int = option(0, "MB that a training step allocates and never frees", ge=0)
     log: str = option("", "path of the log file; empty: no log")
     artifact: str = option("", "name of an artifact to save; empty: none")
 
@@ -60,6 +62,37 @@ def eflm_metric_collector():
     ]
 
 
+@eflm.hookimpl
+def eflm_observers():
+    return [
+        ObserverCard(name="recorder", summary="records all calls", factory=Ref("known_amounts:Recorder"))
+    ]
+
+
+#: What the observer was called with, in the order of the calls: the event and its arguments.
+CALLS: list[tuple] = []
+
+
+class Recorder:
+    def __init__(self, options):
+        pass
+
+    def run_started(self, spec, keys):
+        CALLS.append(("run_started", keys))
+
+    def stage_started(self, stage, key):
+        CALLS.append(("stage_started", stage, key))
+
+    def stage_finished(self, stage, result):
+        CALLS.append(("stage_finished", stage, result))
+
+    def stage_failed(self, stage, reason):
+        CALLS.append(("stage_failed", stage, reason))
+
+    def run_finished(self, result):
+        CALLS.append(("run_finished", result))
+
+
 class Faulty:
     def __init__(self, options):
         pass
@@ -75,6 +108,8 @@ class Known:
     def __init__(self, options):
         self.options = options
         self.steps = 0
+        self.stage = ""
+        self.leaked = []
 
     def prepare(self, request):
         self.request = request
@@ -87,10 +122,12 @@ class Known:
         return torch.nn.Linear(10, 10)
 
     def batches(self, stage):
+        self.stage = stage
         while True:
             yield Batch(inputs=None, samples=2, tokens=30)
 
     def requests(self):
+        self.stage = "infer"
         while True:
             yield Batch(inputs=None, samples=3, tokens=5)
 
@@ -121,9 +158,13 @@ class Known:
         import torch
 
         self.steps += 1
-        if self.steps == self.options.after and rank() == self.options.trouble_rank:
+        fails = self.options.trouble_stage in ("", self.stage) and rank() == self.options.trouble_rank
+        if fails and self.steps == self.options.after:
             trouble(self.options.trouble)
         begin = time.monotonic_ns()
+        if self.stage != "infer":
+            self.leaked.append(bytearray(b"x") * (self.options.leak * 1_000_000))
+        filling = time.monotonic_ns()
         before = psutil.Process().memory_info().rss
         held = bytearray(b"x") * (self.options.megabytes * 1_000_000)
         during = psutil.Process().memory_info().rss
@@ -139,9 +180,9 @@ class Known:
         end = time.monotonic_ns()
         if self.options.log:
             # Filling the memory takes time on a busy machine; on average, half of it is allocated in that time.
-            full = ((filled - begin) / 2 + freed - filled) / 1e9
+            full = ((filled - filling) / 2 + freed - filled) / 1e9
             line = {"seconds": (end - begin) / 1e9, "full": full, "before": before, "during": during}
-            line |= {"pid": os.getpid(), "rank": rank()}
+            line |= {"stage": self.stage, "pid": os.getpid(), "rank": rank()}
             with open(self.options.log, "a") as log:
                 log.write(json.dumps(line) + "\n")
 
@@ -161,6 +202,6 @@ def trouble(kind):
     elif kind == "memory":
         raise MemoryError
     elif kind == "refusal":
-        raise eflm.ModelError("this model cannot be, by design")
+        raise eflm.ModelError("refused by design")
     elif kind == "hang":
         time.sleep(3600)
