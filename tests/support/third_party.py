@@ -198,7 +198,7 @@ class ScaleOptions:
 
 def replace_norms(_build, chosen, model):
     """Put the chosen norm in place of every RMS norm of a block."""
-    for name, module in list(model.named_modules()):
+    for name, _module in list(model.named_modules()):
         if name.endswith("layernorm"):
             model.set_submodule(name, chosen.make())
     return model
