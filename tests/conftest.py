@@ -98,20 +98,29 @@ def heavy() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def eflm(site: Site, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the command line in a new process, in an empty folder, with `site` on its path."""
+def eflm_path(site: Site) -> dict[str, str]:
+    """The environment of a process that finds the packages of `site` first."""
+    path = (str(site.root), os.environ.get("PYTHONPATH"))
+    # In a pipe the output is as wide as it needs to be, unless the caller has set a width.
+    unsized = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    return {**unsized, "PYTHONPATH": os.pathsep.join(filter(None, path))}
+
+
+@pytest.fixture
+def eflm(eflm_path: dict[str, str], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command line in another process, in an empty folder, with the packages of `site`.
+
+    `cli` is the same in this process, and takes a tenth of the time.
+    """
 
     def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-        path = (str(site.root), os.environ.get("PYTHONPATH"))
-        # COLUMNS would change the width of the output.
-        environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
         return subprocess.run(
             [sys.executable, "-m", "eflm", *arguments],
             capture_output=True,
             text=True,
             timeout=120,
             cwd=tmp_path,
-            env={**environment, "PYTHONPATH": os.pathsep.join(filter(None, path)), **(env or {})},
+            env={**eflm_path, **(env or {})},
         )
 
     return run

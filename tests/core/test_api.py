@@ -1,4 +1,4 @@
-"""eflm from Python: what `import eflm` offers, and that it costs nothing until it is used."""
+"""eflm from Python: the names that it exports, and that importing it is fast."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SMALL = {
 }
 
 
-def test_everything_promised_is_there():
+def test_every_exported_name_exists():
     for name in eflm.__all__:
         assert getattr(eflm, name) is not None
         assert name in dir(eflm)
@@ -31,7 +31,7 @@ def test_everything_promised_is_there():
         _ = eflm.nothing_like_it
 
 
-def test_importing_it_imports_nothing_heavy_nor_what_only_a_run_needs(heavy):
+def test_importing_eflm_imports_only_what_it_needs(heavy):
     names = (*heavy, "eflm.controller.run", "eflm.registry.registry", "cattrs", "rich")
     code = f"import eflm, sys; print([n for n in {names!r} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -40,31 +40,34 @@ def test_importing_it_imports_nothing_heavy_nor_what_only_a_run_needs(heavy):
 
 @pytest.mark.parametrize("call", [eflm.bench, eflm.build], ids=["bench", "build"])
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "facts"),
     [
         ({"attention": "nsaa"}, "did you mean nsa"),
         ({"seed": -1}, "seed"),
-        ({"settings": {"nsa.window": 64}}, "add --attention nsa"),
+        ({"settings": {"nsa.window": 64}}, "--attention nsa"),
         ({"device": "gpu"}, "auto, cpu, cuda"),
+        ({"atention": "nsa"}, "did you mean attention"),
     ],
-    ids=["plugin", "seed", "setting", "device"],
+    ids=["plugin", "seed", "setting", "device", "argument"],
 )
-def test_a_request_that_cannot_be_is_a_usage_error(call, arguments, words):
-    with pytest.raises(UsageError, match=words):
+def test_an_invalid_request_raises(call, arguments, facts):
+    with pytest.raises(UsageError, match=facts):
         call(**arguments)
 
 
-def test_bench_returns_the_result_and_saves_it_only_where_it_is_told_to(tmp_path, monkeypatch):
+def test_bench_returns_the_result_and_saves_it_only_with_a_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = eflm.bench(stages="infer", settings=SMALL, device="cpu")
+    result = eflm.bench(stages="infer", settings=SMALL, device="cpu", isolation="none")
     assert result.status == "ok", result.reason
     assert result.stages["infer"].metrics["AL"].value > 0
     assert result.spec.settings["infer.requests"] == 2
     assert list(tmp_path.iterdir()) == []
 
-    failed = eflm.bench(stages=["infer"], settings=SMALL, timeout=0.2, results=tmp_path / "kept")
+    kept = tmp_path / "kept"
+    failed = eflm.bench(stages=["infer"], settings=SMALL, data="absent.txt", isolation="none", results=kept)
     assert failed.status == "failed"
-    [saved] = (tmp_path / "kept").iterdir()
+    assert "absent.txt" in failed.reason
+    [saved] = kept.glob("*.json")
     assert json.loads(saved.read_text())["reason"] == failed.reason
 
 

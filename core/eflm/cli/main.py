@@ -116,7 +116,7 @@ def _plugin_command(ctx: click.Context, name: str) -> click.Command | None:
     try:
         with stdout_for_results():
             command = entry.card.factory.resolve()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise PluginError(f"{label} cannot be imported: {type(error).__name__}: {error}") from error
     if not isinstance(command, click.Command):
         raise PluginError(f"{label} names {entry.card.factory.target}, which is not a click.Command")

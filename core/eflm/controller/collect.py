@@ -42,9 +42,7 @@ def collect(
                 # Standard output is for the document that --json promises.
                 with redirect_stdout(sys.stderr):
                     found = _checked(card, plugin.make().collect(record), metrics)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as error:  # a collector is third-party code; it may even exit
+            except (Exception, SystemExit) as error:  # a collector is third-party code; it may even exit
                 reason = f"{type(error).__name__}: {error}"
         if reason is not None:
             unavailable = f"its collector failed: {reason}"

@@ -71,9 +71,7 @@ def config_class(entry: Entry) -> type | None:
     try:
         with redirect_stdout(sys.stderr):
             config = entry.card.config.resolve()
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # a module that exits must not end the command
+    except (Exception, SystemExit) as error:  # a module that exits must not end the command
         raise PluginError(
             f"the options of {label} cannot be imported from {target}: {type(error).__name__}: {error}"
         ) from error

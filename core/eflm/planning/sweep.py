@@ -33,8 +33,8 @@ def points(techniques: Mapping[str, str], settings: Mapping[str, str]) -> list[P
     over = swept(techniques, settings)
     given = {**settings, **techniques}
     choices = [[part.strip() for part in given[name].split(",")] for name in over]
-    for name, values in zip(over, choices, strict=True):
-        if "" in values:
+    for name, parts in zip(over, choices, strict=True):
+        if "" in parts:
             raise UsageError(f"{name}={given[name]} has an empty value; separate values with single commas")
     found = []
     for chosen in product(*choices):

@@ -115,9 +115,7 @@ class Registry:
         )
         try:
             return self._add(plugin, source, notes=())
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
+        except (Exception, SystemExit) as error:
             raise PluginError(f"{source.name} is not a usable plugin: {one_line(error)}") from error
 
     def add_note(self, note: str) -> None:
@@ -140,9 +138,7 @@ class Registry:
                 plugin = entry_point.load()
                 notes = _import_notes(time.perf_counter() - began, set(sys.modules) - before)
                 self._add(plugin, source, notes)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:
+        except (Exception, SystemExit) as error:
             self._broken.append(source.broken(error))
 
     def _add(self, plugin: Any, source: Source, notes: tuple[str, ...]) -> tuple[Entry, ...]:

@@ -193,6 +193,15 @@ def test_a_manifest_that_prints_does_not_write_to_standard_output(site, discover
     assert (printed.out, printed.err) == ("", "hello\n")
 
 
+def test_a_signal_during_discovery_is_not_an_error_of_a_plugin(site, discover):
+    from eflm.controller.run import Terminated
+
+    code = "from eflm.controller.run import Terminated\nraise Terminated"
+    site.install("eflm-slow", code)
+    with pytest.raises(Terminated):
+        discover()
+
+
 def test_damaged_metadata_of_one_distribution_hides_no_other(site, discover):
     site.install("eflm-good", GOOD.format(name="kindly", module="eflm_good"))
     site.install("eflm-damaged", "")
