@@ -11,14 +11,14 @@ from eflm_schemas.result import Flag, RunResult, StageResult
 
 REPEATS_SCHEMA = "eflm.repeats/1"
 SWEEP_SCHEMA = "eflm.sweep/1"
-COMPARISON_SCHEMA = "eflm.comparison/1"
+COMPARISON_SCHEMA = "eflm.comparison/2"
 
 Verdict = Literal[
-    "better",  # A is better than B, and the difference is larger than the noise
-    "worse",  # A is worse than B, and the difference is larger than the noise
+    "better",  # the side is better than the baseline, and the difference is larger than the noise
+    "worse",  # the side is worse than the baseline, and the difference is larger than the noise
     "tie",  # the difference is not larger than the noise, or too small to matter
     "differs",  # the difference is larger than the noise, and neither direction of this metric is better
-    "unknown",  # one or both sides lack this metric
+    "unknown",  # the side, the baseline or both lack this metric
 ]
 
 
@@ -51,24 +51,30 @@ class Sweep:
 
 @frozen(kw_only=True)
 class Side:
-    """One side of a comparison: its runs and their flags."""
+    """One side of a comparison: its runs and their flags.
+
+    `name` is what the user wrote: a file, the start of a key, or a technique set. `label` is short and differs between
+    the sides: "int4".
+    """
 
     name: str
+    label: str
     keys: tuple[str, ...]  #: one per run; repeated runs of one spec have the same key
     flags: tuple[Flag, ...] = ()
 
 
 @frozen(kw_only=True)
 class Difference:
-    """One metric on both sides.
+    """One metric of one side, compared with the baseline.
 
-    `ratio` is A / B, `interval` its 95% interval. `basis` says what the interval or the verdict is based on.
+    `value` is the side's mean over its runs, `baseline` the baseline's. `ratio` is value / baseline, `interval` its 95%
+    interval. `basis` says what the interval or the verdict is based on.
     """
 
     unit: str
     better: Literal["lower", "higher", "neither"]
-    a: float | None
-    b: float | None
+    value: float | None
+    baseline: float | None
     ratio: float | None
     interval: tuple[float, float] | None
     verdict: Verdict
@@ -77,15 +83,16 @@ class Difference:
 
 @frozen(kw_only=True)
 class Comparison:
-    """Two sides compared metric by metric.
+    """Two or more sides compared metric by metric. The first side is the baseline.
 
-    `caveats` lists differences between the sides other than their techniques. `reasons` explains, by stage, why a side
-    is worse.
+    `stages` has, by stage and metric, one Difference for each side after the first, in the order of `sides`. `answer`
+    has one sentence for each of them. `caveats` lists differences between the sides other than their techniques.
+    `reasons` explains, by stage, why a side is slower.
     """
 
     schema: str = field(default=COMPARISON_SCHEMA)
-    a: Side
-    b: Side
-    stages: Mapping[str, Mapping[str, Difference]]
+    sides: tuple[Side, ...]
+    answer: tuple[str, ...]
+    stages: Mapping[str, Mapping[str, tuple[Difference, ...]]]
     caveats: tuple[str, ...] = ()
     reasons: Mapping[str, tuple[str, ...]] = field(factory=dict)

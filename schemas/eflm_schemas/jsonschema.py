@@ -34,7 +34,7 @@ _FIELD_RULES: dict[type, dict[str, dict[str, Any]]] = {
     RunResult: {"schema": {"const": SCHEMA}, "stages": {"propertyNames": {"enum": list(STAGES)}}},
     Repeats: {"schema": {"const": REPEATS_SCHEMA}},
     Sweep: {"schema": {"const": SWEEP_SCHEMA}},
-    Comparison: {"schema": {"const": COMPARISON_SCHEMA}},
+    Comparison: {"schema": {"const": COMPARISON_SCHEMA}, "sides": {"minItems": 2}},
     RunSpec: {
         "stages": {"items": {"enum": list(STAGES)}, "uniqueItems": True},
         "seed": {"minimum": 0},
