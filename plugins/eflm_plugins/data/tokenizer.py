@@ -10,8 +10,9 @@ import json
 from collections.abc import Sequence
 
 import tokenizers
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from eflm.cache import remember
 from eflm.errors import DataError
@@ -33,19 +34,26 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenize
             " folder, or use a model with a larger vocabulary"
         )
     content = hashlib.sha256(json.dumps(list(texts)).encode("ascii")).hexdigest()
-    name = f"bpe-{content[:32]}-{vocab_size}-{tokenizers.__version__}"
+    name = f"bpe-qwen2-{content[:32]}-{vocab_size}-{tokenizers.__version__}"
     trained = remember(name, lambda: _train(texts, vocab_size).to_str().encode("utf-8"))
     return PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(trained.decode("utf-8")),
         pad_token=PAD,
         bos_token=BOS,
         eos_token=EOS,
+        unk_token=EOS,  # never used; without it, Qwen2Tokenizer adds a token of its own
     )
 
 
 def _train(texts: Sequence[str], vocab_size: int) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # AutoTokenizer loads every tokenizer of a qwen2 model, such as nano, as a Qwen2Tokenizer, which splits text like this.
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,

@@ -10,6 +10,7 @@ import platformdirs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer, LlamaConfig, Qwen2Config
 
 from eflm import DataError
 from eflm_plugins.data.tokenizer import train_tokenizer
@@ -57,6 +58,17 @@ def test_a_damaged_cache_changes_nothing(tmp_path, monkeypatch, tokenizer):
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:-20])
     assert train_tokenizer(TEXTS, 300).get_vocab() == tokenizer.get_vocab()
+
+
+@pytest.mark.parametrize("config", [Qwen2Config, LlamaConfig])
+def test_transformers_loads_the_same_tokenizer_from_the_folder_of_a_model(config, tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path)
+    config().save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.get_vocab() == tokenizer.get_vocab()
+    assert loaded.all_special_tokens == tokenizer.all_special_tokens
+    text = "The quick fox isn't 42 years old:\n\n  it's lazy_dog() == 3.5!  <eos>"
+    assert loaded(text)["input_ids"] == tokenizer(text)["input_ids"]
 
 
 def test_too_small_a_vocabulary_is_refused():
