@@ -40,9 +40,7 @@ class Known:
         given = {"known.log": str(self.path), **SMALL, **(settings or {})}
         used = {name: value for name, value in given.items() if name.split(".")[0] in ("known", *stages)}
         fixed = {"device": "cpu", "isolation": "forkserver"}
-        spec = RunSpec(
-            model="amounts", modality="known", stages=stages, settings=used, **{**fixed, **fields}
-        )
+        spec = RunSpec(model="amounts", modality="known", stages=stages, settings=used, **{**fixed, **fields})
         return compose(spec, load_plugins())
 
     def run(self, *stages: str, progress=None, options: RunOptions | None = None, **more) -> RunResult:

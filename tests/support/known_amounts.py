@@ -64,9 +64,7 @@ def eflm_metric_collector():
 
 @eflm.hookimpl
 def eflm_observers():
-    return [
-        ObserverCard(name="recorder", summary="records all calls", factory=Ref("known_amounts:Recorder"))
-    ]
+    return [ObserverCard(name="recorder", summary="records all calls", factory=Ref("known_amounts:Recorder"))]
 
 
 #: What the observer was called with, in the order of the calls: the event and its arguments.

@@ -139,7 +139,9 @@ def test_inference_of_nano_after_training_has_the_memory_of_inference_alone():
         "llm.eval_tokens": 1024,
     }
     after = bench(stages=["pretrain", "infer"], settings=settings, device="cpu")
-    alone = bench(stages=["infer"], settings={k: v for k, v in settings.items() if "pretrain" not in k}, device="cpu")
+    alone = bench(
+        stages=["infer"], settings={k: v for k, v in settings.items() if "pretrain" not in k}, device="cpu"
+    )
     for name in ("AMU", "peak_memory", "unique_memory"):
         one, other = (result.stages["infer"].metrics[name].value for result in (after, alone))
         assert one == pytest.approx(other, rel=0.05), name
@@ -301,7 +303,9 @@ def test_a_finished_stage_outlives_a_failure_of_the_next(known, tmp_path):
 def test_a_timeout_keeps_the_finished_stage_and_exits_with_1(known, tmp_path):
     arguments = known.command("pretrain", "infer", settings=trouble_in_inference("hang"))
     begin = time.monotonic()
-    done = CliRunner().invoke(main, [*arguments, f"--results={tmp_path / 'results'}", "--timeout=8", "--json"])
+    done = CliRunner().invoke(
+        main, [*arguments, f"--results={tmp_path / 'results'}", "--timeout=8", "--json"]
+    )
     assert done.exit_code == 1
     assert time.monotonic() - begin < 14
     assert json.loads(done.stdout)["status"] == "failed"
