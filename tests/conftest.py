@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,6 +55,40 @@ def site(tmp_path: Path) -> Site:
     root = tmp_path / "site"
     root.mkdir()
     return Site(root)
+
+
+@pytest.fixture
+def discover(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], Any]]:
+    """A function that loads the installed plugins and those of `site`, in this process."""
+    from eflm import load_plugins
+
+    monkeypatch.syspath_prepend(str(site.root))
+
+    def load() -> Any:
+        importlib.invalidate_caches()
+        return load_plugins()
+
+    yield load
+    for name, module in list(sys.modules.items()):
+        if str(getattr(module, "__file__", None) or "").startswith(str(site.root)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def cli(discover: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Run the command line in this process, in an empty folder, with the packages of `site`."""
+    from click.testing import CliRunner
+
+    from eflm.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+    def run(*arguments: str, env: dict[str, str] | None = None) -> Any:
+        importlib.invalidate_caches()
+        return CliRunner().invoke(main, arguments, prog_name="eflm", env=env)
+
+    return run
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import eflm
 from eflm import UsageError
 from eflm.planning.compose import compose
 from eflm_plugins.adapters import cards
-from eflm_schemas import RunSpec, Techniques
+from eflm_schemas import RunSpec
 
 ATTENTION = ("mha", "gqa", "mqa", "mla", "nsa")
 ROUTERS = ("none", "topk")
@@ -37,7 +37,7 @@ def registry():
 @pytest.mark.parametrize("attention", ATTENTION)
 @pytest.mark.parametrize("router", ROUTERS)
 def test_an_illegal_composition_is_refused_with_a_reason(attention, router, adapter, quantizer, registry):
-    techniques = Techniques(attention=attention, moe=router, peft=adapter, quant=quantizer)
+    techniques = {"attention": attention, "moe": router, "peft": adapter, "quant": quantizer}
     with pytest.raises(UsageError) as refusal:
         compose(RunSpec(techniques=techniques), registry)
     message = str(refusal.value)

@@ -18,7 +18,8 @@ from eflm_plugins.adapters.lora import lora
 from eflm_plugins.adapters.options import LoraOptions
 from eflm_plugins.quantizers.int4 import int4
 from eflm_plugins.quantizers.options import Int4Options
-from eflm_vision.hosts.recipe import load_transformer
+from eflm_plugins.saving.diffusers_models import load_transformer
+from eflm_vision.hosts.diffusion import DiffusionHost
 from eflm_vision.modalities.denoise import untimed
 from eflm_vision.modalities.dit import DitModality
 from eflm_vision.modalities.flow import Sd35Modality, Wan21Modality
@@ -56,7 +57,7 @@ def family(request):
 def saved(family, tmp_path):
     """The folder of a whole pipeline. Its transformer is not the identity that new ones are."""
     FAMILIES[family][0](tmp_path / "saved")
-    transformer = load_transformer(tmp_path / "saved" / "transformer")
+    transformer = load_transformer(tmp_path / "saved" / "transformer", DiffusionHost())
     torch.manual_seed(5)
     with torch.no_grad():
         for parameter in transformer.parameters():

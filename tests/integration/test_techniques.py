@@ -1,6 +1,6 @@
-"""Technique × modality, cell by cell: what docs/techniques.md ticks trains or generates, and the rest is refused.
+"""Technique × modality: what docs/plugins.md lists as supported trains or generates, and the rest is refused.
 
-Models are the modalities' own presets, built and run by the steps that a run is made of.
+Models are the presets of the modalities, built and run as a worker does it.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from eflm import UsageError, load_plugins
 from eflm.planning.compose import compose
 from eflm.planning.support_matrix import Cell, cells
 from eflm.worker import assemble
+from eflm.worker.techniques import Build
 from eflm_schemas import RunSpec
 
-#: Work small enough for a cell a moment.
+#: Settings with which a cell takes a moment.
 SMALL: dict[str, dict[str, Any]] = {
     "llm": {
         "pretrain.batch_size": 1,
@@ -42,7 +43,7 @@ def every_cell() -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path_factory):
-    """Autoencoders that are trained for a step only, and kept for all of these tests."""
+    """Train autoencoders for two steps only, and keep them for all of these tests."""
     from eflm_vision.modalities import autoencoders
 
     monkeypatch.setattr(autoencoders, "STEPS", 2)
@@ -52,7 +53,7 @@ def quick(monkeypatch, tmp_path_factory):
 
 @cache
 def prepared(modality: str, *settings: tuple[str, Any]):
-    """The modality's workload. Its data does not depend on techniques, and takes seconds to read."""
+    """Return the workload of a modality. Its data does not depend on techniques and takes seconds to read."""
     registry = load_plugins()
     model = registry.get("modality", modality).card.presets[0].name
     spec = RunSpec(model=model, modality=modality, settings=dict(settings), device="cpu")
@@ -76,20 +77,18 @@ def test_a_cell_runs_or_is_refused_with_a_reason(cell: Cell, registry):
     }
     plan = compose(evolve(cell.spec, settings=in_force, device="cpu"), registry)
     torch.manual_seed(0)
-    model = assemble.base_model(plan, workload)
+    build = Build(plan=plan, workload=workload)
+    model = assemble.assemble(build, cell.spec.stages[0])
     if cell.kind == "adapter":
-        model, adapter = assemble.adapt(plan, workload, model)
         learns(workload, model, "finetune")
-        model = adapter.merge(model)
-    elif cell.kind == "quantizer":
-        model = assemble.quantize(plan, workload, model)
-    else:
+        model = build.adapter.merge(model)
+    elif cell.kind != "quantizer":
         learns(workload, model, "pretrain")
     generates(workload, model)
 
 
 def learns(workload, model, stage: str) -> None:
-    """A step on one batch: the loss and every gradient are finite, and something that is trained changes."""
+    """Check one step: the loss and all gradients are finite, and a trained parameter changes."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     batch = next(workload.batches(stage))
     loss = workload.loss(model.train(), batch)
@@ -104,7 +103,7 @@ def learns(workload, model, stage: str) -> None:
 
 
 def generates(workload, model) -> None:
-    """A request is served in full with the model as inference would have it."""
+    """Check that a request is served completely."""
     from eflm_vision.modalities.denoise import untimed
 
     request = next(workload.requests())

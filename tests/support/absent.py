@@ -1,4 +1,4 @@
-"""Stands in for hardware that is not here, for as little as it can."""
+"""Replaces missing hardware in as few places as possible."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from diffusers.quantizers.bitsandbytes import bnb_quantizer
 
 
 class _TorchWithGpu:
-    """torch, except that it says that there is a GPU. Whoever asks anything else of that GPU gets an AttributeError."""
+    """torch, but `torch.cuda.is_available()` is True. Any other attribute of `torch.cuda` raises AttributeError."""
 
     cuda = SimpleNamespace(is_available=lambda: True)
 
@@ -23,10 +23,11 @@ class _TorchWithGpu:
 
 @contextmanager
 def gpu_for_diffusers() -> Iterator[None]:
-    """Has diffusers quantize by bitsandbytes where there is no GPU, as bitsandbytes itself can.
+    """Let diffusers quantize with bitsandbytes without a GPU, which bitsandbytes itself supports.
 
-    Its check alone is deceived; the rest of diffusers, and bitsandbytes, see the machine as it is. That the CPU is then
-    where the weights go must be said by a `torch.device`: its name would be taken for offloading, and refused.
+    Only the check in diffusers' quantizer is patched; the rest of diffusers and bitsandbytes see the real hardware.
+    Pass the CPU in `device_map` as a `torch.device`, because diffusers treats the string "cpu" as offloading and
+    refuses it.
     """
     if torch.cuda.is_available():
         yield

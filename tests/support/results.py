@@ -1,12 +1,14 @@
-"""Results without a run: what a document needs to be one, and any part of it as a test wants it."""
+"""Builds result documents without a run. Tests override the parts that they need."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from attrs import evolve
 
-from eflm_schemas import Environment, Metric, PluginOrigin, RunResult, RunSpec, StageResult, Techniques
+from eflm.results import store
+from eflm_schemas import Environment, Metric, PluginOrigin, RunResult, RunSpec, StageResult
 
 ENVIRONMENT = Environment(
     device="cpu",
@@ -23,7 +25,7 @@ ENVIRONMENT = Environment(
 
 
 def timed(value: float, unit: str = "s", spread: float = 0.01, **more: Any) -> Metric:
-    """A figure of 20 windows, known to `spread` of itself either way."""
+    """Return a metric of 20 windows with a 95% interval of ±`spread`, relative to the value."""
     interval = (value * (1 - spread), value * (1 + spread))
     return Metric(value=value, unit=unit, provenance="clock", n=20, ci95=interval, **more)
 
@@ -33,15 +35,13 @@ def result(
     *,
     stages: dict[str, dict[str, Metric]] | None = None,
     artifacts: dict[str, tuple[str, ...]] | None = None,
-    techniques: Techniques | None = None,
+    techniques: dict[str, str] | None = None,
     model: str = "nano",
     settings: dict[str, Any] | None = None,
     **more: Any,
 ) -> RunResult:
-    """A finished run; `stages` has metrics by name, by stage."""
-    spec = RunSpec(
-        model=model, modality="llm", techniques=techniques or Techniques(), settings=settings or {}
-    )
+    """Return the result of a finished run. `stages`: stage -> metric name -> metric."""
+    spec = RunSpec(model=model, modality="llm", techniques=techniques or {}, settings=settings or {})
     plain = RunResult(
         key=key,
         status="ok",
@@ -58,3 +58,13 @@ def result(
         },
     )
     return evolve(plain, **more)
+
+
+def save_with_artifacts(folder: Path, run: RunResult, files: dict[str, dict[str, bytes]]) -> RunResult:
+    """Save the files of each stage in `folder`, and return `run` with their names. Does not save `run`."""
+    stem = store.stem_of(run.spec, run.started, run.key)
+    names = {stage: store.save_artifacts(folder, stem, stage, content) for stage, content in files.items()}
+    stages = {
+        name: evolve(stage, artifacts=names.get(name, stage.artifacts)) for name, stage in run.stages.items()
+    }
+    return evolve(run, stages=stages)

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from eflm.errors import DataError, EflmError
 from eflm.results.store import check_writable, load, path_of, save
-from eflm_schemas import Environment, Metric, PluginOrigin, RunResult, RunSpec, StageResult, Techniques
+from eflm_schemas import Environment, Metric, PluginOrigin, RunResult, RunSpec, StageResult
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def result() -> RunResult:
         status="ok",
         started="2026-01-02T03:04:05.678901+00:00",
         seconds=12.5,
-        spec=RunSpec(techniques=Techniques(attention="nsa", peft="dora"), settings={"nsa.window": 64}),
+        spec=RunSpec(techniques={"attention": "nsa", "peft": "dora"}, settings={"nsa.window": 64}),
         options={"nsa": {"window": 64, "gate": None}},
         plugins=(PluginOrigin(plugin="attention/nsa", distribution="eflm", version="0.1.0"),),
         environment=Environment(
@@ -57,7 +57,7 @@ def test_what_was_saved_is_loaded(tmp_path, result):
 
 def test_a_name_says_when_what_and_which(tmp_path, result):
     assert path_of(tmp_path, result).name == "20260102T030405678901-nano-nsa-dora-01234567.json"
-    spec = RunSpec(model="/models/Qwen2 tiny/", techniques=Techniques(attention="some-dist:mine"))
+    spec = RunSpec(model="/models/Qwen2 tiny/", techniques={"attention": "some-dist:mine"})
     named = path_of(tmp_path, evolve(result, spec=spec)).name
     assert named == "20260102T030405678901-Qwen2_tiny-some-dist_mine-01234567.json"
 
@@ -77,7 +77,7 @@ def test_a_full_disk_is_an_error_in_words_and_harms_nothing(tmp_path, result):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))  # as if the disk had 64 bytes left
     try:
-        with pytest.raises(EflmError, match=r"could not be saved .* earlier results are as they were"):
+        with pytest.raises(EflmError, match=str(tmp_path)):
             save(tmp_path, result)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -102,19 +102,19 @@ def test_a_writable_folder_is_made_and_left_empty(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "fact"),
     [
-        ("{", "it is not JSON"),
-        ("[]", "its schema is None"),
-        ('{"schema": "eflm.result/99"}', "its schema is 'eflm.result/99', not 'eflm.result/1'"),
-        ('{"schema": "eflm.result/1"}', "damaged: .*key"),
+        ("{", "JSON"),
+        ("[]", "None"),
+        ('{"schema": "eflm.result/99"}', "eflm.result/99.*eflm.result/2"),
+        ('{"schema": "eflm.result/2"}', "key"),
     ],
 )
-def test_what_is_no_result_is_explained(tmp_path, text, words):
+def test_what_is_no_result_is_explained(tmp_path, text, fact):
     path = tmp_path / "result.json"
     path.write_text(text)
 
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=fact):
         load(path)
 
 
@@ -126,5 +126,5 @@ def test_a_result_that_is_not_there_is_explained(tmp_path):
 def test_a_file_is_plain_json(tmp_path, result):
     document = json.loads(Path(save(tmp_path, result)).read_text())
 
-    assert document["schema"] == "eflm.result/1"
+    assert document["schema"] == "eflm.result/2"
     assert document["stages"]["infer"]["metrics"]["AEC"]["reason"] == "no counter"

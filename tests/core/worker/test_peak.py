@@ -77,14 +77,14 @@ def test_a_peak_is_measured_once_and_remembered_by_dtype(monkeypatch, cache):
 def test_a_disturbed_measurement_is_labelled_and_not_remembered(monkeypatch, cache):
     monkeypatch.setattr(hardware, "measure_peak", lambda device, dtype: (5e9, False))
 
-    assert "disturbed by other work" in hardware.peak("cpu", "float32")[1]
+    assert "other processes" in hardware.peak("cpu", "float32")[1]
     assert not cache.exists()
 
 
 def test_a_dtype_that_cannot_be_multiplied_has_no_peak():
     flops, reason = hardware.peak("cpu", "uint16")
     assert flops is None
-    assert "multiplies no uint16 matrices" in reason
+    assert "uint16" in reason
 
 
 @pytest.mark.parametrize("damage", ["", "{", "[]", '{"x": 1}'])

@@ -48,14 +48,14 @@ class Events:
         pass
 
 
-def serve(workload, options=OPTIONS, precision=1.0):
+def serve(workload, options=OPTIONS, target_ci=1.0):
     emitted = []
     session = Session(
         workload=workload,
         device="cpu",
         events=Events(),
         windows=Windows(emitted.extend, lambda: None),
-        precision=precision,
+        target_ci=target_ci,
     )
     infer.run(session, nn.Linear(4, 4, bias=False), options)
     return emitted
@@ -95,7 +95,7 @@ def measured(emitted):
 
 def test_requests_go_on_until_their_mean_is_known_well_enough():
     # The half width of the interval of n times, half of them 10 and half 30 ms, falls under a fifth near n = 30.
-    emitted = serve(Sleeper(0.01, 0.03), evolve(OPTIONS, seconds=60), precision=0.2)
+    emitted = serve(Sleeper(0.01, 0.03), evolve(OPTIONS, seconds=60), target_ci=0.2)
     times = [window.seconds for window in measured(emitted)]
     assert 20 <= len(times) <= 40
     assert relative_half_width(times) <= 0.2 < relative_half_width(times[:-1])
@@ -109,12 +109,12 @@ def test_requests_end_when_their_time_is_up():
 
 @pytest.mark.parametrize("tokens", [9, 11])
 def test_another_number_of_tokens_than_was_asked_for_is_an_error(tokens):
-    with pytest.raises(ModelError, match=rf"10 new tokens gave {tokens}"):
+    with pytest.raises(ModelError, match=rf"10 new tokens .* {tokens}"):
         serve(Server(expected=10, tokens=tokens))
 
 
 def test_samples_that_go_missing_are_an_error():
-    with pytest.raises(ModelError, match="2 samples was answered with 1"):
+    with pytest.raises(ModelError, match="2 samples .* 1"):
         serve(Server(samples=1))
 
 

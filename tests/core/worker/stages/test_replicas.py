@@ -12,7 +12,7 @@ from torch import nn
 
 from eflm.planning.stage_options import PretrainOptions
 from eflm.registry.contracts import Batch
-from eflm.worker.distributed import Peers
+from eflm.worker.distributed import Group
 from eflm.worker.stages.session import Session
 from eflm.worker.stages.training import train
 from eflm.worker.windows import Windows
@@ -57,7 +57,7 @@ class Silent:
         pass
 
 
-def learn(peers, seed=0, whole=False):
+def learn(group, seed=0, whole=False):
     model, windows = Experts(seed), []
     work = Work(whole)
     session = Session(
@@ -65,17 +65,17 @@ def learn(peers, seed=0, whole=False):
         device="cpu",
         events=Silent(),
         windows=Windows(windows.extend, lambda: None),
-        peers=peers,
+        group=group,
     )
     groups = [{"params": list(model.parameters()), "lr": OPTIONS.learning_rate}]
     train(session, "pretrain", model, OPTIONS, groups)
     return [parameter.detach() for parameter in model.parameters()], windows
 
 
-def peer(rank, address, told):
+def run_rank(rank, address, told):
     dist.init_process_group("gloo", init_method=f"tcp://{address}", rank=rank, world_size=2)
     # The second one begins with other weights, and must not keep them.
-    learned, windows = learn(Peers(rank=rank, processes=2), seed=rank)
+    learned, windows = learn(Group(rank=rank, world_size=2), seed=rank)
     told.put((rank, [p.tolist() for p in learned], windows))
     dist.barrier()
 
@@ -87,7 +87,7 @@ def together():
         address = "{}:{}".format(*listener.getsockname())
     context = multiprocessing.get_context("fork")
     told = context.Queue()
-    processes = [context.Process(target=peer, args=(rank, address, told), daemon=True) for rank in range(2)]
+    processes = [context.Process(target=run_rank, args=(rank, address, told), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()
     found = sorted(told.get(timeout=60) for _ in processes)
@@ -97,7 +97,7 @@ def together():
 
 
 def test_they_learn_what_one_learns_from_both_their_batches(together):
-    alone, _ = learn(Peers(), whole=True)
+    alone, _ = learn(Group(), whole=True)
     for _, learned, _ in together:
         for ours, expected in zip(learned, alone, strict=True):
             torch.testing.assert_close(torch.tensor(ours), expected, rtol=1e-5, atol=1e-6)
