@@ -49,11 +49,13 @@ def write(model: nn.Module, folder: Path, *, since: Snapshot | None = None) -> N
     """
     from safetensors.torch import save_file
 
+    # Other entries of a state dict describe packed weights, which training does not change.
+    own = {name for name, _ in chain(model.named_parameters(remove_duplicate=False), model.named_buffers())}
     kept: dict[str, Tensor] = {}
     aliases: dict[str, str] = {}
     first: dict[tuple[Any, ...], str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if since is not None and not tensor.requires_grad and since.unchanged(tensor):
+        if since is not None and (name not in own or (not tensor.requires_grad and since.unchanged(tensor))):
             continue
         place = (tensor.device, tensor.data_ptr(), tensor.shape, tensor.stride())
         if tensor.numel() and place in first:
@@ -94,44 +96,49 @@ def assign(
     model: nn.Module, found: MutableMapping[str, Tensor], folder: Path, *, partial: bool = False
 ) -> None:
     """Make `found` the model's tensors. ModelError if they do not fit it, or leave parameters without a value."""
-    tied = _tied(model)
+    tied = _shared(model)
     devices = {name: tensor.device for name, tensor in model.named_parameters()}
-    outcome = model.load_state_dict(
-        {
-            name: tensor.to(devices[name]) if name in devices and devices[name].type != "meta" else tensor
-            for name, tensor in found.items()
-        },
-        strict=False,
-        assign=True,
-    )
+    outline = any(device.type == "meta" for device in devices.values())
+    if outline:
+        tied += _declared_as_tied(model)
+    try:
+        outcome = model.load_state_dict(
+            {
+                name: tensor.to(devices[name]) if name in devices and devices[name].type != "meta" else tensor
+                for name, tensor in found.items()
+            },
+            strict=False,
+            assign=True,
+        )
+    except RuntimeError as error:  # a shape differs
+        reasons = " ".join(str(error).split())
+        raise ModelError(f"the checkpoint {folder} does not fit the model: {reasons}") from error
     for names in tied:
         _tie(model, names)
-    empty = [name for name, parameter in model.named_parameters() if parameter.is_meta]
-    if outcome.unexpected_keys or empty or (outcome.missing_keys and not partial and _untied(outcome, tied)):
+    # Of an outline every parameter must have a value now, whether from here or from a quantizer that restored it.
+    missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if not outline and not partial:
+        missing = [name for name in outcome.missing_keys if name not in {n for names in tied for n in names}]
+    if missing or outcome.unexpected_keys:
         raise ModelError(
             f"the checkpoint {folder} does not fit the model: "
-            f"{len(empty) or len(outcome.missing_keys)} tensors are missing "
-            f"({', '.join((empty or outcome.missing_keys)[:3])}), "
+            f"{len(missing)} tensors are missing ({', '.join(missing[:3])}), "
             f"{len(outcome.unexpected_keys)} are unexpected ({', '.join(outcome.unexpected_keys[:3])})"
         )
 
 
-def _untied(outcome: Any, tied: list[list[str]]) -> bool:
-    known = {name for names in tied for name in names}
-    return any(name not in known for name in outcome.missing_keys)
-
-
-def _tied(model: nn.Module) -> list[list[str]]:
+def _shared(model: nn.Module) -> list[list[str]]:
     """Groups of names that stand for one parameter."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
-    groups = [group for group in names.values() if len(group) > 1]
-    # An outline registers each name on its own, so that what the library ties is not one object there.
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _declared_as_tied(model: nn.Module) -> list[list[str]]:
+    """The same of transformers' models, where an outline has registered each name on its own."""
     declared = getattr(model, "all_tied_weights_keys", None)
-    if isinstance(declared, dict):
-        groups += [[source, target] for target, source in declared.items()]
-    return groups
+    return [[source, target] for target, source in declared.items()] if isinstance(declared, dict) else []
 
 
 def _tie(model: nn.Module, names: list[str]) -> None:
