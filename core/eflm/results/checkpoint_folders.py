@@ -40,7 +40,7 @@ class CheckpointFolders:
     def find(self, checkpoint: str) -> Path | None:
         """The folder of a checkpoint that has been written completely."""
         for parent in (self._own, self._shared):
-            if parent is not None and any((parent / checkpoint).glob("*.safetensors")):
+            if parent is not None and any((parent / checkpoint).glob("[!.]*.safetensors")):
                 return parent / checkpoint
         return None
 

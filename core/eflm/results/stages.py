@@ -15,6 +15,7 @@ from eflm.files import write_atomically
 from eflm.protocol.record import Compression
 from eflm_schemas import Metric, StageDocument
 from eflm_schemas.convert import from_dict, to_dict, to_json
+from eflm_schemas.result import STAGE_SCHEMA
 
 
 def save_stage(results: Path, document: StageDocument) -> None:
@@ -25,8 +26,10 @@ def save_stage(results: Path, document: StageDocument) -> None:
 def find_stage(results: Path, key: str) -> StageDocument | None:
     """The finished stage with that key; None if there is none, or its file is damaged or of another version."""
     found = _load(results / "stages" / f"{key}.json")
+    if not isinstance(found, dict) or found.get("schema") != STAGE_SCHEMA:
+        return None
     try:
-        return None if found is None else from_dict(found, StageDocument)
+        return from_dict(found, StageDocument)
     except Exception:  # cattrs raises groups of whatever the fields raise
         return None
 

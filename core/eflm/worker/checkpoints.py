@@ -101,14 +101,18 @@ def assign(
     outline = any(device.type == "meta" for device in devices.values())
     if outline:
         tied += _declared_as_tied(model)
-    outcome = model.load_state_dict(
-        {
-            name: tensor.to(devices[name]) if name in devices and devices[name].type != "meta" else tensor
-            for name, tensor in found.items()
-        },
-        strict=False,
-        assign=True,
-    )
+    try:
+        outcome = model.load_state_dict(
+            {
+                name: tensor.to(devices[name]) if name in devices and devices[name].type != "meta" else tensor
+                for name, tensor in found.items()
+            },
+            strict=False,
+            assign=True,
+        )
+    except RuntimeError as error:  # a shape differs
+        reasons = " ".join(str(error).split())
+        raise ModelError(f"the checkpoint {folder} does not fit the model: {reasons}") from error
     for names in tied:
         _tie(model, names)
     # Of an outline every parameter must have a value now, whether from here or from a quantizer that restored it.

@@ -1,4 +1,4 @@
-"""A clock that moves while work is measured is flagged; one that moves outside of it is not."""
+"""A device clock that changes during the measured work is flagged; other changes are not."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ def record(clocks):
 @pytest.mark.parametrize(
     "clocks",
     [[1980.0] * 13, [300.0, 300.0, *[1980.0, 1935.0] * 5, 1980.0], [None] * 13, [1980.0]],
-    ids=["steady", "idle before the work", "not told", "one reading"],
+    ids=["steady", "idle before the work", "no readings", "one reading"],
 )
-def test_a_clock_that_stands_is_no_matter(clocks):
+def test_a_steady_clock_is_not_flagged(clocks):
     assert clock_flags(record(clocks)) == []
 
 
-def test_a_clock_that_falls_on_the_way_is_flagged_with_its_range():
+def test_a_clock_that_falls_is_flagged_with_its_range():
     (flag,) = clock_flags(record([1980.0] * 7 + [1200.0] * 6))
     assert (flag.name, flag.stage) == ("clock_change", "pretrain")
-    assert "between 1200 and 1980 MHz" in flag.detail
+    assert "1200" in flag.detail
+    assert "1980" in flag.detail

@@ -53,6 +53,6 @@ def test_a_run_whose_imports_hang_fails_with_the_name_of_the_module(hanging, pla
 
 def test_a_step_that_needs_a_server_of_its_own_keeps_the_deadline_too(hanging, plan):
     order = WorkerOrder(spec=plan.spec, step="infer")
-    outcome = run_step.run_step(plan, order, (), deadline=time.monotonic() + 2.0)
+    outcome = run_step.run_step(plan, order, (), {}, deadline=time.monotonic() + 2.0)
     assert outcome.reason == "infer timed out after 3 s (--timeout) while hangs was imported"
     assert outcome.record is None

@@ -1,4 +1,4 @@
-"""The sampler on a real process that holds what it is told to hold."""
+"""The sampler reads a real process whose memory is known."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def process():
         child.kill()
 
 
-def test_memory_is_seen_when_it_is_taken(process):
+def test_allocated_memory_is_sampled(process):
     sampler = Sampler(process.pid, rate=50)
     sampler.start()
     time.sleep(0.2)
@@ -47,17 +47,17 @@ def test_memory_is_seen_when_it_is_taken(process):
     assert 0 < sampler.cpu_seconds < 5
 
 
-def test_samples_come_at_the_rate_that_was_set(process):
+def test_samples_are_taken_at_the_requested_rate(process):
     sampler = Sampler(process.pid, rate=20)
     begin = time.monotonic_ns()
     sampler.start()
     time.sleep(1.0)
     sampler.stop()
     count = len(sampler.between(begin, time.monotonic_ns()))
-    assert 12 <= count <= 22  # a busy machine may miss some; none comes early
+    assert 12 <= count <= 22  # a busy machine may delay some
 
 
-def test_a_span_is_covered_by_its_neighbours(process):
+def test_a_span_includes_the_samples_around_it(process):
     sampler = Sampler(process.pid, rate=20)
     sampler.start()
     time.sleep(0.5)
@@ -68,7 +68,7 @@ def test_a_span_is_covered_by_its_neighbours(process):
     assert covering == (first, second)
 
 
-def test_a_process_that_ends_ends_the_watch(process):
+def test_sampling_ends_with_the_process(process):
     sampler = Sampler(process.pid, rate=50)
     sampler.start()
     time.sleep(0.2)
@@ -81,23 +81,23 @@ def test_a_process_that_ends_ends_the_watch(process):
     sampler.stop()
 
 
-def test_peers_are_added_for_as_long_as_they_live(process):
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as peer:
-        sampler = Sampler(process.pid, rate=50, peers=[peer.pid])
+def test_other_processes_are_added_as_long_as_they_live(process):
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        sampler = Sampler(process.pid, rate=50, others=[other.pid])
         sampler.start()
         time.sleep(0.3)
-        rss = [psutil.Process(pid).memory_info().rss for pid in (process.pid, peer.pid)]
+        rss = [psutil.Process(pid).memory_info().rss for pid in (process.pid, other.pid)]
         assert sampler.last.rss == pytest.approx(sum(rss), rel=0.02)
         worked = sampler.cpu_seconds
-        peer.kill()
-        peer.wait()
+        other.kill()
+        other.wait()
     time.sleep(0.2)
     sampler.stop()
     assert sampler.last.rss == pytest.approx(rss[0], rel=0.02)
-    assert sampler.cpu_seconds >= worked  # what the peer had worked stays
+    assert sampler.cpu_seconds >= worked  # CPU time of a process that has ended stays
 
 
-def test_a_reader_joins_in_and_one_that_fails_drops_out(process):
+def test_a_reader_that_fails_is_not_read_again(process):
     class Meter:
         joules = 0.0
 
@@ -114,5 +114,7 @@ def test_a_reader_joins_in_and_one_that_fails_drops_out(process):
     sampler.stop()
     readings = [sample.energy for sample in sampler.between(0, time.monotonic_ns())]
     assert readings[:4] == [1.0, 2.0, 3.0, None]
-    assert sampler.faults == ["Meter stopped answering: unplugged"]
+    (fault,) = sampler.faults
+    assert "Meter" in fault
+    assert "unplugged" in fault
     assert sampler.last.rss > 0

@@ -77,7 +77,7 @@ def test_a_full_disk_is_an_error_in_words_and_harms_nothing(tmp_path, result):
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (64, hard))  # as if the disk had 64 bytes left
     try:
-        with pytest.raises(EflmError, match="could not be saved"):
+        with pytest.raises(EflmError, match=str(tmp_path)):
             save(tmp_path, result)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -102,19 +102,19 @@ def test_a_writable_folder_is_made_and_left_empty(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "fact"),
     [
-        ("{", "it is not JSON"),
-        ("[]", "its schema is None"),
-        ('{"schema": "eflm.result/99"}', "eflm.result/99"),
+        ("{", "JSON"),
+        ("[]", "None"),
+        ('{"schema": "eflm.result/99"}', "eflm.result/99.*eflm.result/2"),
         ('{"schema": "eflm.result/2"}', "key"),
     ],
 )
-def test_what_is_no_result_is_explained(tmp_path, text, words):
+def test_what_is_no_result_is_explained(tmp_path, text, fact):
     path = tmp_path / "result.json"
     path.write_text(text)
 
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match=fact):
         load(path)
 
 

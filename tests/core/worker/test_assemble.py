@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,8 +12,8 @@ from eflm.api import build
 from eflm.errors import ModelError
 from eflm.planning.compose import compose
 from eflm_schemas import RunSpec
+from support.known import PIECE
 
-PIECE = Path(__file__).parents[2] / "support" / "known_amounts.py"
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +26,7 @@ def folder(tmp_path_factory):
     return path
 
 
-def test_a_composed_model_is_a_plain_one_that_evaluates(registry):
+def test_a_composed_model_is_a_model_of_its_library_in_evaluation_mode(registry):
     from transformers import Qwen2ForCausalLM
 
     model = build(attention="nsa", moe="topk", registry=registry)
@@ -39,7 +38,7 @@ def test_a_composed_model_is_a_plain_one_that_evaluates(registry):
     assert out.shape == (1, 7)
 
 
-def test_the_same_seed_builds_the_same_model_and_the_callers_chance_is_left_alone(registry):
+def test_the_same_seed_builds_the_same_model_and_the_random_state_of_the_caller_is_kept(registry):
     torch.manual_seed(123)
     expected = torch.rand(1)
     torch.manual_seed(123)
@@ -67,7 +66,7 @@ def test_a_pretrained_model_keeps_its_weights_and_width(registry, folder):
     plain = AutoModelForCausalLM.from_pretrained(folder)
     model = build(str(folder), registry=registry)
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
-    # Converted and saved, it still is one that transformers loads by itself.
+    # transformers can load a converted model without eflm.
     converted = build(str(folder), attention="mqa", registry=registry)
     assert converted.config.num_key_value_heads == 1
     assert torch.equal(
@@ -98,19 +97,21 @@ def test_random_weights_are_quantized_once_they_are_built(registry):
 def test_weights_that_cannot_fit_are_refused_before_they_are_read(registry, folder, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     config |= {
-        "hidden_size": 6 << 13,
-        "intermediate_size": 1 << 18,
-        "num_hidden_layers": 32,
-        "head_dim": 1 << 13,
+        "hidden_size": 6 << 10,
+        "intermediate_size": 1 << 16,
+        "num_hidden_layers": 64,
+        "head_dim": 1 << 10,
     }
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match=r"has [\d,]+ parameters.* GB"):
         build(str(tmp_path), registry=registry)
 
 
-def test_a_modality_without_a_host_refuses_techniques_in_words(site, monkeypatch):
+def test_a_modality_without_a_host_refuses_techniques(site, monkeypatch):
     site.install("known-amounts", PIECE.read_text())
     monkeypatch.syspath_prepend(str(site.root))
-    with pytest.raises(ModelError, match=r"attention/mqa .*known has no host"):
+    with pytest.raises(
+        ModelError, match="attention/mqa .* amounts: .* known has no host"
+    ):
         build("amounts", modality="known", attention="mqa")
     assert isinstance(eflm.build("amounts", modality="known"), torch.nn.Linear)

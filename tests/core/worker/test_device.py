@@ -1,4 +1,4 @@
-"""The device of a run: peaks that no sampling could miss."""
+"""The device of a worker, and peaks of memory too short to be sampled."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 from eflm.worker import device, memory
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's high-water mark is Linux's")
-def test_a_peak_is_that_of_the_work_however_short():
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this high-water mark")
+def test_a_short_peak_is_measured():
     spike = bytearray(b"x") * 400_000_000
     del spike
     memory.release_memory("cpu")
@@ -25,7 +25,10 @@ def test_a_peak_is_that_of_the_work_however_short():
     assert 0 < peaks["unique_bytes"] <= psutil.Process().memory_info().rss * 1.1
 
 
-def test_each_process_uses_the_cpu_or_a_gpu_of_its_own():
+def test_all_processes_share_the_cpu():
     assert [device.of_rank("cpu", rank, 2) for rank in range(2)] == ["cpu", "cpu"]
+
+
+def test_each_process_has_a_gpu_of_its_own():
     assert [device.of_rank("cuda", rank, 2) for rank in range(2)] == ["cuda:0", "cuda:1"]
     assert device.of_rank("cuda:1", 0, 1) == "cuda:1"

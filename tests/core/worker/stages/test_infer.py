@@ -109,12 +109,12 @@ def test_requests_end_when_their_time_is_up():
 
 @pytest.mark.parametrize("tokens", [9, 11])
 def test_another_number_of_tokens_than_was_asked_for_is_an_error(tokens):
-    with pytest.raises(ModelError, match=rf"10 new tokens gave {tokens}"):
+    with pytest.raises(ModelError, match=rf"10 new tokens .* {tokens}"):
         serve(Server(expected=10, tokens=tokens))
 
 
 def test_samples_that_go_missing_are_an_error():
-    with pytest.raises(ModelError, match=r"2 .* 1\b"):
+    with pytest.raises(ModelError, match="2 samples .* 1"):
         serve(Server(samples=1))
 
 

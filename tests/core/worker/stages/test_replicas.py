@@ -72,9 +72,9 @@ def learn(group, seed=0, whole=False):
     return [parameter.detach() for parameter in model.parameters()], windows
 
 
-def train_one_rank(rank, address, told):
+def run_rank(rank, address, told):
     dist.init_process_group("gloo", init_method=f"tcp://{address}", rank=rank, world_size=2)
-    # Rank 1 starts with other weights and must not keep them.
+    # The second one begins with other weights, and must not keep them.
     learned, windows = learn(Group(rank=rank, world_size=2), seed=rank)
     told.put((rank, [p.tolist() for p in learned], windows))
     dist.barrier()
@@ -87,9 +87,7 @@ def together():
         address = "{}:{}".format(*listener.getsockname())
     context = multiprocessing.get_context("fork")
     told = context.Queue()
-    processes = [
-        context.Process(target=train_one_rank, args=(rank, address, told), daemon=True) for rank in range(2)
-    ]
+    processes = [context.Process(target=run_rank, args=(rank, address, told), daemon=True) for rank in range(2)]
     for process in processes:
         process.start()
     found = sorted(told.get(timeout=60) for _ in processes)
@@ -98,7 +96,7 @@ def together():
     return found
 
 
-def test_two_processes_learn_what_one_learns_from_both_batches(together):
+def test_they_learn_what_one_learns_from_both_their_batches(together):
     alone, _ = learn(Group(), whole=True)
     for _, learned, _ in together:
         for ours, expected in zip(learned, alone, strict=True):
