@@ -30,7 +30,7 @@ from eflm.cli.numbers import number, scale
         (0.37, "ratio", "0.370 ratio"),
         (0.0, "s", "0 s"),
         (123456.0, "", "123,456 "),
-        (1.5e-7, "tokens/param/s", "1.50e-07 tokens/param/s"),
+        (1.5e-7, "tokens/param/s", "150 tokens/Gparam/s"),
         (-0.0123, "s", "-12.3 ms"),
     ],
 )

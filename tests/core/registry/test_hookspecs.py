@@ -211,7 +211,7 @@ def commands(site):
 def test_eflm_commands(commands, cli):
     listed = cli("--help").stdout
     assert "the summary of hello" in listed
-    assert "needy" not in listed
+    assert "eflm-commands[more]" in listed  # what cannot be used here says what it needs
     assert cli("hello", "--name", "eflm").stdout == "hello eflm\n"
     assert "--name" in cli("hello", "--help").stdout
     # A command of eflm takes precedence over one of the same name.
