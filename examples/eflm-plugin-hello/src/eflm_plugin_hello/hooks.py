@@ -33,7 +33,7 @@ def eflm_metric_collector():
                     unit="ratio",
                     better="lower",
                     definition="standard deviation / mean of the time per step or request",
-                    label="variation of latency",
+                    label="coefficient of variation of AL",
                 ),
             ),
         )
