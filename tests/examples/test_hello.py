@@ -106,7 +106,12 @@ def test_list_plugins_shows_its_plugins_and_their_distribution(home):
         for plugin in document["plugins"]
         if plugin["distribution"] == PROJECT["name"]
     }
-    assert set(listed) == {("attention", "sink"), ("metric", "steadiness")}
+    assert set(listed) == {
+        ("attention", "sink"),
+        ("metric", "steadiness"),
+        ("command", "lowest"),
+        ("observer", "stage-log"),
+    }
     for plugin in listed.values():
         assert plugin["version"] == PROJECT["version"]
         assert plugin["status"] == "ready", plugin["detail"]
@@ -134,6 +139,20 @@ def test_bench_runs_its_attention_and_its_metric(home, stage):
     assert metrics["AL_cv"]["n"] == SMALL["pretrain.steps" if stage == "pretrain" else "infer.requests"]
     # AL_cv uses the same windows as eflm's latency metric, so the two must agree.
     assert metrics["AL_cv"]["value"] == pytest.approx(metrics["AL"]["sd"] / metrics["AL"]["value"])
+
+
+def test_its_observer_follows_a_run_and_its_command_reads_the_result(home, tmp_path, monkeypatch):
+    monkeypatch.setenv("HELLO_STAGE_LOG", str(tmp_path / "log"))
+    settings = [part for name, value in SMALL.items() if name.startswith("infer.")
+                for part in ("--set", f"{name}={value}")]  # fmt: skip
+    home.run(
+        *("-m", "eflm", "bench", "--json", "--device", "cpu", "--stage", "infer"), *settings, cwd=tmp_path
+    )
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [line["event"] for line in lines] == ["run_started", "stage_finished", "run_finished"]
+    assert lines[-1]["status"] == "ok"
+    assert "lowest" in home.run("-m", "eflm", "--help")
+    assert " s  infer  " in home.run("-m", "eflm", "lowest", "AL", cwd=tmp_path)
 
 
 def test_a_broken_plugin_is_reported_and_others_still_work(home):

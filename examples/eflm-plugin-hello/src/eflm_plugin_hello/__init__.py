@@ -1,1 +1,1 @@
-"""An example package that adds two plugins to eflm: one attention variant and one metric."""
+"""An example package that adds plugins to eflm: an attention variant, a metric, a command and an observer."""

@@ -1,7 +1,7 @@
 """The hooks of this package. eflm imports this module to list plugins, so it imports no implementation."""
 
 from eflm import hookimpl
-from eflm_schemas import AttentionCard, MetricCard, MetricInfo, Ref
+from eflm_schemas import AttentionCard, CommandCard, MetricCard, MetricInfo, ObserverCard, Ref
 
 
 @hookimpl
@@ -36,5 +36,27 @@ def eflm_metric_collector():
                     label="coefficient of variation of AL",
                 ),
             ),
+        )
+    ]
+
+
+@hookimpl
+def eflm_commands():
+    return [
+        CommandCard(
+            name="lowest",
+            summary="Print the results with the lowest value of a metric.",
+            factory=Ref("eflm_plugin_hello.command:command"),
+        )
+    ]
+
+
+@hookimpl
+def eflm_observers():
+    return [
+        ObserverCard(
+            name="stage-log",
+            summary="writes a line of JSON for every stage to the file that HELLO_STAGE_LOG names",
+            factory=Ref("eflm_plugin_hello.observer:StageLog"),
         )
     ]
