@@ -12,7 +12,7 @@ from eflm.cli.console import table_of
 from eflm.cli.figure_table import print_figures, print_pair
 from eflm.cli.figures import figure
 from eflm.cli.flags import print_flags
-from eflm.cli.headings import heading, machine_of, point_label, sweep_heading
+from eflm.cli.headings import column_heading, heading, machine_of, point_label, sweep_heading
 from eflm.cli.metric_infos import Infos, title
 from eflm.cli.summary import Column, print_notes, rows_of, when
 from eflm.results.aggregation import flags_of
@@ -61,7 +61,7 @@ def print_sweep(sweep: Sweep, infos: Infos, console: Console) -> None:
         columns = []
         for point in sweep.points:
             metrics = point.stages[stage].metrics if stage in point.stages else {}
-            columns.append(Column(point_label(point), point_label(point), metrics, tuple(metrics)))
+            columns.append(Column(column_heading(point), point_label(point), metrics, tuple(metrics)))
         names = list(dict.fromkeys(name for column in columns for name in column.shown))
         console.print()
         console.print(Text(stage, style="bold"))

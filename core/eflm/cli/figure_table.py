@@ -115,5 +115,4 @@ def print_pair(label: str, figure: str, longest: int, console: Console) -> None:
 def _print_heading(heading: str, console: Console) -> None:
     from rich.text import Text
 
-    first, _, second = heading.partition("\n")
-    console.print(Text(f"{first} ({second})" if second else first, style="bold"))
+    console.print(Text(", ".join(heading.split("\n")), style="bold"))

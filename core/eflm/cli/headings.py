@@ -35,6 +35,11 @@ def point_label(point: Point) -> str:
     return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in point.settings.items())
 
 
+def column_heading(point: Point) -> str:
+    """Return the name of a point with each value on a line of its own, so that its column is narrow."""
+    return point_label(point).replace(", ", "\n")
+
+
 def machine(result: RunResult) -> str:
     """Return the device, the software and the duration of a run."""
     return f"{_device(result)}; {result.seconds:.1f} s in all"

@@ -10,8 +10,8 @@ from attrs import frozen
 
 from eflm.cli.figure_table import Row, print_figures
 from eflm.cli.figures import common_scale, figure, short_figure
-from eflm.cli.flags import Located, print_flag_summary
-from eflm.cli.headings import heading, machine_of, point_label, sweep_heading
+from eflm.cli.flags import ADVICE, Located, print_flag_summary
+from eflm.cli.headings import column_heading, heading, machine_of, point_label, sweep_heading
 from eflm.cli.metric_infos import Infos, headline, ordered, title
 from eflm.results.aggregation import flags_of
 from eflm_schemas import Metric, RunResult, StageResult
@@ -70,16 +70,25 @@ def print_sweep(sweep: Sweep, infos: Infos, console: Console) -> None:
         for point in sweep.points:
             found = point.stages[stage].metrics if stage in point.stages else {}
             label = point_label(point)
-            columns.append(Column(label, label, found, headline(stage, found, infos)))
+            columns.append(Column(column_heading(point), label, found, headline(stage, found, infos)))
         console.print()
         console.print(Text(stage, style="bold"))
         _print_columns(columns, infos, console)
-    located = [
-        Located(flag, (point_label(point), *([flag.stage] if flag.stage and len(stages) > 1 else [])))
-        for point in sweep.points
-        for flag in flags_of(point.runs)
-    ]
-    _print_end(located, console)
+    _print_end(_located(sweep, with_stage=len(stages) > 1), console)
+
+
+def _located(sweep: Sweep, *, with_stage: bool) -> list[Located]:
+    """Return the flags of a sweep with the point of each, or with "all columns"."""
+    flags = [(point_label(point), flag) for point in sweep.points for flag in flags_of(point.runs)]
+    columns: dict[tuple[str, str | None], set[str]] = {}
+    for label, flag in flags:
+        columns.setdefault((flag.name, flag.stage), set()).add(label)
+    located = []
+    for label, flag in flags:
+        everywhere = flag.name in ADVICE and len(columns[flag.name, flag.stage]) == len(sweep.points) > 1
+        stage = [flag.stage] if flag.stage and with_stage else []
+        located.append(Located(flag, ("all columns" if everywhere else label, *stage)))
+    return located
 
 
 def rows_of(names: Sequence[str], columns: Sequence[Mapping[str, Metric]], infos: Infos) -> list[Row]:

@@ -181,7 +181,7 @@ def test_stages_are_next_to_each_other_on_a_wide_terminal(run, width):
 @pytest.mark.parametrize("width", [60, 80])
 def test_stages_are_below_each_other_on_a_narrow_terminal(run, width):
     rows = shown(run, width).splitlines()
-    heads = [number for number, row in enumerate(rows) if row.split(" ")[0] in STAGES]
+    heads = [number for number, row in enumerate(rows) if row.split(",")[0] in STAGES]
     assert len(heads) == 3
     assert len([row for row in rows if row.startswith("AL · latency")]) == 3
 
@@ -319,6 +319,23 @@ def test_a_flag_of_a_sweep_names_its_column(swept, details):
     flags = text[text.index("Flags") :]
     assert "quant int4" in flags
     assert "quant bf16" not in flags
+
+
+def test_a_flag_of_every_column_says_so(swept):
+    flag = Flag(name="busy_cores", detail="x", stage="infer")
+    points = [
+        evolve(point, runs=tuple(evolve(run, flags=(flag,)) for run in point.runs)) for point in swept.points
+    ]
+    text = shown(evolve(swept, points=tuple(points)))
+    assert "busy_cores (all columns)" in text
+
+
+def test_columns_of_two_swept_options_have_a_line_for_each():
+    points = [{"quant": quant, "infer.batch_size": size} for quant in ("bf16", "int4") for size in "12"]
+    runs = [[result(str(number) * 16)] for number in range(4)]
+    text = flat(shown(sweep(("quant", "infer.batch_size"), points, runs), 100))
+    assert "quant bf16 quant bf16 quant int4 quant int4" in text
+    assert "batch_size 1 batch_size 2 batch_size 1 batch_size 2" in text
 
 
 @pytest.mark.parametrize("width", WIDTHS)
