@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from eflm.cli.console import table_of
-from eflm.cli.figure_table import print_figures
+from eflm.cli.figure_table import print_figures, print_pair
 from eflm.cli.figures import figure
 from eflm.cli.flags import print_flags
-from eflm.cli.headings import heading, machine, point_label, sweep_heading
+from eflm.cli.headings import column_heading, heading, machine_of, point_label, sweep_heading
 from eflm.cli.metric_infos import Infos, title
-from eflm.cli.summary import Column, print_notes, rows_of
-from eflm_schemas import Flag, Metric, RunResult, StageResult
+from eflm.cli.summary import Column, print_notes, rows_of, when
+from eflm.results.aggregation import flags_of
+from eflm_schemas import Metric, RunResult, StageResult
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,25 +24,22 @@ if TYPE_CHECKING:
     from eflm_schemas.comparison import Sweep
 
 SHORT = 36  #: remarks up to this many characters are printed in their row
+NARROW = 16  #: the column of remarks breaks lines if it has this many characters
 _HEADINGS = ("metric", "value", "unit", "provenance", "n", "note")
 _RIGHT = (1, 4)  #: numbers
 
 
-def print_run(
-    result: RunResult,
-    stages: Mapping[str, StageResult],
-    flags: Sequence[Flag],
-    infos: Infos,
-    console: Console,
+def print_runs(
+    runs: Sequence[RunResult], stages: Mapping[str, StageResult], infos: Infos, console: Console
 ) -> None:
     """Print one run, or the means of several: a table per stage, the remarks, and every flag."""
     from rich.text import Text
 
-    console.print(Text(heading(result), style="bold"))
-    console.print(Text(machine(result), style="dim"))
+    console.print(Text(heading(runs[-1]), style="bold"))
+    console.print(Text(machine_of(runs), style="dim"))
     remarks: dict[str, int] = {}
     for stage, outcome in stages.items():
-        duration = f"reused, measured {outcome.reused[:16].replace('T', ' ')} UTC" if outcome.reused else ""
+        duration = f"reused, measured {when(outcome.reused)}" if outcome.reused else ""
         console.print()
         console.print(Text(f"{stage} ({duration or f'{outcome.seconds:.1f} s'})", style="bold"))
         _print_stage(outcome.metrics, infos, remarks, console)
@@ -49,7 +47,7 @@ def print_run(
         console.print()
     for remark, mark in remarks.items():
         console.print(Text(f"[{mark}] {remark}", style="dim"))
-    print_flags(flags, console)
+    print_flags(flags_of(runs), console)
     console.print()
 
 
@@ -58,22 +56,20 @@ def print_sweep(sweep: Sweep, infos: Infos, console: Console) -> None:
     from rich.text import Text
 
     console.print(Text(sweep_heading(sweep), style="bold"))
-    console.print(Text(machine(sweep.points[0].runs[0]), style="dim"))
+    console.print(Text(machine_of([run for point in sweep.points for run in point.runs]), style="dim"))
     for stage in dict.fromkeys(name for point in sweep.points for name in point.stages):
-        columns = [
-            Column(point_label(point), point_label(point), point.stages[stage].metrics)
-            for point in sweep.points
-            if stage in point.stages
-        ]
-        names = list(dict.fromkeys(name for column in columns for name in column.metrics))
+        columns = []
+        for point in sweep.points:
+            metrics = point.stages[stage].metrics if stage in point.stages else {}
+            columns.append(Column(column_heading(point), point_label(point), metrics, tuple(metrics)))
+        names = list(dict.fromkeys(name for column in columns for name in column.shown))
         console.print()
         console.print(Text(stage, style="bold"))
         rows = rows_of(names, [column.metrics for column in columns], infos)
         print_figures([column.heading for column in columns], rows, console)
         print_notes(names, columns, infos, console)
     for point in sweep.points:
-        flags = tuple(dict.fromkeys(flag for run in point.runs for flag in run.flags))
-        print_flags(flags, console, point_label(point))
+        print_flags(flags_of(point.runs), console, point_label(point))
     console.print()
 
 
@@ -82,6 +78,7 @@ def _print_stage(
 ) -> None:
     rows = [_cells(name, metric, infos, remarks) for name, metric in metrics.items()]
     widths = [max(len(text) for text in column) for column in zip(_HEADINGS, *rows, strict=True)]
+    widths[-1] = min(widths[-1], NARROW)
     if sum(widths) + 2 * (len(widths) - 1) <= console.width:
         _print_table(rows, console)
     else:
@@ -101,15 +98,15 @@ def _print_table(rows: Sequence[Sequence[str]], console: Console) -> None:
 
 
 def _print_stacked(rows: Sequence[Sequence[str]], console: Console) -> None:
-    """Print the name, the figure and the remarks of each metric on lines of their own."""
+    """Print the name and the figure of each metric, and its remarks on a line below."""
     from rich.padding import Padding
     from rich.text import Text
 
+    longest = max((len(row[0]) for row in rows), default=0)
     for name, value, unit, provenance, count, remark in rows:
-        console.print(Text(name, style="cyan"))
-        console.print(Padding(Text(f"{value} {unit}".strip()), (0, 0, 0, 2)))
+        print_pair(name, f"{value} {unit}".strip(), longest, console)
         about = "; ".join(part for part in (provenance, count and f"n {count}", remark) if part)
-        console.print(Padding(Text(about, style="dim"), (0, 0, 0, 2)))
+        console.print(Padding(Text(about, style="dim"), (0, 0, 0, 2), expand=False))
 
 
 def _cells(name: str, metric: Metric, infos: Infos, remarks: dict[str, int]) -> tuple[str, ...]:

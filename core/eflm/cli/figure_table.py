@@ -88,27 +88,31 @@ def _print_block(columns: Sequence[str], rows: Sequence[Row], block: Sequence[in
 def _print_stacked(
     columns: Sequence[str], rows: Sequence[Row], block: Sequence[int], console: Console
 ) -> None:
-    """Print each figure next to its label if the line is long enough, else below it."""
+    from rich.cells import cell_len
+
+    longest = max((cell_len(row.label) for row in rows), default=0)
+    for number in block:
+        _print_heading(columns[number], console)
+        for row in rows:
+            if row.cells[number]:
+                print_pair(row.label, f"{row.cells[number]} {row.unit}".strip(), longest, console)
+
+
+def print_pair(label: str, figure: str, longest: int, console: Console) -> None:
+    """Print a figure next to its label, which is padded to `longest`; below it if the line is too short."""
     from rich.cells import cell_len
     from rich.padding import Padding
     from rich.text import Text
 
-    longest = max(cell_len(row.label) for row in rows)
-    for number in block:
-        _print_heading(columns[number], console)
-        for row in rows:
-            figure = Text(f"{row.cells[number]} {row.unit}".strip())
-            if not row.cells[number]:
-                continue
-            if longest + _GAP + figure.cell_len <= console.width:
-                gap = " " * (longest + _GAP - cell_len(row.label))
-                console.print(Text.assemble((row.label, "cyan"), gap, figure))
-            else:
-                console.print(Text(row.label, style="cyan"))
-                console.print(Padding(figure, (0, 0, 0, _INDENT)))
+    if longest + _GAP + cell_len(figure) <= console.width:
+        gap = " " * (longest + _GAP - cell_len(label))
+        console.print(Text.assemble((label, "cyan"), gap, figure))
+    else:
+        console.print(Text(label, style="cyan"))
+        console.print(Padding(Text(figure), (0, 0, 0, _INDENT), expand=False))
 
 
 def _print_heading(heading: str, console: Console) -> None:
     from rich.text import Text
 
-    console.print(Text(" ".join(heading.split("\n")), style="bold"))
+    console.print(Text(", ".join(heading.split("\n")), style="bold"))

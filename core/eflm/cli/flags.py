@@ -92,4 +92,4 @@ def _print(lines: Sequence[tuple[str, str]], console: Console, heading: str) -> 
     console.print()
     console.print(Text(heading, style="bold yellow"))
     for label, text in lines:
-        console.print(Padding(Text.assemble((label, "bold yellow"), text), (0, 0, 0, _INDENT)))
+        console.print(Padding(Text.assemble((label, "bold yellow"), text), (0, 0, 0, _INDENT), expand=False))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from eflm_schemas import RunResult
@@ -35,8 +35,25 @@ def point_label(point: Point) -> str:
     return ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in point.settings.items())
 
 
+def column_heading(point: Point) -> str:
+    """Return the name of a point with each value on a line of its own, so that its column is narrow."""
+    return point_label(point).replace(", ", "\n")
+
+
 def machine(result: RunResult) -> str:
     """Return the device, the software and the duration of a run."""
+    return f"{_device(result)}; {result.seconds:.1f} s in all"
+
+
+def machine_of(results: Sequence[RunResult]) -> str:
+    """Return the device and the software of the last run, the number of runs, and their duration together."""
+    if len(results) == 1:
+        return machine(results[0])
+    seconds = sum(result.seconds for result in results)
+    return f"{_device(results[-1])}; {len(results)} runs, {seconds:.1f} s in all"
+
+
+def _device(result: RunResult) -> str:
     env = result.environment
     torch = env.packages.get("torch")
     software = f"Python {env.python}" + (f", torch {torch}" if torch else "")
@@ -44,4 +61,4 @@ def machine(result: RunResult) -> str:
     where = f"{env.device_name} ({env.device}), {env.threads} threads" if known else "no device was reached"
     if result.spec.processes > 1:
         where += f" in {result.spec.processes} processes"
-    return f"{where}; {software}; {result.seconds:.1f} s in all"
+    return f"{where}; {software}"

@@ -76,7 +76,7 @@ def notation(value: float, spread: float | None = None) -> Notation:
     exponent = None if _SMALLEST <= magnitude <= _LARGEST else magnitude
     digits = max(0, _DIGITS - 1 - (0 if exponent is not None else magnitude))
     if spread and math.isfinite(spread):
-        first = (exponent or 0) - _magnitude(spread)  # the decimal of its first digit
+        first = (exponent or 0) - _magnitude(spread, 1)  # the decimal of its first digit
         digits = max(digits, min(first, digits + _MORE_DIGITS))
     return Notation(digits, exponent)
 
@@ -92,5 +92,6 @@ def plus_minus(value: float, spread: float) -> str:
     return f"{shared.write(value)} ± {shared.write(spread)}"
 
 
-def _magnitude(value: float) -> int:
-    return math.floor(math.log10(abs(value)))
+def _magnitude(value: float, digits: int = _DIGITS) -> int:
+    """Return the power of ten of the first digit of `value`, rounded to `digits` digits."""
+    return int(f"{value:.{digits - 1}e}".partition("e")[2])

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from eflm.cli.figures import figure, interval, percentiles
 from eflm.cli.flags import print_flags
 from eflm.cli.headings import composition, heading, machine, point_label
-from eflm.results.aggregation import flags_of
 from eflm_schemas import RunResult
 
 if TYPE_CHECKING:
@@ -51,6 +50,6 @@ def render(
         case Sweep():
             style.print_sweep(document, infos, console)
         case Repeats():
-            style.print_run(document.runs[-1], document.stages, flags_of(document.runs), infos, console)
+            style.print_runs(document.runs, document.stages, infos, console)
         case _:
-            style.print_run(document, document.stages, document.flags, infos, console)
+            style.print_runs([document], document.stages, infos, console)

@@ -10,11 +10,11 @@ from attrs import frozen
 
 from eflm.cli.figure_table import Row, print_figures
 from eflm.cli.figures import common_scale, figure, short_figure
-from eflm.cli.flags import Located, print_flag_summary
-from eflm.cli.headings import heading, machine, point_label, sweep_heading
+from eflm.cli.flags import ADVICE, Located, print_flag_summary
+from eflm.cli.headings import column_heading, heading, machine_of, point_label, sweep_heading
 from eflm.cli.metric_infos import Infos, headline, ordered, title
 from eflm.results.aggregation import flags_of
-from eflm_schemas import Flag, Metric, RunResult, StageResult
+from eflm_schemas import Metric, RunResult, StageResult
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,33 +29,33 @@ _PLAIN = "ratio"
 
 @frozen
 class Column:
-    """A column of a table: its heading, how notes call it, and the metrics that it shows."""
+    """A column of a table: its heading, how notes call it, its metrics, and which of them it must show."""
 
     heading: str
     name: str
     metrics: Mapping[str, Metric]
+    shown: Sequence[str]
 
 
-def print_run(
-    result: RunResult,
-    stages: Mapping[str, StageResult],
-    flags: Sequence[Flag],
-    infos: Infos,
-    console: Console,
+def print_runs(
+    runs: Sequence[RunResult], stages: Mapping[str, StageResult], infos: Infos, console: Console
 ) -> None:
     """Print one run, or the means of several: what was run, a table with a column per stage, flags."""
     from rich.text import Text
 
-    console.print(Text(heading(result), style="bold"))
-    console.print(Text(machine(result), style="dim"))
+    console.print(Text(heading(runs[-1]), style="bold"))
+    console.print(Text(machine_of(runs), style="dim"))
     columns = [_stage_column(stage, outcome, infos) for stage, outcome in stages.items()]
     if columns:
         console.print()
     _print_columns(columns, infos, console, side_by_side=console.width >= SIDE_BY_SIDE)
+    reused: dict[str, list[str]] = {}
     for stage, outcome in stages.items():
         if outcome.reused:
-            _note(f"{stage}: reused, measured {outcome.reused[:16].replace('T', ' ')} UTC", console)
-    _print_end([Located(flag, (flag.stage,) if flag.stage else ()) for flag in flags], console)
+            reused.setdefault(when(outcome.reused), []).append(stage)
+    for time, names in reused.items():
+        _note(f"{', '.join(names)}: reused, measured {time}", console)
+    _print_end([Located(flag, (flag.stage,) if flag.stage else ()) for flag in flags_of(runs)], console)
 
 
 def print_sweep(sweep: Sweep, infos: Infos, console: Console) -> None:
@@ -63,23 +63,32 @@ def print_sweep(sweep: Sweep, infos: Infos, console: Console) -> None:
     from rich.text import Text
 
     console.print(Text(sweep_heading(sweep), style="bold"))
-    console.print(Text(machine(sweep.points[0].runs[0]), style="dim"))
+    console.print(Text(machine_of([run for point in sweep.points for run in point.runs]), style="dim"))
     stages = list(dict.fromkeys(stage for point in sweep.points for stage in point.stages))
     for stage in stages:
         columns = []
         for point in sweep.points:
             found = point.stages[stage].metrics if stage in point.stages else {}
-            shown = {name: found[name] for name in headline(stage, found, infos)}
-            columns.append(Column(point_label(point), point_label(point), shown))
+            label = point_label(point)
+            columns.append(Column(column_heading(point), label, found, headline(stage, found, infos)))
         console.print()
         console.print(Text(stage, style="bold"))
         _print_columns(columns, infos, console)
-    located = [
-        Located(flag, (point_label(point), *([flag.stage] if flag.stage and len(stages) > 1 else [])))
-        for point in sweep.points
-        for flag in flags_of(point.runs)
-    ]
-    _print_end(located, console)
+    _print_end(_located(sweep, with_stage=len(stages) > 1), console)
+
+
+def _located(sweep: Sweep, *, with_stage: bool) -> list[Located]:
+    """Return the flags of a sweep with the point of each, or with "all columns"."""
+    flags = [(point_label(point), flag) for point in sweep.points for flag in flags_of(point.runs)]
+    columns: dict[tuple[str, str | None], set[str]] = {}
+    for label, flag in flags:
+        columns.setdefault((flag.name, flag.stage), set()).add(label)
+    located = []
+    for label, flag in flags:
+        everywhere = flag.name in ADVICE and len(columns[flag.name, flag.stage]) == len(sweep.points) > 1
+        stage = [flag.stage] if flag.stage and with_stage else []
+        located.append(Located(flag, ("all columns" if everywhere else label, *stage)))
+    return located
 
 
 def rows_of(names: Sequence[str], columns: Sequence[Mapping[str, Metric]], infos: Infos) -> list[Row]:
@@ -97,7 +106,7 @@ def rows_of(names: Sequence[str], columns: Sequence[Mapping[str, Metric]], infos
             continue
         factor, unit = common_scale(known)
         cells = ["" if metric is None else short_figure(metric, factor) for metric in metrics]
-        rows.append(Row(label, tuple(cells), "" if unit == _PLAIN or unit in label else unit))
+        rows.append(Row(label, tuple(cells), "" if unit == _PLAIN or label.endswith(f" {unit}") else unit))
     return rows
 
 
@@ -106,15 +115,15 @@ def print_notes(names: Sequence[str], columns: Sequence[Column], infos: Infos, c
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
     for name in names:
         for column in columns:
-            metric = column.metrics.get(name)
+            metric = column.metrics.get(name) if name in column.shown else None
             if metric is None or metric.provenance not in ("unavailable", "estimated"):
                 continue
-            remark = (metric.provenance, metric.reason or metric.note or "")
-            found.setdefault(remark, {}).setdefault(name, []).append(column.name)
+            key = (metric.provenance, metric.reason or metric.note or "")
+            found.setdefault(key, {}).setdefault(name, []).append(column.name)
     for (provenance, remark), places in found.items():
         affected = list(dict.fromkeys(place for places_of_one in places.values() for place in places_of_one))
         everywhere = all(
-            column.name in affected for column in columns if any(name in column.metrics for name in places)
+            column.name in affected for column in columns if any(name in column.shown for name in places)
         )
         where = "" if everywhere else f" in {', '.join(affected)}"
         titles = ", ".join(title(name, infos) for name in places)
@@ -122,16 +131,21 @@ def print_notes(names: Sequence[str], columns: Sequence[Column], infos: Infos, c
 
 
 def _stage_column(stage: str, outcome: StageResult, infos: Infos) -> Column:
-    shown = {name: outcome.metrics[name] for name in headline(stage, outcome.metrics, infos)}
     duration = "reused" if outcome.reused else f"{outcome.seconds:.1f} s"
-    return Column(f"{stage}\n{duration}", stage, shown)
+    shown = headline(stage, outcome.metrics, infos)
+    return Column(f"{stage}\n{duration}", stage, outcome.metrics, shown)
 
 
 def _print_columns(
     columns: Sequence[Column], infos: Infos, console: Console, *, side_by_side: bool = True
 ) -> None:
-    names = ordered((name for column in columns for name in column.metrics), infos)
-    rows = rows_of(names, [column.metrics for column in columns], infos)
+    names = ordered((name for column in columns for name in column.shown), infos)
+    shown = [
+        # Next to another stage's figure, a gap would look as if there was none.
+        column.metrics if side_by_side else {name: column.metrics[name] for name in column.shown}
+        for column in columns
+    ]
+    rows = rows_of(names, shown, infos)
     print_figures([column.heading for column in columns], rows, console, side_by_side=side_by_side)
     print_notes(names, columns, infos, console)
 
@@ -140,6 +154,11 @@ def _print_end(flags: Sequence[Located], console: Console) -> None:
     print_flag_summary(flags, console)
     console.print()
     _note(HINT, console)
+
+
+def when(time: str) -> str:
+    """Return an ISO 8601 time in UTC to the minute."""
+    return f"{time[:16].replace('T', ' ')} UTC"
 
 
 def _fitting(beginning: str, reason: str, width: int) -> str:
