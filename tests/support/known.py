@@ -40,9 +40,7 @@ class Known:
         given = {"known.log": str(self.path), **SMALL, **(settings or {})}
         used = {name: value for name, value in given.items() if name.split(".")[0] in ("known", *stages)}
         fixed = {"device": "cpu", "isolation": "forkserver"}
-        spec = RunSpec(
-            model="amounts", modality="known", stages=stages, settings=used, **{**fixed, **fields}
-        )
+        spec = RunSpec(model="amounts", modality="known", stages=stages, settings=used, **{**fixed, **fields})
         return compose(spec, load_plugins())
 
     def run(self, *stages: str, progress=None, options: RunOptions | None = None, **more) -> RunResult:
@@ -58,9 +56,9 @@ class Known:
             *(f"--set={name}={value}" for name, value in plan.spec.settings.items()),
         ]  # fmt: skip
 
-    def by_process(self) -> list[list[dict]]:
+    def by_process(self, stage: str | None = None) -> list[list[dict]]:
         """Return the log lines of each rank, in the order of the ranks."""
-        lines = self.log()
+        lines = self.log(stage)
         ranks = range(max(line["rank"] for line in lines) + 1)
         return [[line for line in lines if line["rank"] == rank] for rank in ranks]
 

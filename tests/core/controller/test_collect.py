@@ -124,7 +124,9 @@ def test_an_inconsistent_metric_is_refused(metric, fact, monkeypatch):
     assert metrics["good"].provenance == "unavailable"
 
 
-def test_a_collector_that_exits_is_flagged_and_one_that_prints_does_not_use_standard_output(monkeypatch, capsys):
+def test_a_collector_that_exits_is_flagged_and_one_that_prints_does_not_use_standard_output(
+    monkeypatch, capsys
+):
     class Exits:
         def collect(self, record):
             print("on standard output")

@@ -22,7 +22,12 @@ def test_an_environment_is_that_of_this_machine(registry):
     found = environment.environment({"device": "cpu", "name": "A CPU", "threads": 2}, None, packages)
     assert (found.device, found.device_name, found.threads) == ("cpu", "A CPU", 2)
     assert found.python == platform.python_version()
-    assert {"eflm", "torch", "transformers", "peft"} <= found.packages.keys()  # peft because a plugin requires it
+    assert {
+        "eflm",
+        "torch",
+        "transformers",
+        "peft",
+    } <= found.packages.keys()  # peft because a plugin requires it
     assert 0 < found.memory_bytes <= psutil.virtual_memory().total
 
 

@@ -91,7 +91,10 @@ def test_facts_that_json_has_no_type_for_are_sent_as_text(send, log, tmp_path):
     [
         {"event": "weather"},
         {"event": "stage_end"},
-        *({"event": "artifact", "name": n, "content": ""} for n in ("../notes.txt", "/notes.txt", ".hidden", "")),
+        *(
+            {"event": "artifact", "name": n, "content": ""}
+            for n in ("../notes.txt", "/notes.txt", ".hidden", "")
+        ),
     ],
 )
 def test_an_event_that_is_not_understood_is_refused(log, event):

@@ -87,7 +87,9 @@ def together():
         address = "{}:{}".format(*listener.getsockname())
     context = multiprocessing.get_context("fork")
     told = context.Queue()
-    processes = [context.Process(target=run_rank, args=(rank, address, told), daemon=True) for rank in range(2)]
+    processes = [
+        context.Process(target=run_rank, args=(rank, address, told), daemon=True) for rank in range(2)
+    ]
     for process in processes:
         process.start()
     found = sorted(told.get(timeout=60) for _ in processes)
