@@ -109,6 +109,6 @@ def test_weights_that_cannot_fit_are_refused_before_they_are_read(registry, fold
 def test_a_modality_without_a_host_refuses_techniques(site, monkeypatch):
     site.install("known-amounts", PIECE.read_text())
     monkeypatch.syspath_prepend(str(site.root))
-    with pytest.raises(ModelError, match="attention/mqa .* amounts: .* known has no host"):
+    with pytest.raises(ModelError, match=r"attention/mqa .* amounts: .* known has no host"):
         build("amounts", modality="known", attention="mqa")
     assert isinstance(eflm.build("amounts", modality="known"), torch.nn.Linear)

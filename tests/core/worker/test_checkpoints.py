@@ -98,16 +98,16 @@ def test_a_partial_checkpoint_changes_only_its_own_tensors(model, tmp_path):
     checkpoints.read(other, tmp_path, partial=True)
     expected["projection.bias"] = model.projection.bias.detach()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in other.state_dict().items())
-    with pytest.raises(ModelError, match="projection.weight"):
+    with pytest.raises(ModelError, match=r"projection\.weight"):
         checkpoints.read(Model(), tmp_path)
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused(model, tmp_path):
     checkpoints.write(model, tmp_path / "whole")
-    with pytest.raises(ModelError, match="embedding.weight"):
+    with pytest.raises(ModelError, match=r"embedding\.weight"):
         checkpoints.read(nn.Sequential(nn.Linear(4, 4)), tmp_path / "whole")
     checkpoints.write(nn.Sequential(nn.Linear(4, 4)), tmp_path / "other")
-    with pytest.raises(ModelError, match="0.weight"):
+    with pytest.raises(ModelError, match=r"0\.weight"):
         checkpoints.read(model, tmp_path / "other")
     wider = Model()
     wider.projection = nn.Linear(4, 5)

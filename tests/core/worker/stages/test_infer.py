@@ -114,7 +114,7 @@ def test_another_number_of_tokens_than_was_asked_for_is_an_error(tokens):
 
 
 def test_samples_that_go_missing_are_an_error():
-    with pytest.raises(ModelError, match="2 samples .* 1"):
+    with pytest.raises(ModelError, match=r"2 samples .* 1"):
         serve(Server(samples=1))
 
 
