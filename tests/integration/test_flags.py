@@ -1,4 +1,4 @@
-"""What a reader must know of a run is stamped into its result."""
+"""Conditions that a reader of a result must know are flags in it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def test_an_adapter_that_cannot_be_merged_is_flagged():
     assert "not_merged" not in flags_of("bf16")
 
 
-def test_another_backend_than_the_one_asked_for_is_flagged():
+def test_a_backend_other_than_the_requested_one_is_flagged():
     result = eflm.bench(attention="nsa", stages=["infer"], settings={**QUICK, "nsa.backend": "fla"})
     assert result.status == "ok", result.reason
-    assert result.facts["backends"] == {"attention/nsa": ["dispatch", "gather"]}
+    assert result.facts["infer"]["backends"] == {"attention/nsa": ["dispatch", "gather"]}
     (flag,) = [flag for flag in result.flags if flag.name == "backend_fallback"]
     assert flag.stage == "infer"
     assert "CUDA" in flag.detail

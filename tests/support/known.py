@@ -56,9 +56,9 @@ class Known:
             *(f"--set={name}={value}" for name, value in plan.spec.settings.items()),
         ]  # fmt: skip
 
-    def by_process(self) -> list[list[dict]]:
+    def by_process(self, stage: str | None = None) -> list[list[dict]]:
         """Return the log lines of each rank, in the order of the ranks."""
-        lines = self.log()
+        lines = self.log(stage)
         ranks = range(max(line["rank"] for line in lines) + 1)
         return [[line for line in lines if line["rank"] == rank] for rank in ranks]
 

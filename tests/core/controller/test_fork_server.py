@@ -1,4 +1,4 @@
-"""Forked workers: ready at once, as fresh as spawned ones, and gone with whoever asked for them."""
+"""Forked workers start quickly, inherit nothing from each other, and end with their parent."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ import pytest
 from attrs import evolve
 
 from eflm import load_plugins
-from eflm.controller import fork_server_pool as process
+from eflm.controller import fork_server_pool as pool
 from eflm.controller.fork_server_pool import fork_server
-from eflm.controller.worker_group import Team
+from eflm.controller.worker_group import WorkerGroup
 from eflm.planning.compose import compose
+from eflm.protocol.order import WorkerOrder
 from eflm_schemas import RunSpec
 
 
 @pytest.fixture(scope="module")
 def server():
-    """One server for this module's tests, whose environment none of them changes."""
+    """One server for the tests of this module, none of which changes its environment."""
     server = fork_server()
     server.wait_until_ready()
     return server
@@ -43,16 +44,20 @@ def spec():
     return evolve(plan.spec, isolation="forkserver")
 
 
-def events(team):
-    return [json.loads(line) for _, line in team.lines() if line is not None]
+def group_of(spec, preload=()):
+    return WorkerGroup(WorkerOrder(spec=spec, step="infer"), spec, preload)
+
+
+def events(group):
+    return [json.loads(line) for _, line in group.lines() if line is not None]
 
 
 def test_a_worker_is_ready_in_half_a_second(server, spec):
     waits = []
     for _ in range(3):
         begin = time.perf_counter()
-        with Team(spec) as team:
-            for _, line in team.lines():
+        with group_of(spec) as group:
+            for _, line in group.lines():
                 if json.loads(line)["event"] == "device":
                     waits.append(time.perf_counter() - begin)
                     break
@@ -60,28 +65,28 @@ def test_a_worker_is_ready_in_half_a_second(server, spec):
 
 
 @pytest.mark.slow
-def test_it_does_the_same_work_as_a_spawned_one_and_inherits_none(server, spec):
-    told = []
+def test_a_forked_worker_does_the_same_as_a_spawned_one(server, spec):
+    sent = []
     for isolation in ("forkserver", "spawn", "forkserver"):
-        with Team(evolve(spec, isolation=isolation)) as team:
-            told.append(events(team))
-            assert team.workers[0].wait() == 0
-            (pid,) = team.pids
+        with group_of(evolve(spec, isolation=isolation)) as group:
+            sent.append(events(group))
+            assert group.workers[0].wait() == 0
+            (pid,) = group.pids
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    # A model from the same seed on the same text: what a worker drew, no later one sees.
-    qualities = [[e["quality"] for e in run if e["event"] == "quality"] for run in told]
+    # The model has the same seed and text, and no worker sees the random state of an earlier one.
+    qualities = [[e["quality"] for e in run if e["event"] == "quality"] for run in sent]
     assert qualities[0] == qualities[1] == qualities[2]
-    devices = [[e for e in run if e["event"] == "device"] for run in told]
-    assert devices[0] == devices[1]  # threads and OpenMP's settings among them
+    devices = [[e for e in run if e["event"] == "device"] for run in sent]
+    assert devices[0] == devices[1]  # including threads and the settings of OpenMP
 
 
 @pytest.mark.slow
-def test_threads_may_ask_at_one_time(server, spec):
+def test_several_threads_may_start_workers(server, spec):
     ended = []
 
     def work():
-        with Team(spec) as team:
-            ended.append((events(team)[-1]["event"], team.workers[0].wait()))
+        with group_of(spec) as group:
+            ended.append((events(group)[-1]["event"], group.workers[0].wait()))
 
     threads = [threading.Thread(target=work) for _ in range(3)]
     for thread in threads:
@@ -91,12 +96,12 @@ def test_threads_may_ask_at_one_time(server, spec):
     assert ended == [("done", 0)] * 3
 
 
-def test_a_worker_that_dies_is_told_by_its_signal(server, spec):
-    with Team(spec) as team:
-        next(team.lines())
-        os.kill(team.pids[0], signal.SIGSEGV)
-        list(team.lines())
-        assert team.workers[0].wait() == -signal.SIGSEGV
+def test_the_signal_that_ended_a_worker_is_reported(server, spec):
+    with group_of(spec) as group:
+        next(group.lines())
+        os.kill(group.pids[0], signal.SIGSEGV)
+        list(group.lines())
+        assert group.workers[0].wait() == -signal.SIGSEGV
     assert server.alive()
 
 
@@ -115,8 +120,8 @@ def test_another_environment_or_other_modules_have_another_server(server, monkey
         def close(self):
             closed.append(self)
 
-    monkeypatch.setattr(process, "ForkServer", Started)
-    monkeypatch.setattr(process, "_servers", dict(process._servers))
+    monkeypatch.setattr(pool, "ForkServer", Started)
+    monkeypatch.setattr(pool, "_servers", dict(pool._servers))
     assert fork_server() is server
     other = fork_server(["json"])
     assert other is not server
@@ -127,10 +132,10 @@ def test_another_environment_or_other_modules_have_another_server(server, monkey
     assert fork_server() is not server
     assert [entry[1] for entry in started] == [["json"], []]
     assert started[1][0] == "7"
-    # No more of them stand idle than are of use, the one that was asked last among them.
+    # The most recently used idle servers are kept.
     assert closed == []
-    monkeypatch.setattr(process, "_servers", {})
-    several = [fork_server([str(number)]) for number in range(process.MOST_SERVERS + 2)]
+    monkeypatch.setattr(pool, "_servers", {})
+    several = [fork_server([str(number)]) for number in range(pool.MOST_SERVERS + 2)]
     assert closed == several[:2]
     busy = several[2]
     busy.idle = False
@@ -141,9 +146,9 @@ def test_another_environment_or_other_modules_have_another_server(server, monkey
 def test_a_server_whose_imports_touched_a_gpu_forks_nothing(spec, tmp_path, monkeypatch):
     (tmp_path / "touches.py").write_text("import torch\ntorch.cuda.is_initialized = lambda: True\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with Team(spec, ["touches"]) as team:
-        assert "CUDA" in team.fallback
-        assert events(team)[-1]["event"] == "done"
+    with group_of(spec, ["touches"]) as group:
+        assert "CUDA" in group.fallback
+        assert events(group)[-1]["event"] == "done"
 
 
 PARENT = """

@@ -1,4 +1,4 @@
-"""What is sampled besides the worker: the right source for a device, and a reason where there is none."""
+"""The power sources of a stage: those for its device, and a reason if none reads energy."""
 
 from __future__ import annotations
 
@@ -9,12 +9,17 @@ import types
 
 import pytest
 
-from eflm.controller import power_sources as module
-from eflm.controller.power_sources import Sources
+import eflm
+from eflm.controller.power_sources import PowerSources
 from eflm.controller.sampler import Sampler
 from eflm.protocol.energy import NoEnergy, PowerModel
+from eflm.registry.contracts import Device
+from eflm.registry.registry import Registry
 from eflm_plugins.power.nvml import NvmlDevices
-from eflm_schemas import RunSpec
+from eflm_schemas import PowerSourceCard, Ref, RunSpec
+
+GPU = Device(kind="cuda", index=0, uuid="1", pid=os.getpid())
+CPU = Device(kind="cpu", index=0, uuid=None, pid=os.getpid())
 
 
 class NVMLError(Exception):
@@ -22,7 +27,7 @@ class NVMLError(Exception):
 
 
 class Script(types.ModuleType):
-    """A `pynvml` whose power follows a script, one value a reading; None is a refusal, as a lost device gives."""
+    """A `pynvml` whose power follows a script, one value per reading; None fails, as on a lost device."""
 
     NVMLError = NVMLError
     NVML_CLOCK_SM = NVML_TEMPERATURE_GPU = 0
@@ -58,10 +63,68 @@ def sampler():
     sampler.stop()
 
 
-def test_scripted_power_is_sampled_and_a_lost_device_is_flagged(monkeypatch, sampler):
+@pytest.fixture
+def sources_of(monkeypatch):
+    """Make the sources of a run from factories by name; the cards are for the device classes in `devices`."""
+
+    def make(devices=("cpu", "cuda"), **factories) -> PowerSources:
+        module = types.ModuleType("sources_of_a_test")
+        for name, factory in factories.items():
+            setattr(module, name, factory)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+
+        class Manifest:
+            @eflm.hookimpl
+            def eflm_power_sources(self):
+                return [
+                    PowerSourceCard(
+                        name=name,
+                        summary="",
+                        source="",
+                        factory=Ref(f"{module.__name__}:{name}"),
+                        devices=devices,
+                    )
+                    for name in factories
+                ]
+
+        registry = Registry()
+        registry.register(Manifest())
+        return PowerSources(registry.entries("power"))
+
+    return make
+
+
+class Chip:
+    """A source that reads energy."""
+
+    source = "a chip"
+
+    def read(self):
+        return {"energy": 1.0}
+
+
+class Thermometer:
+    """A source that reads no energy, and that watches its device."""
+
+    source = None
+
+    def read(self):
+        return {"temperature": 40.0}
+
+    def driver(self):
+        return "1.2"
+
+    def flags(self):
+        return []
+
+    def close(self):
+        self.closed = True
+
+
+def test_scripted_power_is_sampled_and_a_lost_device_is_flagged(registry, monkeypatch, sampler):
     monkeypatch.setitem(sys.modules, "pynvml", Script([100, *[100] * 20, *[300] * 20, None]))
-    sources = Sources()
-    sources.find([{"uuid": "1"}], sampler, [os.getpid()])
+    sources = PowerSources(entry for entry in registry.entries("power") if entry.card.name == "nvml")
+    sources.find([GPU], sampler)
     assert isinstance(sources.energy, NvmlDevices)
     assert sources.driver == "999.1"
     assert sources.energy_facts(RunSpec(), "cuda")["energy_source"] == "sampled NVML power"
@@ -78,38 +141,69 @@ def test_scripted_power_is_sampled_and_a_lost_device_is_flagged(monkeypatch, sam
     assert [flag.name for flag in sources.flags] == ["device_lost"]
 
 
-def test_without_nvml_the_reason_is_told_and_flagged(monkeypatch, sampler):
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    sources = Sources()
-    sources.find([{"uuid": "1"}], sampler, [os.getpid()])
-    assert isinstance(sources.energy, NoEnergy)
-    assert [flag.name for flag in sources.flags] == ["device_unwatched"]
-    facts = sources.energy_facts(RunSpec(), "cuda")
-    assert "nvidia-ml-py is not installed" in facts["energy_reason"]
-    assert "--energy estimate" in facts["energy_reason"]
-
-
-def test_an_estimate_stands_in_only_where_nothing_is_measured(monkeypatch, sampler):
-    monkeypatch.setattr(module, "find_rapl", lambda: NoEnergy("no RAPL here"))
-    monkeypatch.setattr(module, "find_chip", lambda: NoEnergy("no chip here"))
-    sources = Sources()
-    sources.find([{}], sampler, [os.getpid()])
-    facts = sources.energy_facts(RunSpec(energy="estimate:5:50", region="FRA"), "cpu")
+def test_without_a_source_of_energy_the_reason_of_the_first_is_reported(sources_of, sampler):
+    sources = sources_of(
+        one=lambda devices: NoEnergy("no counter"), two=lambda devices: NoEnergy("no driver")
+    )
+    sources.find([CPU], sampler)
+    facts = sources.energy_facts(RunSpec(), "cpu")
     assert facts["energy_source"] is None
-    assert facts["power_model"] == PowerModel(idle=5.0, busy=50.0, per_gb=0.0, source="--energy")
-    assert facts["carbon"].region == "France (FRA)"
-    assert "no RAPL here" in sources.energy_facts(RunSpec(), "cpu")["energy_reason"]
+    assert "no counter" in facts["energy_reason"]
+    assert "--power-model" in facts["energy_reason"]
+    assert sources.flags == []
 
 
-def test_zeus_is_asked_where_rapl_is_not(monkeypatch, sampler):
-    class Chip:
-        source = "zeus, Chip"
+def test_a_power_model_is_used_only_if_nothing_is_measured(sources_of, sampler):
+    spec = RunSpec(power_model="estimate:5:50", carbon_region="FRA")
+    sources = sources_of(one=lambda devices: NoEnergy("no counter"))
+    sources.find([CPU], sampler)
+    facts = sources.energy_facts(spec, "cpu")
+    assert facts["energy_source"] is None
+    assert facts["power_model"] == PowerModel(idle=5.0, busy=50.0, per_gb=0.0, source="--power-model")
+    assert "FRA" in facts["carbon"].region
+    measured = sources_of(one=lambda devices: Chip())
+    measured.find([CPU], sampler)
+    assert measured.energy_facts(spec, "cpu")["energy_source"] == "a chip"
+    assert "power_model" not in measured.energy_facts(spec, "cpu")
 
-        def read(self):
-            return {"energy": 1.0}
 
-    monkeypatch.setattr(module, "find_rapl", lambda: NoEnergy("no RAPL here"))
-    monkeypatch.setattr(module, "find_chip", Chip)
-    sources = Sources()
-    sources.find([{}], sampler, [os.getpid()])
-    assert sources.energy_facts(RunSpec(), "cpu") == {"energy_source": "zeus, Chip", "carbon": None}
+def test_the_first_source_that_reads_energy_is_the_last_one_attached(sources_of, sampler):
+    made = []
+    thermometer = Thermometer()
+
+    def never(devices):
+        made.append(devices)
+        return Chip()
+
+    sources = sources_of(one=lambda devices: thermometer, two=lambda devices: Chip(), three=never)
+    sources.find([CPU], sampler)
+    assert sources.energy_facts(RunSpec(), "cpu") == {"energy_source": "a chip", "carbon": None}
+    assert sources.driver == "1.2"
+    assert made == []
+    sampler.start()
+    time.sleep(0.1)
+    sampler.stop()
+    assert (sampler.last.energy, sampler.last.temperature) == (1.0, 40.0)
+    sources.close()
+    assert thermometer.closed
+
+
+def test_sources_of_other_devices_are_not_opened(sources_of, sampler):
+    sources = sources_of(devices=("cuda",), one=lambda devices: Chip())
+    sources.find([CPU], sampler)
+    assert "cpu" in sources.energy_facts(RunSpec(), "cpu")["energy_reason"]
+
+
+def test_a_source_that_cannot_be_made_is_flagged_and_the_next_is_used(sources_of, sampler, capsys):
+    def broken(devices):
+        print("on standard output")
+        raise ZeroDivisionError("by design")
+
+    sources = sources_of(broken=broken, wrong=lambda devices: 3, good=lambda devices: Chip())
+    sources.find([CPU], sampler)
+    assert sources.energy_facts(RunSpec(), "cpu")["energy_source"] == "a chip"
+    first, second = sources.flags
+    assert {first.name, second.name} == {"power_source_failed"}
+    assert all(fact in first.detail for fact in ("power/broken", "ZeroDivisionError"))
+    assert all(fact in second.detail for fact in ("power/wrong", "int"))
+    assert capsys.readouterr().out == ""

@@ -1,11 +1,11 @@
-"""`eflm doctor` on this machine: every check finds something, in words and as a document."""
+"""`eflm doctor` on this machine: every check reports a finding."""
 
 from __future__ import annotations
 
 import json
 
 
-def test_every_check_finds_something(eflm, tmp_path):
+def test_every_check_reports_a_finding(eflm, tmp_path):
     done = eflm("doctor", "--device=cpu", "--json", env={"XDG_CACHE_HOME": str(tmp_path / "cache")})
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -22,7 +22,7 @@ def test_every_check_finds_something(eflm, tmp_path):
         assert finding["status"] in ("ok", "limited", "missing")
 
 
-def test_a_device_that_is_not_there_is_refused_in_words(eflm):
+def test_a_device_that_does_not_exist_is_refused(eflm):
     done = eflm("doctor", "--device=cuda:7")
     assert done.returncode == 2
-    assert "--device cpu runs here" in done.stderr or "there is no device cuda:7" in done.stderr
+    assert "cuda:7" in done.stderr

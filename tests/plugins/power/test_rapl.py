@@ -1,4 +1,4 @@
-"""RAPL read from files that a test writes as the kernel does: the machine at hand may have none."""
+"""RAPL, read from files in the format of the kernel, since the machine of the tests may have none."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_packages_and_dram_are_added_and_their_parts_are_not(tmp_path):
     domain(tmp_path, "intel-rapl:0:0", "core", 100)
     dram = domain(tmp_path, "intel-rapl:0:1", "dram", 100)
     domain(tmp_path, "intel-rapl:1", "psys", 100)
-    domain(tmp_path, "intel-rapl-mmio:0", "package-0", 100)  # the first package again, by another way
+    domain(tmp_path, "intel-rapl-mmio:0", "package-0", 100)  # the first package again
     rapl = find_rapl(tmp_path)
     assert isinstance(rapl, Rapl)
     assert rapl.source == "RAPL dram + package"
@@ -47,19 +47,19 @@ def test_a_counter_that_wraps_around_goes_on(tmp_path):
     assert rapl.read() == {"energy": pytest.approx(1.0014)}
 
 
-def test_no_domain_is_said_to_be_so(tmp_path):
+def test_a_machine_without_domains_has_no_energy(tmp_path):
     found = find_rapl(tmp_path)
     assert isinstance(found, NoEnergy)
     assert str(tmp_path) in found.reason
 
 
-def test_a_refused_counter_is_explained(tmp_path, monkeypatch):
+def test_a_counter_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     domain(tmp_path, "intel-rapl:0", "package-0", 1)
     refused = domain(tmp_path, "intel-rapl:1", "package-1", 1)
     real = Path.read_text
 
     def read(path, *arguments, **keywords):
-        # Tests may run as root, who is refused nothing.
+        # Tests may run as root, who may read every file.
         if path == refused:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return real(path, *arguments, **keywords)
@@ -67,5 +67,5 @@ def test_a_refused_counter_is_explained(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "read_text", read)
     found = find_rapl(tmp_path)
     assert isinstance(found, NoEnergy)
-    assert "readable by root only" in found.reason
+    assert "root" in found.reason
     assert str(refused) in found.reason

@@ -1,4 +1,4 @@
-"""zeus behind modules that play its part: the machine at hand has no AMD GPU, no Apple chip and no Jetson."""
+"""zeus, simulated by modules that replace it, since tests run without an AMD GPU, an Apple chip and a Jetson."""
 
 from __future__ import annotations
 
@@ -61,17 +61,17 @@ class Gpus:
         raise RuntimeError("not supported")
 
 
-def test_a_gpu_that_counts_nothing_tells_its_power(zeus):
+def test_a_gpu_without_an_energy_counter_reports_power(zeus):
     zeus(gpus=Gpus())
     found = find_gpu(1)
     assert isinstance(found, ZeusGpu)
     assert found.read() == {"power": 250.001}
 
 
-def test_what_zeus_cannot_read_is_explained(zeus, monkeypatch):
+def test_a_device_that_zeus_cannot_read_has_no_energy(zeus, monkeypatch):
     zeus(soc=Chip(), gpus=RuntimeError("no driver"))
-    assert find_chip() == NoEnergy("zeus finds no energy counter on this chip")
-    assert find_gpu(0) == NoEnergy("zeus reads no energy here: no driver")
+    assert isinstance(find_chip(), NoEnergy)
+    assert "no driver" in find_gpu(0).reason
     for name in ("zeus.device", "zeus.device.soc"):
         monkeypatch.setitem(sys.modules, name, None)
     assert "not installed" in find_chip().reason
