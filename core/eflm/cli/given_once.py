@@ -14,5 +14,7 @@ class GivenOnce(click.Command):
         _, _, given = self.make_parser(ctx).parse_args(list(args))
         for parameter in given:
             if isinstance(parameter, click.Option) and not parameter.multiple and given.count(parameter) > 1:
-                raise UsageError(f"{parameter.opts[0]} was given {given.count(parameter)} times; give it once")
+                raise UsageError(
+                    f"{parameter.opts[0]} was given {given.count(parameter)} times; give it once"
+                )
         return super().parse_args(ctx, args)

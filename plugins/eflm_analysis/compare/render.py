@@ -49,7 +49,7 @@ def render(
         for reason in comparison.reasons.get(stage, ()):
             console.print(Text(f"  {reason}"))
     if hidden:
-        console.print(Text(f"\n{hidden} more metrics: --details", style="dim"))
+        console.print(Text(f"\n{hidden} more metric{'s' if hidden > 1 else ''}: --details", style="dim"))
     for side in comparison.sides:
         print_flags(side.flags, console, f"the figures of {side.label}")
     console.print()
@@ -124,7 +124,7 @@ class _Stage:
     def _lines(self, differences: Sequence[Difference]) -> list[tuple[tuple[str, ...], str]]:
         """The texts of one line per side, and their style."""
         row = written(differences)
-        lines = [((self.labels[0], row.baseline, "", "", ""), "")]
+        lines: list[tuple[tuple[str, ...], str]] = [((self.labels[0], row.baseline, "", "", ""), "")]
         for label, found, cell in zip(self.labels[1:], differences, row.cells, strict=True):
             verdict = f"{found.verdict} {self._mark(found)}"
             lines.append(((label, cell.value, cell.ratio, cell.interval, verdict), STYLES[found.verdict]))

@@ -76,7 +76,7 @@ class Table:
 def tables(runs: Iterable[RunResult], cards: Iterable[MetricCard]) -> list[Table]:
     """Return a table for each stage that two or more finished runs of one model share.
 
-    Runs belong to one model if its content is equal, whatever its path.
+    Runs belong to one model if its content is equal, also under different paths.
     """
     infos = {info.name: info for card in cards for info in card.metrics}
     by_model: dict[tuple[str, str | None], list[RunResult]] = {}

@@ -181,7 +181,7 @@ def test_the_answer_and_all_numbers_fit_80_columns(eflm, tmp_path):
         assert number in narrow.stdout
     assert "…" not in narrow.stdout
     short = eflm("compare", *map(str, paths), env={"COLUMNS": "80"})
-    assert "1 more metrics" in short.stdout
+    assert "1 more metric:" in short.stdout
     assert "494" not in short.stdout
 
 
