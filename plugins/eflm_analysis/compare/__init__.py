@@ -1,1 +1,1 @@
-"""`eflm compare`: what the difference between results is worth, and why one is slower."""
+"""`eflm compare`: differences between results, their significance, and why a side is slower."""

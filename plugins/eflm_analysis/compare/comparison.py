@@ -1,102 +1,98 @@
-"""Two sides, stage by stage and metric by metric."""
+"""Compares all sides with the first one, the baseline, stage by stage and metric by metric."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import evolve
 
-from eflm.errors import EflmError
-from eflm.planning.plan import Plan
-from eflm.registry.registry import Registry
 from eflm.results.aggregation import flags_of
-from eflm_analysis.compare.inputs import caveats
+from eflm_analysis.compare.answer import answer
+from eflm_analysis.compare.caveats import caveats
 from eflm_analysis.compare.reasons import reasons
 from eflm_analysis.compare.verdicts import CONTAMINATION, MARGIN, difference
+from eflm_analysis.labels import labels
 from eflm_schemas import Metric, MetricCard, MetricInfo, RunResult
 from eflm_schemas.comparison import Comparison, Difference, Side
 
-#: Times that are no parts of a step or request, though a token's may be a small share of it.
+#: Times that are not parts of a step or request. A token's time can be a small share of a request and still matters.
 WHOLE = frozenset({"AL", "TTFT", "TPOT", "ITL"})
 
 
 def compare(
-    a: Sequence[RunResult],
-    b: Sequence[RunResult],
+    sides: Sequence[Sequence[RunResult]],
     cards: Iterable[MetricCard],
     *,
-    names: tuple[str, str] = ("A", "B"),
+    names: Sequence[str] | None = None,
     margin: float = MARGIN,
 ) -> Comparison:
-    """Runs of one question against runs of another; `cards` say which direction of a metric is better."""
+    """Compare the runs of each side with those of the first side.
+
+    `cards` give the better direction of each metric. `names`: what the user wrote for each side.
+    """
+    short = labels([side[0] for side in sides])
     infos = {info.name: info for card in cards for info in card.metrics}
-    disturbed = any(flag.name in CONTAMINATION for run in (*a, *b) for flag in run.flags)
-    stages: dict[str, dict[str, Difference]] = {}
-    for stage in (stage for stage in a[0].stages if stage in b[0].stages):
-        left, right = _by_metric(a, stage), _by_metric(b, stage)
-        differences = {
-            name: difference(
-                left[name],
-                right[name],
-                infos.get(name) or _unknown(name, left[name]),
-                device=a[0].environment.device.partition(":")[0],
-                disturbed=disturbed,
-                margin=margin,
-            )
-            for name in left
-            if name in right
-        }
-        stages[stage] = _material(differences, margin)
+    baseline, *others = sides
+    stages = {
+        stage: differences(sides, stage, infos, names=short, margin=margin)
+        for stage in baseline[0].stages
+        if any(stage in side[0].stages for side in others)
+    }
     return Comparison(
-        a=_side(names[0], a),
-        b=_side(names[1], b),
+        sides=tuple(
+            Side(name=name, label=label, keys=tuple(run.key for run in side), flags=flags_of(side))
+            for name, label, side in zip(names or short, short, sides, strict=True)
+        ),
+        answer=answer(stages, short, infos),
         stages=stages,
-        caveats=caveats(a, b),
-        reasons={stage: why for stage, found in stages.items() if (why := reasons(stage, found, a, b))},
+        caveats=caveats(sides),
+        reasons={
+            stage: found
+            for stage, metrics in stages.items()
+            if (found := reasons(stage, metrics.get("AL", ()), sides, short))
+        },
     )
 
 
-def run_interleaved(
-    plans: tuple[Plan, Plan],
-    registry: Registry,
-    repeats: int,
+def differences(
+    sides: Sequence[Sequence[RunResult]],
+    stage: str,
+    infos: Mapping[str, MetricInfo],
     *,
-    results: Path,
-    progress: Callable[[str, int, int], None] | None = None,
-) -> tuple[list[RunResult], list[RunResult]]:
-    """Both plans in turn, A B B A, `repeats` times each, all saved, so that a machine's slow hours fall on both.
+    names: Sequence[str],
+    margin: float = MARGIN,
+) -> dict[str, tuple[Difference, ...]]:
+    """Return each metric's difference of every side after the first, for metrics that the first and another have."""
+    baseline, *others = (_by_metric(side, stage) for side in sides)
+    shared = [name for name in baseline if any(name in other for other in others)]
+    columns = []
+    for other, runs, label in zip(others, sides[1:], names[1:], strict=True):
+        disturbed = any(flag.name in CONTAMINATION for run in (*sides[0], *runs) for flag in run.flags)
+        column = {
+            name: difference(
+                other.get(name, ()),
+                baseline[name],
+                infos.get(name) or _unknown(name, baseline[name]),
+                names=(label, names[0]),
+                device=sides[0][0].environment.device.partition(":")[0],
+                disturbed=disturbed,
+                margin=margin,
+            )
+            for name in shared
+        }
+        columns.append(_without_small_parts(column, margin))
+    return {name: tuple(column[name] for column in columns) for name in shared}
 
-    Raises EflmError when a run fails; those before it are saved.
-    """
-    from eflm.controller.run import RunOptions, run
 
-    done: tuple[list[RunResult], list[RunResult]] = ([], [])
-    for turn in range(repeats):
-        for number, side in enumerate((0, 1) if turn % 2 == 0 else (1, 0)):
-            plan = plans[side]
-            if progress is not None:
-                progress("runs", 2 * turn + number, 2 * repeats)
-            result = run(plan, registry, RunOptions(results=results))
-            if result.status != "ok":
-                raise EflmError(
-                    f"a run of {'AB'[side]} failed: {result.reason}; earlier runs are in {results}"
-                )
-            done[side].append(result)
-    if progress is not None:
-        progress("runs", 2 * repeats, 2 * repeats)
-    return done
-
-
-def _material(found: dict[str, Difference], margin: float) -> dict[str, Difference]:
-    """Parts of a step or request that are too small a share of it to decide anything are ties, however they differ."""
+def _without_small_parts(found: dict[str, Difference], margin: float) -> dict[str, Difference]:
+    """Make parts of a step or request ties if they are less than `margin` of it on both sides."""
     whole = found.get("AL")
-    if whole is None or whole.a is None or whole.b is None:
+    if whole is None or whole.value is None or whole.baseline is None:
         return found
-    least = margin * max(whole.a, whole.b)
+    least = margin * max(whole.value, whole.baseline)
 
     def small(part: Difference) -> bool:
-        return part.unit == whole.unit and max(abs(part.a or 0.0), abs(part.b or 0.0)) < least
+        return part.unit == whole.unit and max(abs(part.value or 0.0), abs(part.baseline or 0.0)) < least
 
     basis = f"less than {margin:.0%} of AL on both sides"
     return {
@@ -110,15 +106,12 @@ def _material(found: dict[str, Difference], margin: float) -> dict[str, Differen
 def _by_metric(runs: Sequence[RunResult], stage: str) -> Mapping[str, list[Metric]]:
     found: dict[str, list[Metric]] = {}
     for run in runs:
-        for name, metric in run.stages[stage].metrics.items():
-            found.setdefault(name, []).append(metric)
+        if stage in run.stages:
+            for name, metric in run.stages[stage].metrics.items():
+                found.setdefault(name, []).append(metric)
     return found
 
 
 def _unknown(name: str, metrics: Sequence[Metric]) -> MetricInfo:
-    """A metric of a plugin that is not installed here: its direction is not known."""
+    """A metric of a plugin that is not installed: its better direction is not known."""
     return MetricInfo(name, metrics[0].unit, "neither", "from a plugin that is not installed")
-
-
-def _side(name: str, runs: Sequence[RunResult]) -> Side:
-    return Side(name=name, keys=tuple(run.key for run in runs), flags=flags_of(runs))

@@ -1,10 +1,9 @@
-"""What can stand on a side of a comparison: result files, keys of results, or technique sets that are yet to run."""
+"""Reads the sides of a comparison from the command line: result files, keys of results, or technique sets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from attrs import evolve, frozen
 
@@ -17,19 +16,19 @@ BASELINE = "baseline"
 
 
 def is_technique_set(word: str) -> bool:
-    """Whether a side is written as techniques ("attention=nsa,peft=dora", "baseline") and not as a result."""
+    """Whether a side is a technique set ("attention=nsa,peft=dora", "baseline") and not a result."""
     return word == BASELINE or ("=" in word and not Path(word).exists())
 
 
 @frozen
 class TechniqueSet:
-    """Techniques and settings of their own, to be added to what both sides share."""
+    """The techniques and settings of one side. They override those that all sides share."""
 
     techniques: Mapping[str, str]
     settings: Mapping[str, str]
 
     def apply(self, spec: RunSpec) -> RunSpec:
-        """`spec` with these techniques and settings."""
+        """Return `spec` with these techniques and settings."""
         return evolve(
             spec,
             techniques={**spec.techniques, **self.techniques},
@@ -38,77 +37,62 @@ class TechniqueSet:
 
 
 def technique_set(word: str) -> TechniqueSet:
-    """From "attention=nsa,nsa.window=128"; UsageError for what is not written so."""
+    """Parse "attention=nsa,nsa.window=128". Raises UsageError for a part that is malformed, unknown or repeated."""
     known = [row.flag for row in technique_kinds()]
-    techniques, settings = {}, {}
+    techniques: dict[str, str] = {}
+    settings: dict[str, str] = {}
     for part in word.split(",") if word != BASELINE else ():
         name, equals, value = (text.strip() for text in part.partition("="))
         if not equals or not name or not value:
-            raise UsageError(f"{part!r} in {word!r} is not written TECHNIQUE=NAME or OWNER.OPTION=VALUE")
-        if name in known:
-            techniques[name] = value
-        elif "." in name:
-            settings[name] = value
-        else:
             raise UsageError(
-                f"{name!r} in {word!r} is no technique; {did_you_mean(name, known)}a side is written with "
-                f"{', '.join(known)} and OWNER.OPTION, or is {BASELINE}"
+                f"{part!r} in {word!r} must have the form TECHNIQUE=NAME or OWNER.OPTION=VALUE; "
+                "write each side as an argument of its own"
             )
+        if name not in known and "." not in name:
+            raise UsageError(
+                f"{name!r} in {word!r} is not a technique; {did_you_mean(name, known)}"
+                f"use {', '.join(known)}, OWNER.OPTION, or {BASELINE}"
+            )
+        if name in techniques or name in settings:
+            raise UsageError(f"{name} was given twice in {word!r}; give it once")
+        (techniques if name in known else settings)[name] = value
     return TechniqueSet(techniques, settings)
 
 
-def results_of(word: str, folder: Path) -> list[RunResult]:
-    """The runs that a file, or a key in `folder`, stands for. UsageError when there are none, or they failed."""
+def specs_of(words: Sequence[str], spec: RunSpec) -> list[RunSpec]:
+    """Apply each technique set to `spec`. Raises UsageError if two sides ask for the same run."""
+    specs = [technique_set(word).apply(spec) for word in words]
+    for number, found in enumerate(specs):
+        if found in specs[:number]:
+            first = words[specs.index(found)]
+            raise UsageError(f"{words[number]!r} is the same technique set as {first!r}; give each side once")
+    return specs
+
+
+def results_of(words: Sequence[str], folder: Path) -> list[list[RunResult]]:
+    """Read the runs of each file or key. Raises UsageError if two sides have a run in common."""
+    sides = [_runs_of(word, folder) for word in words]
+    sides_of_run: dict[tuple[str, str], str] = {}
+    for word, runs in zip(words, sides, strict=True):
+        for identity in {(run.key, run.started) for run in runs}:
+            if identity in sides_of_run:
+                first = sides_of_run[identity]
+                raise UsageError(f"{word!r} has the same run as {first!r}; give each run on one side only")
+            sides_of_run[identity] = word
+    return sides
+
+
+def _runs_of(word: str, folder: Path) -> list[RunResult]:
+    """The runs of a file, or those in `folder` with the key. UsageError if there are none or one failed."""
     if not Path(word).is_file() and not store.KEY.fullmatch(word):
         raise UsageError(
-            f"{word!r} is no file, no key of a result and no technique set; give a result file, the first letters of a "
-            f'key, "attention=nsa,peft=dora", or {BASELINE}'
+            f"{word!r} is not a file, not the key of a result, and not a technique set; use a result file, the first "
+            f'letters of a key, "attention=nsa,peft=dora", or {BASELINE}'
         )
     runs = [run for path in store.files_of(word, folder) for run in store.load_runs(path)]
     failed = [run for run in runs if run.status != "ok"]
     if failed:
         raise UsageError(f"{word} cannot be compared: the run failed: {failed[0].reason}")
+    if not runs:
+        raise UsageError(f"{word} cannot be compared: it contains no run")
     return runs
-
-
-def caveats(a: Sequence[RunResult], b: Sequence[RunResult]) -> tuple[str, ...]:
-    """In what the sides differ besides techniques, their settings and the time: reasons to read ratios with care."""
-    found = []
-    for what, read in (
-        ("models", lambda run: run.spec.model),
-        ("data", lambda run: run.facts.get("data_sha256")),
-        ("features of FD", lambda run: run.facts.get("fd_features")),
-        ("seeds", lambda run: run.spec.seed),
-        ("devices", lambda run: run.environment.device_name),
-        ("thread counts", lambda run: run.environment.threads),
-        ("numbers of processes", lambda run: run.spec.processes),
-        ("packages", lambda run: dict(run.environment.packages)),
-        ("commits of eflm", lambda run: run.environment.git_commit),
-    ):
-        left, right = _distinct(a, read), _distinct(b, read)
-        if left != right:
-            detail = f": {_told(left)} and {_told(right)}" if what != "packages" else ""
-            found.append(f"the sides have different {what}{detail}")
-    shared = sorted(set(a[0].options) & set(b[0].options))
-    for owner in shared:
-        differing = [
-            name
-            for name, value in a[0].options[owner].items()
-            if owner.split("/")[0] in ("pretrain", "finetune", "infer", "modality")
-            and b[0].options[owner].get(name) != value
-        ]
-        found += [f"the sides have different {owner}.{name}" for name in differing]
-    return tuple(found)
-
-
-def _distinct(runs: Sequence[RunResult], read: Any) -> list[Any]:
-    distinct: list[Any] = []
-    for run in runs:
-        value = read(run)
-        if value not in distinct:
-            distinct.append(value)
-    return distinct
-
-
-def _told(values: Sequence[Any]) -> str:
-    return ", ".join("unknown" if value is None else str(value)[:40] for value in values)

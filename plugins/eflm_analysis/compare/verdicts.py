@@ -1,10 +1,10 @@
-"""What the difference of two figures is worth: a ratio, its interval, and a verdict.
+"""Decides whether the difference of two figures is larger than the noise: a ratio, its interval, and a verdict.
 
-Figures are compared as logarithms, so that A over B and B over A are judged alike. With two runs or more on each side,
-the interval is Welch's, from the spread between runs. Few runs can lie close together by chance, so a spread that is
-smaller than usual is moderated, as if runs of the usual spread had been among them (Smyth 2004, section 4).
-With fewer runs, nothing measured tells how far two runs of one question lie apart; then each run's own spread counts,
-and an amount for that noise, which the basis states.
+Figures are compared as logarithms, so that A over B and B over A get the same verdict. With two or more runs on each
+side, the interval is Welch's, from the spread between runs. Few runs can lie close together by chance, so a spread that
+is smaller than usual is moderated, as if the sample contained runs of the usual spread (Smyth 2004, section 4). With
+fewer runs, the spread between two runs of one question is not measured. The interval then combines each run's own
+spread with an assumed spread between runs, which the basis states.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from eflm.statistics import mean, standard_deviation, t_quantile
 from eflm_schemas import Metric, MetricInfo
 from eflm_schemas.comparison import Difference, Verdict
 
-#: Relative standard deviation between two runs of one question where it was not measured. Processes on a CPU differ in
-#: where their memory lies and in what else the machine does: 8% was seen between runs that agreed to 3% within.
+#: Assumed relative standard deviation between two runs of one question. On a CPU, memory placement and other work
+#: differ between processes: we measured 8% between runs whose own windows agreed to 3%.
 ASSUMED_NOISE = {"cpu": 0.10, "cuda": 0.03}
-#: The same where other work disturbed a run.
+#: The same if other work disturbed a run.
 ASSUMED_NOISE_DISTURBED = 0.25
-#: What a measured spread is moderated with: so many degrees of freedom of so much.
+#: A measured spread is moderated with this many degrees of freedom of this relative standard deviation.
 PRIOR_FREEDOM, PRIOR_NOISE = 4, {"cpu": 0.06, "cuda": 0.02}
-#: A difference below this share is a tie however surely it is known.
+#: A smaller relative difference is always a tie.
 MARGIN = 0.01
-#: Flags that say that something else than the techniques decided the figures.
+#: Flags of runs whose figures depend on something else than the techniques.
 CONTAMINATION = frozenset(
     {"busy_cores", "busy_machine", "swapping", "shared_device", "throttled", "clock_change"}
 )
@@ -38,24 +38,25 @@ def difference(
     b: Sequence[Metric],
     info: MetricInfo,
     *,
+    names: tuple[str, str] = ("A", "B"),
     device: str = "cpu",
     disturbed: bool = False,
     margin: float = MARGIN,
 ) -> Difference:
-    """A against B, one metric a run on each side; `device` is "cpu" or "cuda"."""
-    unknown = [reason for side, name in ((a, "A"), (b, "B")) for reason in _missing(side, name)]
+    """Compare A with B, the baseline. Each has one metric per run. `device` is "cpu" or "cuda"."""
+    unknown = [reason for side, name in zip((a, b), names, strict=True) for reason in _missing(side, name)]
     left, right = _values(a), _values(b)
     if unknown:
         return _undecided(info, left, right, "; ".join(unknown))
     if min(*left, *right) <= 0:
         if set(left) == set(right) and len(set(left)) == 1:
             return Difference(
-                unit=info.unit, better=info.better, a=left[0], b=right[0], ratio=None, interval=None,
+                unit=info.unit, better=info.better, value=left[0], baseline=right[0], ratio=None, interval=None,
                 verdict="tie", basis="equal",
             )  # fmt: skip
-        return _undecided(info, left, right, "no ratio can be had of figures at or below zero")
+        return _undecided(info, left, right, "figures at or below zero have no ratio")
     if set(left) != set(right) and _of_unknown_spread(a, b):
-        basis = "one sample each, of unknown spread"
+        basis = "one sample each, with an unknown spread"
         return evolve(_undecided(info, left, right, basis), ratio=mean(left) / mean(right))
     logs = [[math.log(value) for value in side] for side in (left, right)]
     middle = mean(logs[0]) - mean(logs[1])
@@ -65,8 +66,8 @@ def difference(
     return Difference(
         unit=info.unit,
         better=info.better,
-        a=mean(left),
-        b=mean(right),
+        value=mean(left),
+        baseline=mean(right),
         ratio=math.exp(middle),
         interval=(low, high),
         verdict=_verdict(low, high, math.exp(middle), info.better, margin),
@@ -75,7 +76,7 @@ def difference(
 
 
 def _of_unknown_spread(a: Sequence[Metric], b: Sequence[Metric]) -> bool:
-    """Runs of one seed agree in what is evaluated, so only its own interval tells how far another sample would lie."""
+    """Whether a score has no interval. Runs of one seed give the same score, so repeating them does not help."""
     metrics = (*a, *b)
     return all(metric.provenance == "evaluated" for metric in metrics) and any(
         metric.ci95 is None for metric in metrics
@@ -90,7 +91,7 @@ def _verdict(low: float, high: float, ratio: float, better: str, margin: float) 
     return "better" if (ratio < 1) == (better == "lower") else "worse"
 
 
-#: Variances of the difference with their degrees of freedom; infinite ones for what is not estimated from a sample.
+#: Variances of the difference with their degrees of freedom, which are infinite for an assumed variance.
 Parts = list[tuple[float, float]]
 
 
@@ -101,9 +102,9 @@ def _uncertainty(
     if provenances == {"counted"}:
         return [], "counted exactly"
     if provenances == {"evaluated"}:
-        # One seed is one training: runs of it agree, and what is left is that of the text they were scored on.
+        # Runs of one seed are the same training, so only the held-out data contributes to the variance.
         parts = [_own(side[0], 1) for side in (a, b)]
-        return parts, "the spread of the held-out data; one training each"
+        return parts, "the spread of the held-out data; one training per side"
     runs = [len(side) for side in logs]
     if min(runs) >= 2:
         return [
@@ -115,7 +116,7 @@ def _uncertainty(
 
 
 def _between(logs: Sequence[float], usual: float) -> tuple[float, float]:
-    """The variance of the mean of runs, and its degrees of freedom. The prior widens it and never makes it surer."""
+    """The variance of the mean over runs, and its degrees of freedom. The prior can only increase the variance."""
     spread = standard_deviation(logs)
     assert spread is not None
     freedom = len(logs) - 1.0
@@ -124,7 +125,7 @@ def _between(logs: Sequence[float], usual: float) -> tuple[float, float]:
 
 
 def _own(metric: Metric, runs: int) -> tuple[float, float]:
-    """The variance of one run's mean, relative, and its degrees of freedom."""
+    """The relative variance of one run's mean, and its degrees of freedom."""
     assert metric.value is not None
     if metric.ci95 is None or not metric.n or metric.n < 2:
         return 0.0, math.inf
@@ -134,13 +135,13 @@ def _own(metric: Metric, runs: int) -> tuple[float, float]:
 
 
 def _half_width(parts: Parts) -> float:
-    """Half of the 95% interval, with Welch and Satterthwaite's degrees of freedom."""
+    """Half the width of the 95% interval, with the Welch–Satterthwaite degrees of freedom."""
     variance = math.fsum(part for part, _ in parts)
     if variance == 0:
         return 0.0
     denominator = math.fsum(part**2 / freedom for part, freedom in parts)
     freedom = variance**2 / denominator if denominator else math.inf
-    # Beyond this, Student's t and the normal distribution agree to four digits.
+    # For more degrees of freedom, Student's t and the normal distribution agree to four digits.
     return t_quantile(0.975, min(freedom, 10_000.0)) * math.sqrt(variance)
 
 
@@ -150,12 +151,12 @@ def _values(metrics: Sequence[Metric]) -> list[float]:
 
 def _missing(metrics: Sequence[Metric], name: str) -> list[str]:
     if not metrics:
-        return [f"{name} has no such figure"]
+        return [f"{name} does not have this metric"]
     return [f"{name}: {metric.reason}" for metric in metrics if metric.value is None][:1]
 
 
 def _undecided(info: MetricInfo, left: Sequence[float], right: Sequence[float], basis: str) -> Difference:
     return Difference(
-        unit=info.unit, better=info.better, a=mean(left) if left else None, b=mean(right) if right else None,
+        unit=info.unit, better=info.better, value=mean(left) if left else None, baseline=mean(right) if right else None,
         ratio=None, interval=None, verdict="unknown", basis=basis,
     )  # fmt: skip

@@ -1,1 +1,1 @@
-"""`eflm report`: results with their pictures as one HTML file."""
+"""`eflm report`: results and their pictures as one HTML file."""

@@ -1,4 +1,4 @@
-"""What a stage left to be looked at, as part of the page: pictures and clips to see, other files to take away."""
+"""The artifacts of a stage as part of the page: pictures and clips are shown, other files can be downloaded."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from attrs import frozen
 from eflm.cli.render import composition
 from eflm_schemas import RunResult
 
-#: How files of pictures begin. What a file is called decides nothing.
+#: The first bytes of picture files, and their types. The file name is not used.
 BEGINNINGS = {
     b"\x89PNG\r\n\x1a\n": "image/png",
     b"GIF87a": "image/gif",
     b"GIF89a": "image/gif",
     b"\xff\xd8\xff": "image/jpeg",
 }
-#: A larger file stays where it is: the page would be too large to open.
+#: Larger files are not included, in bytes; the page would be too large to open.
 LARGEST = 32_000_000
 
 
 @frozen(kw_only=True)
 class Exhibit:
-    """One file. `uri` holds its content, or is None and `trouble` says why."""
+    """One file. `uri` contains it as a data URI; if it is None, `trouble` says why."""
 
     name: str
     picture: bool = False
@@ -35,17 +35,17 @@ class Exhibit:
 
 
 def exhibits(run: RunResult, stage: str, folders: Sequence[Path]) -> tuple[Exhibit, ...]:
-    """The files of a stage, looked for in each of `folders` in turn."""
+    """Return the files of a stage. Each is read from the first of `folders` that has it."""
     return tuple(_exhibit(run, stage, name, folders) for name in run.stages[stage].artifacts)
 
 
 def _exhibit(run: RunResult, stage: str, name: str, folders: Sequence[Path]) -> Exhibit:
     short = name.partition(f".{stage}.")[2] or name
     described = run.facts.get("artifacts")
-    told = described.get(short) if isinstance(described, Mapping) else None
-    shows = told if isinstance(told, str) else short
-    by = f"{run.spec.model}, {composition(run.spec.techniques)}"
-    caption, alternative = f"After {stage}: {shows}", f"What {by}, gives after {stage}: {shows}"
+    description = described.get(short) if isinstance(described, Mapping) else None
+    shows = description if isinstance(description, str) else short
+    model = f"{run.spec.model}, {composition(run.spec.techniques)}"
+    caption, alternative = f"After {stage}: {shows}", f"Output of {model}, after {stage}: {shows}"
     content, trouble = _content(name, folders)
     if content is None:
         return Exhibit(name=name, caption=caption, alternative=alternative, trouble=trouble)
@@ -60,16 +60,16 @@ def _exhibit(run: RunResult, stage: str, name: str, folders: Sequence[Path]) -> 
 
 
 def _content(name: str, folders: Sequence[Path]) -> tuple[bytes | None, str]:
-    # A document may come from anyone, and the page go to anyone: it must not carry other files of this machine along.
+    # A document from someone else must not make the page include other files of this machine.
     if Path(name).name != name:
-        return None, "the result names a path here, and only files beside it are shown"
+        return None, "the result names a path, and only files in its own folder are shown"
     path = next((folder / name for folder in folders if (folder / name).is_file()), None)
     if path is None:
         return None, f"the file is not in {' or '.join(map(str, folders))}"
     try:
         size = path.stat().st_size
         if size > LARGEST:
-            return None, f"{size / 1e6:,.0f} MB are too large for this page; the file is {path}"
+            return None, f"the file is too large for a page ({size / 1e6:,.0f} MB): {path}"
         return path.read_bytes(), ""
     except OSError as error:
         return None, f"{path} cannot be read: {error.strerror or error}"

@@ -1,4 +1,4 @@
-"""`eflm report`: results with their pictures as one HTML page, for people who would rather look than read."""
+"""`eflm report`: writes results and their pictures to one HTML page."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from eflm.cli.options import debug_option, results_option
 
 @click.command("report")
 @click.argument("results", metavar="[RESULT]...", nargs=-1)
-@results_option("Folder that the results are in.")
+@results_option("Folder of result files.")
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default=Path("report.html"),
     show_default=True,
-    help="The page.",
+    help="File to write.",
 )
 @debug_option
 def command(results: tuple[str, ...], folder: Path, out: Path) -> None:
-    """Write results and their pictures as one HTML page.
+    """Write results and their pictures to one HTML page.
 
-    RESULT is a file that eflm bench or eflm compare wrote, or the first letters of a result's key; without any, the
-    page has all that the folder holds. It is whole in itself: no network, no script.
+    RESULT is a file that eflm bench or eflm compare wrote, or the first letters of a result's key. Without any, the
+    page shows all results in the folder. It needs no network and contains no script.
     """
     from datetime import UTC, datetime
 
@@ -43,8 +43,8 @@ def command(results: tuple[str, ...], folder: Path, out: Path) -> None:
         write_atomically(out, text.encode())
     except OSError as error:
         raise EflmError(
-            f"the page could not be written as {out}: {error.strerror or error}; --out FILE chooses another place"
+            f"cannot write the page to {out}: {error.strerror or error}; --out FILE chooses another file"
         ) from error
     for file in gathered.left_out:
-        click.echo(f"left out: {file.name}: {file.reason}", err=True)
-    click.echo(f"look at: {out}")
+        click.echo(f"not shown: {file.name}: {file.reason}", err=True)
+    click.echo(f"saved: {out}")

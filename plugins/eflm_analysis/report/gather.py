@@ -1,4 +1,4 @@
-"""What a report is made of: the documents of runs that were asked for, or all of a folder, and what is none."""
+"""Collects the documents of a report: those that were named, or all in a folder. Lists files that it cannot show."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from eflm_schemas.comparison import Comparison, Repeats, Sweep
 
 @frozen
 class Found:
-    """One document, and the file that holds it."""
+    """One document and its file."""
 
     path: Path
     document: RunResult | Repeats | Sweep | Comparison
 
     @property
     def runs(self) -> tuple[RunResult, ...]:
-        """The runs that stand in it whole; a comparison names its runs by their keys only."""
+        """The runs that the document contains. A comparison contains only the keys of its runs."""
         match self.document:
             case RunResult():
                 return (self.document,)
@@ -35,7 +35,7 @@ class Found:
 
 @frozen
 class LeftOut:
-    """A file that the report cannot show, and why."""
+    """A file that the report cannot show, and the reason."""
 
     name: str
     reason: str
@@ -43,20 +43,20 @@ class LeftOut:
 
 @frozen
 class Gathered:
-    """What was found, in the order in which the page shows it, and what was left out."""
+    """The documents in the order of the page, and the files that are not shown."""
 
     found: tuple[Found, ...]
     left_out: tuple[LeftOut, ...]
 
 
 def everything(folder: Path, *, besides: Path | None = None) -> Gathered:
-    """All documents in the folder. Files that are none are named, `besides` and the runs' own pictures excepted.
+    """Collect all documents in a folder. Other files are listed, except `besides` and the artifacts of the runs.
 
-    Raises UsageError where there is no document at all.
+    Raises UsageError if the folder does not exist or contains no document.
     """
     if not folder.is_dir():
         raise UsageError(
-            f"there is no folder {folder} to report on; eflm bench makes it, and --results DIR chooses another"
+            f"the folder {folder} does not exist; eflm bench creates it, and --results DIR chooses another"
         )
     own = None if besides is None else besides.resolve()
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
@@ -69,23 +69,24 @@ def everything(folder: Path, *, besides: Path | None = None) -> Gathered:
         for name in stage.artifacts
     }
     left_out += [
-        LeftOut(path.name, "neither a document of runs nor a picture of one")
+        LeftOut(path.name, "not a result and not an artifact of one")
         for path in files
         if path.suffix != ".json" and path.name not in shown and path.resolve() != own
     ]
     if not found:
         raise UsageError(
-            f"{folder} holds no result{_told(left_out)}; eflm bench saves them, --results DIR chooses another folder"
+            f"{folder} contains no result{_reasons(left_out)}; eflm bench saves them, --results DIR chooses another "
+            "folder"
         )
     return Gathered(tuple(found), tuple(left_out))
 
 
 def asked_for(words: Iterable[str], folder: Path) -> Gathered:
-    """The documents that files and keys of results stand for. Raises UsageError for a word that stands for nothing."""
+    """Collect the documents of these files and keys of results. Raises UsageError for a word that matches nothing."""
     paths = dict.fromkeys(path for word in words for path in store.files_of(word, folder))
     found, left_out = _read(paths)
     if not found:
-        raise UsageError(f"there is nothing to report on{_told(left_out)}")
+        raise UsageError(f"none of these files is a result{_reasons(left_out)}")
     return Gathered(tuple(found), tuple(left_out))
 
 
@@ -100,9 +101,9 @@ def _read(paths: Iterable[Path]) -> tuple[list[Found], list[LeftOut]]:
         if document.runs or isinstance(document.document, Comparison):
             found.append(document)
         else:
-            left_out.append(LeftOut(path.name, "it holds no run"))
+            left_out.append(LeftOut(path.name, "it contains no run"))
     return found, left_out
 
 
-def _told(left_out: Sequence[LeftOut]) -> str:
+def _reasons(left_out: Sequence[LeftOut]) -> str:
     return "".join(f"; {file.name}: {file.reason}" for file in left_out[:3])

@@ -1,6 +1,6 @@
-"""The page: what was gathered, written with the figures of the result table into one HTML file.
+"""Renders the collected documents as one HTML file, with the same figures as in the terminal.
 
-`eflm report` calls `page`. Nothing on the page is fetched or run: pictures are part of it, and there is no script.
+`eflm report` calls `page`. The page contains its pictures and no script, so a browser fetches and runs nothing.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ from markupsafe import Markup
 
 from eflm.cli.render import composition, figure, heading, interval, machine, percentiles, point_label
 from eflm.results.aggregation import flags_of
-from eflm_analysis.compare.render import heading as side_heading
-from eflm_analysis.compare.render import written
+from eflm_analysis.compare.texts import heading as side_heading
+from eflm_analysis.compare.texts import written
 from eflm_analysis.compare.verdicts import CONTAMINATION
+from eflm_analysis.content import data_of, model_of
 from eflm_analysis.report.artifacts import Exhibit, exhibits
 from eflm_analysis.report.gather import Gathered
 from eflm_analysis.report.ranking import Cell, Table, tables
@@ -31,7 +32,7 @@ from eflm_schemas.convert import to_dict
 
 @frozen(kw_only=True)
 class Stage:
-    """A stage's figures, and what it left to be looked at."""
+    """The metrics and artifacts of a stage."""
 
     name: str
     seconds: float
@@ -41,7 +42,7 @@ class Stage:
 
 @frozen(kw_only=True)
 class Run:
-    """One run, and where it stands on the page."""
+    """One run, its number and its anchor on the page."""
 
     anchor: str
     number: int
@@ -53,7 +54,7 @@ class Run:
 def page(
     gathered: Gathered, cards: Iterable[MetricCard], *, folder: Path, version: str, now: datetime
 ) -> str:
-    """One HTML document. `folder`: where pictures are looked for if they are not beside their document."""
+    """Return the HTML document. `folder`: where artifacts are read from if their document's folder lacks them."""
     cards = list(cards)
     runs = _runs(gathered, folder)
     documents = [found for found in gathered.found if not isinstance(found.document, RunResult)]
@@ -76,7 +77,7 @@ def page(
 
 
 def _runs(gathered: Gathered, folder: Path) -> list[Run]:
-    """Every run once, by time: one that stands in a result and in a document of several is the result's."""
+    """Every run once, by time. A run that has a result file and is in another document is shown from its result."""
     found: dict[tuple[str, str], tuple[RunResult, Path]] = {}
     for document in sorted(gathered.found, key=lambda found: not isinstance(found.document, RunResult)):
         for run in document.runs:
@@ -107,7 +108,7 @@ def _identity(run: RunResult) -> tuple[str, str]:
 
 
 def _metrics(document: RunResult | Repeats | Sweep | Comparison) -> Iterable[Mapping[str, Any]]:
-    """The metrics of each stage by name, wherever a document has them."""
+    """The metrics of each stage by name, for any kind of document."""
     match document:
         case Comparison():
             return list(document.stages.values())
@@ -116,16 +117,16 @@ def _metrics(document: RunResult | Repeats | Sweep | Comparison) -> Iterable[Map
     return [stage.metrics for stage in document.stages.values()]
 
 
-# --- what the template asks for ---------------------------------------------------------------------------
+# --- filters and functions of the template ---------------------------------------------------------------------------
 
 
 def _pooled(stages: Mapping[str, StageResult]) -> list[Stage]:
-    """Stages of several runs together, which leave nothing to be looked at."""
+    """Stages of repeated runs. They have no artifacts of their own."""
     return [Stage(name=name, seconds=stage.seconds, metrics=stage.metrics) for name, stage in stages.items()]
 
 
 def _points(sweep: Sweep, stage: str) -> dict[str, list[Metric | None]]:
-    """Each metric of a stage at every point of a sweep."""
+    """Each metric of a stage at every point of a sweep; None where a point lacks it."""
     found = [point.stages.get(stage) for point in sweep.points]
     names = dict.fromkeys(name for one in found if one for name in one.metrics)
     return {name: [one.metrics.get(name) if one else None for one in found] for name in names}
@@ -136,7 +137,7 @@ def _sweep_stages(sweep: Sweep) -> list[str]:
 
 
 def _looks(table: Table, by_identity: Mapping[tuple[str, str], Run]) -> list[tuple[str, Exhibit]]:
-    """What each question's first run left of the table's stage, with whose it is, to be seen side by side."""
+    """The artifacts of the table's stage of each question's first run, with a caption."""
     firsts = [(question.label, by_identity[_identity(question.runs[0])]) for question in table.questions]
     return [
         (f"{label}, run {run.number}.", shown)
@@ -148,7 +149,7 @@ def _looks(table: Table, by_identity: Mapping[tuple[str, str], Run]) -> list[tup
 
 
 def _contaminated(flags: Sequence[Flag]) -> bool:
-    """Whether something else than the techniques decided the figures."""
+    """Whether a flag says that the figures depend on something else than the techniques."""
     return any(flag.name in CONTAMINATION for flag in flags)
 
 
@@ -161,14 +162,15 @@ def _standing(cell: Cell) -> str:
 
 
 def _provenance(run: RunResult) -> dict[str, str]:
-    """The facts that tell whether two runs may be held side by side, in words."""
+    """What decides whether two runs can be compared, as text."""
     env, facts = run.environment, run.facts
     data = facts.get("data", "unknown")
     return {
         "key": run.key,
         "started": f"{run.started} (UTC)",
         "seed": str(run.spec.seed),
-        "data": f"{data}, sha256 {facts.get('data_sha256', 'unknown')}",
+        "model": f"{run.spec.model}, {model_of(run)}",
+        "data": f"{data}, {data_of(run)}",
         "device": f"{env.device_name} ({env.device})" + (f", driver {env.driver}" if env.driver else ""),
         "processes": str(run.spec.processes),
         "machine": f"{env.cpu}, {env.cpu_count} cores, {env.memory_bytes / 1e9:.1f} GB; {env.platform}",

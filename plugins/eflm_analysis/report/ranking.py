@@ -1,47 +1,50 @@
-"""Who is ahead where several questions were asked of one model: metric by metric, and never inside the noise.
+"""Ranks several questions about one model, metric by metric. Differences inside the noise are ties.
 
-`eflm compare` judges two sides, and here every figure is judged against the leading one of its row by the same rules.
+Every figure is compared with the leading one of its row, by the rules of `eflm compare`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from attrs import define, field, frozen
 
 from eflm.cli.render import composition
 from eflm.results.aggregation import flags_of, pool
-from eflm_analysis.compare.comparison import compare
-from eflm_schemas import Flag, Metric, MetricCard, MetricInfo, RunResult, RunSpec
-from eflm_schemas.comparison import Comparison, Difference
+from eflm_analysis.compare.caveats import caveats
+from eflm_analysis.compare.comparison import differences
+from eflm_analysis.content import model_of, short
+from eflm_analysis.labels import labels
+from eflm_schemas import Flag, Metric, MetricCard, MetricInfo, RunResult
+from eflm_schemas.comparison import Difference
 
 Standing = Literal[
-    "best",  # better than every other, outside the noise
-    "among the best",  # not told apart from the leading figure, and others are worse
-    "tie",  # no figure of the row is told apart from the leading one
+    "best",  # better than every other figure, outside the noise
+    "among the best",  # not distinguishable from the leading figure, and others are worse
+    "tie",  # no figure of the row is distinguishable from the leading one
     "worse",
-    "",  # nothing can be said: no direction, or no other figure
+    "",  # unknown: the metric has no better direction, or there is no other figure
 ]
 
 
 @frozen
 class Question:
-    """The runs with one key, which stand in one column. `label` says in what they differ from the other columns."""
+    """The runs with one key in one environment, shown in one column. `label` says how they differ from the others."""
 
     runs: tuple[RunResult, ...]
     label: str
 
     @property
     def flags(self) -> tuple[Flag, ...]:
-        """Those of all its runs, each once."""
+        """The flags of all its runs, each once."""
         return flags_of(self.runs)
 
 
 @frozen
 class Cell:
-    """One figure. `ratio`: of a worse one over the leading one."""
+    """One figure. `ratio`: a worse figure divided by the leading one."""
 
     metric: Metric | None
     standing: Standing = ""
@@ -50,7 +53,7 @@ class Cell:
 
 @frozen
 class Row:
-    """One metric over the questions. `basis`: what the standings rest on."""
+    """One metric over the questions. `basis`: what the standings are based on."""
 
     name: str
     info: MetricInfo | None
@@ -71,100 +74,120 @@ class Table:
 
 
 def tables(runs: Iterable[RunResult], cards: Iterable[MetricCard]) -> list[Table]:
-    """A table for each stage that two or more finished runs of one model share."""
-    cards = list(cards)
+    """Return a table for each stage that two or more finished runs of one model share.
+
+    Runs belong to one model if its content is equal, also under different paths.
+    """
+    infos = {info.name: info for card in cards for info in card.metrics}
     by_model: dict[tuple[str, str | None], list[RunResult]] = {}
     for run in runs:
         if run.status == "ok":
-            by_model.setdefault((run.spec.model, run.spec.modality), []).append(run)
-    return [
-        table
-        for (model, modality), found in by_model.items()
-        for table in _Model(f"{model} ({modality})", found, cards).tables()
-    ]
+            by_model.setdefault((model_of(run), run.spec.modality), []).append(run)
+    paths = [found[0].spec.model for found in by_model.values()]
+    result: list[Table] = []
+    for (model, modality), found in by_model.items():
+        path = found[0].spec.model
+        name = f"{path} ({modality})"
+        if paths.count(path) > 1:
+            name += f", {short(model)}"
+        result += _Model(name, found, infos).tables()
+    return result
 
 
 @define(slots=False)
 class _Model:
-    """The questions asked of one model, and what `eflm compare` says of each pair of them."""
+    """The questions about one model."""
 
     name: str
     runs: Sequence[RunResult]
-    cards: Sequence[MetricCard]
-    pairs: dict[tuple[str, str], Comparison] = field(factory=dict)
+    infos: Mapping[str, MetricInfo]
 
     def tables(self) -> Iterator[Table]:
         for stage in dict.fromkeys(stage for run in self.runs for stage in run.stages):
             having = [run for run in self.runs if stage in run.stages]
             if len(having) > 1:
-                yield self._table(stage, _questions(having))
+                yield _Stage(self.name, stage, _questions(having), self.infos).table()
 
-    @cached_property
-    def infos(self) -> Mapping[str, MetricInfo]:
-        return {info.name: info for card in self.cards for info in card.metrics}
 
-    def _table(self, stage: str, questions: Sequence[Question]) -> Table:
-        names = dict.fromkeys(
-            name for question in questions for run in question.runs for name in run.stages[stage].metrics
-        )
+@define(slots=False)
+class _Stage:
+    """One stage of one model. `compared`: all questions against the one with this number."""
+
+    model: str
+    name: str
+    questions: Sequence[Question]
+    infos: Mapping[str, MetricInfo]
+    compared: dict[int, Mapping[str, Mapping[int, Difference]]] = field(factory=dict)
+
+    def table(self) -> Table:
         rows, missing = [], dict[str, list[str]]()
-        for name in names:
-            pooled = [_pooled(question, stage, name) for question in questions]
-            reasons = [
-                metric.reason or "" for metric in pooled if metric is not None and metric.value is None
-            ]
-            if any(metric is not None and metric.value is not None for metric in pooled):
-                rows.append(self._row(stage, name, questions, pooled))
+        for name, metrics in self._metrics.items():
+            if any(metric is not None and metric.value is not None for metric in metrics):
+                rows.append(self._row(name, metrics))
             else:
-                missing.setdefault(reasons[0], []).append(name)
+                reason = next((metric.reason for metric in metrics if metric is not None), None)
+                missing.setdefault(reason or "", []).append(name)
         return Table(
-            model=self.name,
-            stage=stage,
-            questions=tuple(questions),
+            model=self.model,
+            stage=self.name,
+            questions=tuple(self.questions),
             rows=tuple(rows),
             missing={reason: tuple(names) for reason, names in missing.items()},
-            caveats=tuple(
-                f"{other.label}, beside {questions[0].label}: {'; '.join(caveats)}"
-                for other in questions[1:]
-                if (caveats := self._pair(other, questions[0]).caveats)
-            ),
+            caveats=caveats([question.runs for question in self.questions])
+            if len(self.questions) > 1
+            else (),
         )
 
-    def _row(
-        self, stage: str, name: str, questions: Sequence[Question], metrics: Sequence[Metric | None]
-    ) -> Row:
+    @cached_property
+    def _metrics(self) -> dict[str, list[Metric | None]]:
+        """Each metric of every question, averaged over its runs."""
+        names = dict.fromkeys(
+            name
+            for question in self.questions
+            for run in question.runs
+            for name in run.stages[self.name].metrics
+        )
+        return {name: [_pooled(question, self.name, name) for question in self.questions] for name in names}
+
+    def _row(self, name: str, metrics: Sequence[Metric | None]) -> Row:
         info = self.infos.get(name)
-        known = [n for n, metric in enumerate(metrics) if metric is not None and metric.value is not None]
-        if info is None or info.better == "neither" or len(known) < 2:
-            return Row(name, info, tuple(Cell(metric) for metric in metrics), ())
-        values = {n: metric.value for n in known if (metric := metrics[n]) and metric.value is not None}
-        lead = (min if info.better == "lower" else max)(known, key=values.__getitem__)
-        differences = {
-            n: self._pair(questions[lead], questions[n]).stages[stage][name] for n in known if n != lead
+        values = {
+            n: metric.value
+            for n, metric in enumerate(metrics)
+            if metric is not None and metric.value is not None
         }
-        ahead = {n for n, found in differences.items() if found.verdict == "better"}
-        level = {n for n, found in differences.items() if found.verdict == "tie"}
+        if info is None or info.better == "neither" or len(values) < 2:
+            return Row(name, info, tuple(Cell(metric) for metric in metrics), ())
+        lead = (min if info.better == "lower" else max)(values, key=values.__getitem__)
+        found = {n: difference for n, difference in self._against(lead)[name].items() if n in values}
+        behind = {n for n, difference in found.items() if difference.verdict == "worse"}
+        level = {n for n, difference in found.items() if difference.verdict == "tie"}
         if not level:
-            leading: Standing = "best" if len(ahead) == len(differences) else ""
+            leading: Standing = "best" if len(behind) == len(found) else ""
         else:
-            leading = "among the best" if ahead else "tie"
+            leading = "among the best" if behind else "tie"
         cells = []
         for n, metric in enumerate(metrics):
-            if n in ahead:
-                cells.append(Cell(metric, "worse", _inverse(differences[n])))
+            if n in behind:
+                cells.append(Cell(metric, "worse", found[n].ratio))
             else:
                 cells.append(Cell(metric, leading if n == lead or n in level else ""))
-        return Row(name, info, tuple(cells), tuple(dict.fromkeys(d.basis for d in differences.values())))
+        return Row(name, info, tuple(cells), tuple(dict.fromkeys(one.basis for one in found.values())))
 
-    def _pair(self, a: Question, b: Question) -> Comparison:
-        keys = a.runs[0].key, b.runs[0].key
-        if keys not in self.pairs:
-            self.pairs[keys] = compare(a.runs, b.runs, self.cards, names=(a.label, b.label))
-        return self.pairs[keys]
-
-
-def _inverse(found: Difference) -> float | None:
-    return None if not found.ratio else 1 / found.ratio
+    def _against(self, lead: int) -> Mapping[str, Mapping[int, Difference]]:
+        """Each metric's difference of every other question from the question `lead`, by its number."""
+        if lead not in self.compared:
+            order = [lead, *(n for n in range(len(self.questions)) if n != lead)]
+            found = differences(
+                [self.questions[n].runs for n in order],
+                self.name,
+                self.infos,
+                names=[self.questions[n].label for n in order],
+            )
+            self.compared[lead] = {
+                name: dict(zip(order[1:], of_metric, strict=True)) for name, of_metric in found.items()
+            }
+        return self.compared[lead]
 
 
 def _pooled(question: Question, stage: str, name: str) -> Metric | None:
@@ -176,42 +199,17 @@ def _pooled(question: Question, stage: str, name: str) -> Metric | None:
 
 
 def _questions(runs: Sequence[RunResult]) -> list[Question]:
-    """A question for each key, the model as it is first, then by time; labels tell all of them apart."""
-    by_key: dict[str, list[RunResult]] = {}
+    """Group runs by key and environment: the baseline first, then by time.
+
+    The key leaves out the environment, and runs of two machines are not repetitions of one measurement.
+    """
+    groups: list[list[RunResult]] = []
     for run in sorted(runs, key=lambda run: (composition(run.spec.techniques) != "baseline", run.started)):
-        by_key.setdefault(run.key, []).append(run)
-    specs = [found[0].spec for found in by_key.values()]
-    compositions, told = [composition(spec.techniques) for spec in specs], [_told(spec) for spec in specs]
-    differing = [
-        name
-        for name in dict.fromkeys(n for one in told for n in one)
-        if _tells_apart(name, told, compositions)
-    ]
-    labels = [
-        "; ".join([chosen, *(f"{name} {one.get(name, 'default')}" for name in differing)])
-        for chosen, one in zip(compositions, told, strict=True)
-    ]
-    return [
-        Question(tuple(found), label if labels.count(label) == 1 else f"{label}; {key[:8]}")
-        for (key, found), label in zip(by_key.items(), labels, strict=True)
-    ]
-
-
-def _told(spec: RunSpec) -> dict[str, Any]:
-    """What may tell a question from another of the same model and techniques."""
-    return {
-        **spec.settings,
-        "seed": spec.seed,
-        "device": spec.device,
-        "data": spec.data or "built in",
-        "processes": spec.processes,
-    }
-
-
-def _tells_apart(name: str, told: Sequence[Mapping[str, Any]], compositions: Sequence[str]) -> bool:
-    """Whether the setting has several values. One that only other techniques have goes without saying."""
-    if len({str(one[name]) for one in told if name in one}) > 1:
-        return True
-    having = {chosen for one, chosen in zip(told, compositions, strict=True) if name in one}
-    lacking = {chosen for one, chosen in zip(told, compositions, strict=True) if name not in one}
-    return bool(having & lacking)
+        for group in groups:
+            if group[0].key == run.key and group[0].environment == run.environment:
+                group.append(run)
+                break
+        else:
+            groups.append([run])
+    found = labels([group[0] for group in groups])
+    return [Question(tuple(group), label) for group, label in zip(groups, found, strict=True)]

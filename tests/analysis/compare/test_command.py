@@ -1,4 +1,4 @@
-"""`eflm compare` and `eflm bench --repeat`: sides of every kind, verdicts with their basis, and refusals in words."""
+"""`eflm compare` and `eflm bench --repeat`: all kinds of sides, verdicts with their basis, and refused requests."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from jsonschema import Draft202012Validator
 
+from eflm.results.store import save
 from eflm_schemas.jsonschema import comparison_schema, repeats_schema, sweep_schema
+from support.results import result, timed
 
 PIECE = Path(__file__).parents[2] / "support" / "known_amounts.py"
 KNOWN = (
@@ -27,11 +29,16 @@ def known(site, eflm):
     return eflm
 
 
-def test_technique_sets_run_in_turn_and_a_slower_one_is_worse_and_told_why(known, tmp_path):
+def saved_runs(tmp_path):
+    """The result documents in the folder, by time."""
+    return [json.loads(path.read_text()) for path in sorted((tmp_path / "results").glob("*.json"))]
+
+
+def test_technique_sets_run_interleaved_and_the_slower_one_has_a_reason(known, tmp_path):
     done = known(
         "compare",
-        "known.seconds=0.06,known.matrix=700",
         "known.seconds=0.02,known.matrix=100",
+        "known.seconds=0.06,known.matrix=700",
         *KNOWN,
         "--repeat=2",
         "--json",
@@ -39,39 +46,57 @@ def test_technique_sets_run_in_turn_and_a_slower_one_is_worse_and_told_why(known
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     Draft202012Validator(comparison_schema()).validate(document)
-    latency = document["stages"]["pretrain"]["AL"]
+    (latency,) = document["stages"]["pretrain"]["AL"]
     assert latency["verdict"] == "worse"
+    assert latency["ratio"] == pytest.approx(latency["value"] / latency["baseline"], rel=0.1)
     assert latency["ratio"] > 2
     assert latency["interval"][0] > 1
     assert latency["basis"] == "between runs: 2 and 2"
-    assert document["stages"]["pretrain"]["memory_weights"]["verdict"] == "tie"
+    assert document["stages"]["pretrain"]["memory_weights"][0]["verdict"] == "tie"
     assert any("times the operations" in reason for reason in document["reasons"]["pretrain"])
-    assert document["caveats"] == [
-        "the sides have different modality/known.seconds",
-        "the sides have different modality/known.matrix",
+    fast, slow = (side["label"] for side in document["sides"])
+    (sentence,) = document["answer"]
+    assert sentence.startswith(f"{fast} pretrains ")
+    assert f"× faster than {slow}" in sentence
+    assert [caveat.partition(":")[0] for caveat in document["caveats"]] == [
+        "different modality/known.seconds",
+        "different modality/known.matrix",
     ]
-    # A B B A, each in a file of its own, so that they can be compared again.
-    saved = [json.loads(path.read_text()) for path in sorted((tmp_path / "results").glob("*.json"))]
-    assert [float(run["spec"]["settings"]["known.seconds"]) for run in saved] == [0.06, 0.02, 0.02, 0.06]
+    # The order is A B B A. Each run has a file of its own, so they can be compared again.
+    seconds = [float(run["spec"]["settings"]["known.seconds"]) for run in saved_runs(tmp_path)]
+    assert seconds == [0.02, 0.06, 0.06, 0.02]
 
-    again = known("compare", document["a"]["keys"][0][:8], document["b"]["keys"][0][:8], "--json")
+    again = known("compare", *(side["keys"][0][:8] for side in document["sides"]), "--json")
     assert json.loads(again.stdout)["stages"] == document["stages"]
 
 
-def test_files_of_one_question_tie(known, tmp_path):
+@pytest.mark.slow
+def test_three_technique_sets_run_forwards_and_backwards(known, tmp_path):
+    sets = [f"known.seconds={seconds}" for seconds in (0.01, 0.02, 0.03)]
+    done = known("compare", *sets, *KNOWN, "--repeat=2", "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    Draft202012Validator(comparison_schema()).validate(document)
+    assert [side["name"] for side in document["sides"]] == sets
+    assert [found["verdict"] for found in document["stages"]["pretrain"]["AL"]] == ["worse", "worse"]
+    seconds = [float(run["spec"]["settings"]["known.seconds"]) for run in saved_runs(tmp_path)]
+    assert seconds == [0.01, 0.02, 0.03, 0.03, 0.02, 0.01]
+
+
+def test_runs_of_one_question_tie(known, tmp_path):
     for _ in "ab":
         assert known("bench", *KNOWN, "--set=known.seconds=0.02").returncode == 0
-    a, b = sorted((tmp_path / "results").glob("*.json"))
-    done = known("compare", str(a), str(b))
+    files = sorted((tmp_path / "results").glob("*.json"))
+    done = known("compare", *map(str, files))
     assert done.returncode == 0, done.stderr
-    rows = [line.split() for line in done.stdout.splitlines() if line.startswith("AL ")]
-    assert "tie" in rows[0]
+    (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith("AL ")]
+    assert "tie" in row
     assert "assumed between them" in done.stdout
     assert "slower" not in done.stdout
 
 
 @pytest.mark.slow
-def test_repeats_are_one_document_that_stands_on_a_side(known, tmp_path):
+def test_a_document_of_repeated_runs_can_be_a_side(known, tmp_path):
     done = known("bench", *KNOWN, "--set=known.seconds=0.02", "--repeat=3", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -84,47 +109,84 @@ def test_repeats_are_one_document_that_stands_on_a_side(known, tmp_path):
     assert len({run["key"] for run in document["runs"]}) == 1
     assert done.stderr.count("saved: ") == 3
     (tmp_path / "three.json").write_text(done.stdout)
-    compared = known("compare", "three.json", "three.json", "--json")
-    assert json.loads(compared.stdout)["a"]["keys"] == [run["key"] for run in document["runs"]]
+    assert known("bench", *KNOWN, "--set=known.seconds=0.01", "--results=other").returncode == 0
+    (other,) = (tmp_path / "other").glob("*.json")
+    compared = known("compare", "three.json", str(other), "--json")
+    keys = json.loads(compared.stdout)["sides"][0]["keys"]
+    assert keys == [run["key"] for run in document["runs"]]
 
 
 @pytest.mark.parametrize(
-    ("sides", "words"),
+    ("arguments", "facts"),
     [
-        (("attention=nsa", "nowhere.json"), "one is to be run and the other has been"),
-        (("nowhere.json", "baseline"), "one is to be run"),
-        (("nowhere.json", "elsewhere.json"), "is no file, no key of a result and no technique set"),
-        (("abcdef01", "abcdef02"), "no result in results has a key that begins with abcdef01"),
-        (("atention=nsa", "baseline"), "did you mean attention?"),
-        (("attention=", "baseline"), "is not written TECHNIQUE=NAME"),
-        (("attention=nsb", "baseline"), "did you mean nsa?"),
+        (("attention=nsa", "nowhere.json"), ["'attention=nsa'", "'nowhere.json'"]),
+        (("nowhere.json", "baseline"), ["'nowhere.json'", "'baseline'"]),
+        (("nowhere.json", "elsewhere.json"), ["'nowhere.json'", "not a file"]),
+        (("abcdef01", "abcdef02"), ["results", "abcdef01"]),
+        (("atention=nsa", "baseline"), ["did you mean attention?"]),
+        (("attention=", "baseline"), ["'attention='", "TECHNIQUE=NAME"]),
+        (("attention=nsb", "baseline"), ["did you mean nsa?"]),
+        (("baseline",), ["two or more"]),
+        (("baseline", "attention=gqa", "baseline"), ["'baseline'", "twice"]),
+        (("attention=gqa,quant=int4", "quant=int4,attention=gqa"), ["'quant=int4,attention=gqa'", "same"]),
+        (("attention=gqa,attention=nsa", "baseline"), ["attention", "twice"]),
+        (("nsa.window=1,nsa.window=2", "baseline"), ["nsa.window", "twice"]),
+        (("baseline", "attention=gqa", "--seed=1", "--seed=2"), ["--seed", "2 times"]),
+        (("baseline", "attention=gqa", "--repeat=1", "--repeat=1"), ["--repeat", "2 times"]),
     ],
 )
-def test_what_cannot_be_compared_is_refused_in_words(eflm, sides, words):
-    done = eflm("compare", *sides)
+def test_requests_that_cannot_be_compared_are_refused(eflm, arguments, facts):
+    done = eflm("compare", *arguments)
     assert done.returncode == 2
-    assert words in done.stderr
+    assert all(fact in done.stderr for fact in facts), done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_failed_run_cannot_be_compared(known, tmp_path):
-    assert known("bench", *KNOWN, "--set=known.trouble=bug").returncode == 1
-    (saved,) = (tmp_path / "results").glob("*.json")
-    done = known("compare", str(saved), str(saved))
+def test_a_run_cannot_be_on_two_sides(eflm, tmp_path):
+    path = save(tmp_path / "results", result("ab" * 32))
+    done = eflm("compare", str(path), "abababab")
     assert done.returncode == 2
-    assert "cannot be compared: the run failed" in done.stderr
+    assert "abababab" in done.stderr
+
+
+def test_a_failed_run_cannot_be_compared(eflm, tmp_path):
+    failed = save(tmp_path, result("ab" * 32, status="failed", reason="out of memory"))
+    other = save(tmp_path, result("cd" * 32))
+    done = eflm("compare", str(other), str(failed))
+    assert done.returncode == 2
+    assert "out of memory" in done.stderr
+
+
+def test_the_answer_and_all_numbers_fit_80_columns(eflm, tmp_path):
+    """Wide tables become one line per side. No number is cut."""
+    paths = []
+    for n, quant in enumerate(("fp32", "int4", "int8")):
+        metrics = {
+            "AL": timed(1.0 + n),
+            "decode_tokens_per_second": timed(1234.5 / (1 + n), "tokens/s"),
+            "memory_weights": timed(0.32 / (1 + n), "GB"),
+            "tokens_per_second": timed(987.6 / (1 + n), "tokens/s"),
+        }
+        paths.append(
+            save(tmp_path, result(f"{n}a" * 32, techniques={"quant": quant}, stages={"infer": metrics}))
+        )
+    narrow = eflm("compare", *map(str, paths), "--details", env={"COLUMNS": "80"})
+    assert narrow.returncode == 0, narrow.stderr
+    assert narrow.stdout.startswith(
+        "fp32 decodes 2.0 × faster than int4; int4's weights are 2.0 × smaller\n"
+        "fp32 decodes 3.0 × faster than int8; int8's weights are 3.0 × smaller\n"
+    )
+    assert all(len(line) <= 80 for line in narrow.stdout.splitlines())
+    for number in ("1.00", "2.00", "3.00", "1,234", "617", "412", "988", "494", "329", "× 0.500", "× 0.333"):
+        assert number in narrow.stdout
+    assert "…" not in narrow.stdout
+    short = eflm("compare", *map(str, paths), env={"COLUMNS": "80"})
+    assert "1 more metric:" in short.stdout
+    assert "494" not in short.stdout
 
 
 @pytest.mark.slow
-def test_other_differences_than_techniques_are_said(known, tmp_path):
-    for seed in "01":
-        assert known("bench", *KNOWN, f"--seed={seed}").returncode == 0
-    a, b = sorted((tmp_path / "results").glob("*.json"))
-    assert "the sides have different seeds: 0 and 1" in known("compare", str(a), str(b)).stdout
-
-
-@pytest.mark.slow
-def test_a_sweep_is_a_run_for_each_value_side_by_side(known, tmp_path):
+def test_a_sweep_runs_each_value_and_shows_them_in_columns(known, tmp_path):
     done = known("bench", *KNOWN, "--set=known.seconds=0.01,0.03", "--json")
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -133,14 +195,14 @@ def test_a_sweep_is_a_run_for_each_value_side_by_side(known, tmp_path):
     assert [float(point["settings"]["known.seconds"]) for point in document["points"]] == [0.01, 0.03]
     first, second = (point["stages"]["pretrain"]["metrics"]["AL"]["value"] for point in document["points"])
     assert 0.01 <= first < 0.03 <= second
-    assert len(list((tmp_path / "results").glob("*.json"))) == 2
+    assert len(saved_runs(tmp_path)) == 2
 
     table = known("bench", *KNOWN, "--set=known.seconds=0.01,0.03").stdout
     assert "seconds 0.01" in table
     assert "seconds 0.03" in table
 
 
-def test_a_mistake_in_any_point_of_a_sweep_comes_before_the_first_run(known, tmp_path):
+def test_a_mistake_in_any_point_of_a_sweep_is_found_before_the_first_run(known, tmp_path):
     done = known("bench", *KNOWN, "--set=known.seconds=0.01,-1")
     assert done.returncode == 2
     assert "known.seconds" in done.stderr

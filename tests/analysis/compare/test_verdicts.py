@@ -1,4 +1,4 @@
-"""Verdicts: right about differences that are there, silent about those that are not, and the same from either side."""
+"""Verdicts: they find real differences, do not report noise, and do not depend on the order of the sides."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ def counted(value):
     return Metric(value=value, unit="GB", provenance="counted")
 
 
-def test_single_runs_must_differ_by_more_than_runs_of_one_question_do():
+def test_single_runs_must_differ_by_more_than_the_assumed_noise():
     assert difference([clock(1.2, 0.01)], [clock(1.0, 0.01)], SECONDS).verdict == "tie"
     found = difference([clock(2.0, 0.01)], [clock(1.0, 0.01)], SECONDS)
     assert (found.verdict, found.ratio) == ("worse", 2.0)
     assert "±10% assumed" in found.basis
-    # GPUs repeat themselves better.
+    # The assumed noise of GPUs is smaller.
     assert difference([clock(1.2, 0.01)], [clock(1.0, 0.01)], SECONDS, device="cuda").verdict == "worse"
     assert difference([clock(1.2)], [clock(1.0)], SECONDS, device="cuda", disturbed=True).verdict == "tie"
 
 
-def test_a_wide_interval_of_its_own_widens_that_of_the_ratio():
+def test_a_wide_interval_of_one_run_widens_that_of_the_ratio():
     narrow = difference([clock(2.0, 0.01)], [clock(1.0, 0.01)], SECONDS)
     wide = difference([clock(2.0, 1.5)], [clock(1.0, 0.01)], SECONDS)
     assert wide.interval[0] < narrow.interval[0] < 2.0 < narrow.interval[1] < wide.interval[1]
@@ -55,14 +55,14 @@ def test_repeated_runs_show_smaller_differences():
     assert difference(a, b, SHARE).verdict == "differs"
 
 
-def test_what_is_counted_is_exact_and_small_differences_do_not_matter():
+def test_counted_metrics_are_exact_and_differences_below_the_margin_are_ties():
     assert difference([counted(2.0)], [counted(1.0)], BYTES).interval == (2.0, 2.0)
     assert difference([counted(1.02)], [counted(1.0)], BYTES).verdict == "worse"
     assert difference([counted(1.005)], [counted(1.0)], BYTES).verdict == "tie"
     assert difference([counted(1.005)], [counted(1.0)], BYTES, margin=0.001).verdict == "worse"
 
 
-def test_quality_is_as_sure_as_its_held_out_data():
+def test_the_interval_of_quality_is_that_of_the_held_out_data():
     def ppl(value, half):
         return Metric(value=value, unit="p", provenance="evaluated", n=32, ci95=(value - half, value + half))
 
@@ -71,25 +71,25 @@ def test_quality_is_as_sure_as_its_held_out_data():
     assert difference([ppl(110, 1)], [ppl(100, 1)], info).verdict == "worse"
 
 
-def test_quality_of_unknown_spread_has_a_ratio_and_no_verdict():
+def test_quality_with_an_unknown_spread_has_a_ratio_and_no_verdict():
     def distance(value):
         return Metric(value=value, unit="feature distance", provenance="evaluated", n=40)
 
     info = MetricInfo("FD", "feature distance", "lower", "Fréchet distance")
     found = difference([distance(60.0)], [distance(90.0)], info)
     assert (found.verdict, found.ratio, found.interval) == ("unknown", pytest.approx(2 / 3), None)
-    assert found.basis == "one sample each, of unknown spread"
+    assert "unknown spread" in found.basis
     assert difference([distance(60.0)], [distance(60.0)], info).verdict == "tie"
 
 
-def test_zeros_and_what_is_missing_are_said():
+def test_zeros_and_missing_metrics_have_a_basis():
     zero = Metric(value=0.0, unit="ratio", provenance="counted")
     assert difference([zero], [zero], BYTES).verdict == "tie"
     found = difference([zero], [counted(1.0)], BYTES)
-    assert (found.verdict, found.ratio, found.a, found.b) == ("unknown", None, 0.0, 1.0)
+    assert (found.verdict, found.ratio, found.value, found.baseline) == ("unknown", None, 0.0, 1.0)
     missing = Metric.unavailable("J", "no counter")
     found = difference([missing], [clock(1.0)], SECONDS)
-    assert (found.verdict, found.basis, found.b) == ("unknown", "A: no counter", 1.0)
+    assert (found.verdict, found.basis, found.baseline) == ("unknown", "A: no counter", 1.0)
 
 
 positive = st.floats(1e-6, 1e6)
@@ -97,7 +97,7 @@ runs = st.lists(positive, min_size=1, max_size=5)
 
 
 @given(runs, runs)
-def test_either_side_sees_the_same_difference(left, right):
+def test_the_order_of_the_sides_does_not_matter(left, right):
     a, b = [clock(v) for v in left], [clock(v) for v in right]
     one, other = difference(a, b, SECONDS), difference(b, a, SECONDS)
     assert one.ratio == pytest.approx(1 / other.ratio)
@@ -106,12 +106,12 @@ def test_either_side_sees_the_same_difference(left, right):
 
 
 @given(runs)
-def test_a_side_is_no_better_than_itself(values):
+def test_a_side_ties_with_itself(values):
     assert difference([clock(v) for v in values], [clock(v) for v in values], SECONDS).verdict == "tie"
 
 
 @pytest.mark.parametrize("noise", [0.005, 0.03, 0.08])
-def test_equal_sides_tie_in_nineteen_of_twenty_whatever_the_noise(noise):
+def test_equal_sides_tie_in_95_percent_of_comparisons(noise):
     generator = random.Random(0)
 
     def side():

@@ -1,4 +1,4 @@
-"""`eflm report`: from a real run to one page, and refusals in words."""
+"""`eflm report`: from a real run to one page, and refused requests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 from eflm.results.store import save
 from support.pages import read, rows
 from support.results import result
+from support.titles import title
 
 PIECE = Path(__file__).parents[2] / "support" / "known_amounts.py"
 
@@ -26,62 +27,66 @@ def test_a_run_of_known_amounts_becomes_a_page(site, eflm, tmp_path):
     assert bench.stdout.splitlines()[-1] == "all on one page: eflm report --results 'my runs'"
 
     done = eflm("report", "--results=my runs")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "look at: report.html\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "saved: report.html\n", "")
     (saved,) = (tmp_path / "my runs").glob("*.json")
     document = json.loads(saved.read_text())
     article = read((tmp_path / "report.html").read_text()).one("article")
     figures = rows(article.one("table"))
     metrics = document["stages"]["pretrain"]["metrics"]
-    assert list(figures) == list(metrics)
+    assert list(figures) == [title(name) for name in metrics]
     for name, metric in metrics.items():
-        raw = [float(data.attributes["value"]) for data in figures[name][0].all("data")]
+        raw = [float(data.attributes["value"]) for data in figures[title(name)][0].all("data")]
         assert raw == ([] if metric["value"] is None else [metric["value"]]), name
-        assert figures[name][3].text == metric["provenance"]
+        assert figures[title(name)][3].text == metric["provenance"]
     for flag in document["flags"]:
         assert flag["detail"] in article.text
     content = article.one("figure").one("a").attributes["href"].partition("base64,")[2]
     assert base64.b64decode(content) == b"after pretrain"
 
 
-def test_the_table_and_the_page_have_the_same_figures(eflm, tmp_path):
+def test_the_page_shows_the_figures_of_the_terminal(eflm, tmp_path):
     saved = save(tmp_path / "results", result())
     done = eflm("report", str(saved), "--out", "pages/one.html")
     assert done.returncode == 0, done.stderr
     page = read((tmp_path / "pages" / "one.html").read_text())
-    assert [cell.text for cell in rows(page.one("article").one("table"))["AL"]][:2] == ["500 ± 5", "ms"]
+    assert [cell.text for cell in rows(page.one("article").one("table"))[title("AL")]][:2] == [
+        "500 ± 5",
+        "ms",
+    ]
 
 
-def test_what_is_left_out_is_said_and_a_page_in_the_folder_is_no_stranger(eflm, tmp_path):
+def test_broken_files_are_listed_and_the_page_itself_is_not(eflm, tmp_path):
     save(tmp_path / "results", result())
     (tmp_path / "results" / "broken.json").write_text("{")
     for _ in range(2):
         done = eflm("report", "--out", "results/report.html")
         assert done.returncode == 0, done.stderr
         (line,) = done.stderr.splitlines()
-        assert line.startswith("left out: broken.json: ")
+        assert "broken.json" in line
     assert "broken.json" in read((tmp_path / "results" / "report.html").read_text()).one("main").text
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "facts"),
     [
-        ((), "there is no folder results to report on; eflm bench makes it"),
-        (("nowhere.json",), "'nowhere.json'"),
-        (("abcdef",), "no result in results has a key that begins with abcdef"),
-        (("--results", "."), "holds no result"),
+        ((), ["the folder results", "eflm bench"]),
+        (("nowhere.json",), ["'nowhere.json'", "key"]),
+        (("abcdef",), ["results", "abcdef"]),
+        (("--results", "."), ["no result", "--results DIR"]),
     ],
 )
-def test_nothing_to_report_on_is_a_sentence(eflm, arguments, words):
+def test_a_report_without_results_is_refused(eflm, arguments, facts):
     done = eflm("report", *arguments)
     assert done.returncode == 2
-    assert words in done.stderr
+    assert all(fact in done.stderr for fact in facts), done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_page_that_cannot_be_written_is_a_sentence(eflm, tmp_path):
+def test_a_page_that_cannot_be_written_is_an_error(eflm, tmp_path):
     save(tmp_path / "results", result())
     (tmp_path / "file").write_text("")
     done = eflm("report", "--out", "file/report.html")
     assert done.returncode == 1
-    assert "the page could not be written as file/report.html: " in done.stderr
-    assert "--out FILE chooses another place" in done.stderr
+    assert "file/report.html" in done.stderr
+    assert "--out FILE" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -167,7 +167,7 @@ def test_a_run_uses_installed_weights_and_names_them_in_its_result(eflm, install
     assert other["key"] != document["key"]
     saved = sorted((tmp_path / "results").glob("*.json"))
     compared = eflm("compare", *map(str, saved))
-    assert "the sides have different features of FD: Inception v3 (weights" in compared.stdout
+    assert "different features of FD: Inception v3 (weights" in compared.stdout
 
 
 @pytest.mark.parametrize("model", ["dit", "sd3.5", "wan2.1"])
