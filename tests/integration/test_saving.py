@@ -9,9 +9,11 @@ from unittest import mock
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import eflm
+from eflm.controller.run import Unsaved
 from eflm_plugins.modalities.llm import LlmWorkload
 
 IDS = torch.randint(3, 1000, (1, 20), generator=torch.Generator().manual_seed(0))
@@ -102,6 +104,27 @@ def test_a_model_with_techniques_names_the_plugin_that_it_needs(saved):
     assert config["eflm"]["attention"]["plugin"] == "nsa"
     with pytest.raises(ValueError, match="eflm"):
         AutoModelForCausalLM.from_pretrained(folder)
+
+
+def test_the_model_card_has_the_result_of_the_run(saved):
+    folder, _ = saved("baseline")
+    card = (folder / "README.md").read_text()
+    found = yaml.safe_load(card.split("---\n")[1])
+    assert (found["library_name"], found["eflm"]["model"]) == ("transformers", "nano")
+    assert found["eflm"]["metrics"]["infer"]["AL"]["unit"] == "s"
+    assert set(found["eflm"]["metrics"]) == {"pretrain", "infer"}
+
+
+def test_a_model_that_cannot_be_saved_costs_no_measurement(tmp_path):
+    def refuse(_workload, _model, _folder):
+        raise OSError("No space left on device")
+
+    with mock.patch.object(LlmWorkload, "save", refuse), pytest.raises(Unsaved) as raised:
+        run(tmp_path / "model", "baseline", isolation="none", results=tmp_path / "results")
+    assert "No space left" in str(raised.value)
+    assert raised.value.result.stages["infer"].metrics["AL"].value > 0
+    assert len(list((tmp_path / "results" / "stages").iterdir())) == 2
+    assert not (tmp_path / "model" / "README.md").exists()
 
 
 def test_techniques_come_back(tmp_path):

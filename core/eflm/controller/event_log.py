@@ -45,6 +45,7 @@ class EventLog:
     peak_source: str = "the stage ended before a peak was known"
     quality: dict[str, Metric] = field(factory=dict)
     artifacts: dict[str, bytes] = field(factory=dict)  #: files to save next to the result, by name
+    unsaved: str | None = None  #: why the model could not be saved to the folder of --save
     failure: Failure | None = None
     done: bool = False
 
@@ -82,6 +83,8 @@ class EventLog:
             case {"event": "device", **device}:
                 self.device = device
                 self.on_device()
+            case {"event": "unsaved", "reason": reason}:
+                self.unsaved = reason
             case {"event": "failed", "kind": kind, "reason": reason, "time": time}:
                 self.failure = Failure(kind, reason, time)
             case {"event": "done"}:

@@ -34,7 +34,8 @@ from eflm.registry.registry import Registry
 from eflm.results import stages as saved
 from eflm.results import store
 from eflm.results.checkpoint_folders import CheckpointFolders
-from eflm_schemas import Environment, Flag, RunResult, StageDocument, StageResult
+from eflm.results.model_card import write_model_card
+from eflm_schemas import Environment, Flag, MetricCard, RunResult, StageDocument, StageResult
 
 
 @frozen(kw_only=True)
@@ -62,6 +63,8 @@ def run(
     options = options or RunOptions()
     if options.results is not None:
         store.check_writable(options.results)
+    if options.save is not None:
+        store.check_writable(options.save, what="the model", option="--save")
     return _Run(plan, registry, options, progress).run()
 
 
@@ -70,7 +73,7 @@ class Terminated(BaseException):
 
 
 class Unsaved(EflmError):
-    """The disk refused a result. `result` is what could not be saved."""
+    """A result or the final model could not be saved. `result` is the result of the run."""
 
     def __init__(self, message: str, result: RunResult) -> None:
         super().__init__(message)
@@ -92,7 +95,8 @@ class _Run:
     flags: list[Flag] = field(factory=list)
     where: Environment | None = None
     worker_log: str = ""
-    unsaved: list[str] = field(factory=list)  #: why a finished stage is not on disk
+    unsaved: list[str] = field(factory=list)  #: why a finished stage, or the final model, is not on disk
+    model_unsaved: bool = False
 
     def run(self) -> RunResult:
         self.started, self.begin = datetime.now(UTC), time.monotonic()
@@ -173,6 +177,9 @@ class _Run:
         result = self._collect(link, outcome, outcome.record)
         self.stages[link.name] = result
         self._save_stage(link, started, outcome, result)
+        if outcome.log.unsaved is not None:
+            self.model_unsaved = True
+            self.unsaved.append(outcome.log.unsaved)
         self.observers.notify("stage_finished", link.name, self.stages[link.name])
 
     def _quantize(self, link: Link) -> None:
@@ -323,15 +330,25 @@ class _Run:
         )
         self.observers.notify("run_finished", result)
         result = evolve(result, flags=tuple(dict.fromkeys([*result.flags, *self.observers.flags])))
-        if self.options.results is not None:
+        for write in (self._write_result, self._write_model_card):
             try:
-                store.save(self.options.results, result)
+                write(result)
             except EflmError as error:
                 self.unsaved.append(str(error))
-            if self.unsaved:
-                failed = evolve(result, status="failed", reason=result.reason or self.unsaved[0])
-                raise Unsaved(self.unsaved[0], failed)
+        if self.unsaved:
+            failed = evolve(result, status="failed", reason=result.reason or self.unsaved[0])
+            raise Unsaved(self.unsaved[0], failed)
         return result
+
+    def _write_result(self, result: RunResult) -> None:
+        if self.options.results is not None:
+            store.save(self.options.results, result)
+
+    def _write_model_card(self, result: RunResult) -> None:
+        if self.options.save is not None and result.status == "ok" and not self.model_unsaved:
+            cards = (chosen.card for chosen in self.plan.metrics)
+            infos = [info for card in cards if isinstance(card, MetricCard) for info in card.metrics]
+            write_model_card(self.options.save, result, infos)
 
     def _stem(self) -> str:
         return store.stem_of(self.plan.spec, self.started.isoformat(), self.chain.key)

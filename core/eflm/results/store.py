@@ -78,7 +78,7 @@ def _write(path: Path, content: bytes) -> None:
         ) from error
 
 
-def check_writable(results: Path) -> None:
+def check_writable(results: Path, *, what: str = "results", option: str = "--results") -> None:
     """Raise EflmError if no file can be written to `results`. Called before a run, so that its time is not lost."""
     try:
         results.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def check_writable(results: Path) -> None:
             pass
     except OSError as error:
         raise EflmError(
-            f"results cannot be saved in {results}: {error.strerror or error}; --results DIR chooses another folder"
+            f"{what} cannot be saved in {results}: {error.strerror or error}; {option} DIR chooses another folder"
         ) from error
 
 

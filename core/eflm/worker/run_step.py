@@ -64,6 +64,7 @@ class _Step:
                 workload = assemble.prepare(self.plan)
             self.events.send("facts", facts=dict(workload.facts))
             self.build = Build(plan=self.plan, workload=workload)
+            self._check_saving()
             self.session = Session(
                 workload=workload,
                 device=own,
@@ -246,13 +247,20 @@ class _Step:
     def _save(self, built: nn.Module) -> None:
         if self.order.save is None:
             return
-        workload = self.build.workload
-        if not isinstance(workload, SavesModel):
+        assert isinstance(self.build.workload, SavesModel)  # `_check_saving`
+        try:
+            with called(self.plan.modality.label, "save"):
+                self.build.workload.save(built, self.order.save)
+        except Exception as error:  # the measurements of the stage are still valid
+            reason = f"the model could not be saved in {self.order.save} (--save): {error}"
+            self.events.send("unsaved", reason=reason)
+
+    def _check_saving(self) -> None:
+        """Raise ModelError before anything is measured if the modality cannot save models."""
+        if self.order.save is not None and not isinstance(self.build.workload, SavesModel):
             raise ModelError(
                 f"{self.plan.modality.card.address} cannot save models; leave --save out, or use --keep-checkpoints"
             )
-        with called(self.plan.modality.label, "save"):
-            workload.save(built, self.order.save)
 
     def _report(self, what: str, done: int) -> None:
         self.events.send("progress", stage=what, done=done, total=1)

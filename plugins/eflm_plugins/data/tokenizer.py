@@ -47,7 +47,7 @@ def train_tokenizer(texts: Sequence[str], vocab_size: int) -> PreTrainedTokenize
 
 def _train(texts: Sequence[str], vocab_size: int) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    # AutoTokenizer loads the tokenizer of a qwen2 model, such as nano, as a Qwen2Tokenizer, which splits text this way.
+    # AutoTokenizer loads the tokenizer of every qwen2 model, such as nano, as a Qwen2Tokenizer, which splits text so.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"),

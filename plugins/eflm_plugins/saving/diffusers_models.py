@@ -96,11 +96,32 @@ def _without_adapter(model: nn.Module) -> Iterator[nn.Module]:
     if merges:
         model.merge_adapter()
     try:
-        with base_model_of(model) as base:
+        with base_model_of(model) as base, _quantizer_of_diffusers(base):
             yield base
     finally:
         if merges:
             model.unmerge_adapter()
+
+
+@contextmanager
+def _quantizer_of_diffusers(model: nn.Module) -> Iterator[None]:
+    """Give a 4-bit model the quantizer without which diffusers does not save it.
+
+    A model that was quantized in memory has the one of transformers; see `eflm_plugins.quantizers.int4`.
+    """
+    quantizer = getattr(model, "hf_quantizer", None)
+    if quantizer is None or type(quantizer).__module__.startswith("diffusers."):
+        yield
+        return
+    from diffusers.quantizers.bitsandbytes import BnB4BitDiffusersQuantizer
+
+    config = _for_diffusers({"quantization_config": quantizer.quantization_config})["quantization_config"]
+    model.register_to_config(quantization_config=config)
+    model.hf_quantizer = BnB4BitDiffusersQuantizer(config, pre_quantized=False)
+    try:
+        yield
+    finally:
+        model.hf_quantizer = quantizer
 
 
 def _keeps_adapter(model: nn.Module) -> bool:

@@ -6,13 +6,12 @@ import os
 import subprocess
 import sys
 
-import platformdirs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer, LlamaConfig, Qwen2Config
 
-from eflm import DataError
+from eflm import DataError, cache
 from eflm_plugins.data.tokenizer import train_tokenizer
 
 TEXTS = ["the quick brown fox jumps over the lazy dog " * 3, "pack my box with five dozen liquor jugs " * 3]
@@ -22,7 +21,7 @@ TEXTS = ["the quick brown fox jumps over the lazy dog " * 3, "pack my box with f
 def tokenizer(tmp_path_factory):
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(platformdirs, "user_cache_dir", lambda _name: str(folder))
+        patch.setattr(cache, "user_cache_dir", lambda _name: str(folder))
         yield train_tokenizer(TEXTS, 300)
 
 
@@ -53,9 +52,9 @@ def test_another_process_trains_the_same_tokenizer(tokenizer, tmp_path):
 
 
 def test_a_damaged_cache_changes_nothing(tmp_path, monkeypatch, tokenizer):
-    monkeypatch.setattr(platformdirs, "user_cache_dir", lambda _name: str(tmp_path))
+    monkeypatch.setattr(cache, "user_cache_dir", lambda _name: str(tmp_path))
     train_tokenizer(TEXTS, 300)
-    (file,) = tmp_path.iterdir()
+    (file,) = (file for file in tmp_path.iterdir() if file.suffix != ".lock")
     file.write_bytes(file.read_bytes()[:-20])
     assert train_tokenizer(TEXTS, 300).get_vocab() == tokenizer.get_vocab()
 
