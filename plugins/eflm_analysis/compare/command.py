@@ -93,11 +93,10 @@ def _run(
     registry = load_plugins()
     # Compose all sides before the first run, so that a mistake in the last side costs no time.
     plans = [compose(one, registry) for one in specs_of(sides, spec)]
-    from eflm.cli.streams import stdout_for_results
-
     from eflm.cli.progress import progress_bar
     from eflm.cli.signals import sigterm_raises
     from eflm.controller.run import Terminated
+    from eflm.streams import stdout_for_results
     from eflm_analysis.compare.interleaved import run_interleaved
 
     try:
