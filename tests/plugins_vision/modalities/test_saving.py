@@ -34,7 +34,8 @@ STAGES = {
     "infer": InferOptions(batch_size=1),
 }
 FLOWS = {"sd3.5": (Sd35Modality, StableDiffusion3Pipeline), "wan2.1": (Wan21Modality, WanPipeline)}
-FAMILIES = ("dit", *FLOWS, "qwen2.5-vl")
+#: The others are saved in the same way and take minutes.
+FAMILIES = ("dit", *(pytest.param(name, marks=pytest.mark.slow) for name in (*FLOWS, "qwen2.5-vl")))
 
 
 def workload_of(family: str, model: Path | str):
