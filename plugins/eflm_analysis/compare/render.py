@@ -14,6 +14,7 @@ from eflm.cli.console import table_of
 from eflm.cli.render import print_flags
 from eflm_analysis.compare.headline import headline
 from eflm_analysis.compare.texts import heading, written
+from eflm_analysis.labels import BASELINE
 from eflm_schemas import MetricInfo
 from eflm_schemas.comparison import Comparison, Difference
 
@@ -36,8 +37,8 @@ def render(
         console.print(Text(sentence, style="bold"))
     console.print()
     for side in comparison.sides:
-        baseline = ": the baseline" if side is comparison.sides[0] and len(comparison.sides) > 2 else ""
-        console.print(Text(f"{heading(side)}{baseline}"))
+        role = ", the baseline" if side is comparison.sides[0] and side.label != BASELINE else ""
+        console.print(Text(f"{heading(side)}{role}"))
     for caveat in comparison.caveats:
         console.print(Text(f"  {caveat}", style="yellow"))
     hidden = 0
