@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from eflm.cli.given_once import GivenOnce
 from eflm.cli.options import debug_option, json_option, run_options, technique_options, techniques_of
 from eflm.errors import UsageError
 from eflm.planning.compose import compose
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from eflm.registry.registry import Registry
 
 
-@click.command("bench")
+@click.command("bench", cls=GivenOnce)
 @technique_options
 @click.option(
     "--repeat",

@@ -14,7 +14,8 @@ class GivenOnce(click.Command):
         _, _, given = self.make_parser(ctx).parse_args(list(args))
         for parameter in given:
             if isinstance(parameter, click.Option) and not parameter.multiple and given.count(parameter) > 1:
+                several = ", or several values with commas" if "," in (parameter.metavar or "") else ""
                 raise UsageError(
-                    f"{parameter.opts[0]} was given {given.count(parameter)} times; give it once"
+                    f"{parameter.opts[0]} was given {given.count(parameter)} times; give it once{several}"
                 )
         return super().parse_args(ctx, args)

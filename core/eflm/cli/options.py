@@ -48,17 +48,6 @@ def results_option(help_text: str, name: str = "folder") -> Callable[[F], F]:
     )
 
 
-def once(_ctx: click.Context, parameter: click.Parameter, given: tuple[Any, ...]) -> Any:
-    """A callback of an option with `multiple`, of which click would silently take the last value."""
-    if len(given) > 1:
-        name = parameter.opts[0]
-        raise UsageError(
-            f"{name} was given {len(given)} times; give it once, or several values as "
-            f"{name} {','.join(map(str, given))}"
-        )
-    return given[0] if given else None
-
-
 def renamed(old: str, new: str, **attributes: Any) -> Callable[[F], F]:
     """An option of an earlier version, not in the help: using it names the new one."""
 
@@ -75,8 +64,6 @@ def technique_options(command: F) -> F:
         option = click.option(
             f"--{row.flag}",
             f"technique_{row.flag}",
-            multiple=True,
-            callback=once,
             metavar="NAME[,NAME]",
             help=row.help,
         )

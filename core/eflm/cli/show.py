@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
+from eflm.cli.given_once import GivenOnce
 from eflm.cli.options import debug_option, json_option
 from eflm.errors import UsageError
 from eflm.planning.options import config_class
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 SCHEMA = "eflm.card/1"
 
 
-@click.command("show")
+@click.command("show", cls=GivenOnce)
 @click.argument("plugin", metavar="KIND/NAME")
 @json_option
 @debug_option
