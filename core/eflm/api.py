@@ -49,7 +49,8 @@ def bench(
     to values. All other arguments are as on the command line. With `results`, a folder, everything is saved there. A
     run that fails is a result with status "failed" and its reason; a request that is not possible raises UsageError.
     """
-    from eflm.controller.run import RunOptions, run
+    from eflm.controller.run import run
+    from eflm.controller.run_options import RunOptions
 
     spec = request(
         model=model,

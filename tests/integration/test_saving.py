@@ -13,7 +13,7 @@ import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import eflm
-from eflm.controller.run import Unsaved
+from eflm.controller.run_options import Unsaved
 from eflm_plugins.modalities.llm import LlmWorkload
 
 IDS = torch.randint(3, 1000, (1, 20), generator=torch.Generator().manual_seed(0))

@@ -9,7 +9,8 @@ from pathlib import Path
 import psutil
 
 from eflm import load_plugins
-from eflm.controller.run import RunOptions, run
+from eflm.controller.run import run
+from eflm.controller.run_options import RunOptions
 from eflm.planning.compose import compose
 from eflm.planning.plan import Plan
 from eflm_schemas import RunResult, RunSpec

@@ -80,7 +80,7 @@ def command(
     registry = load_plugins()
     # All of them before the first one runs: a mistake in the last must not cost the time of the others.
     plans = [compose(spec, registry) for spec in specs]
-    from eflm.controller.run import RunOptions
+    from eflm.controller.run_options import RunOptions
 
     options = RunOptions(results=results, reuse=reuse, keep_checkpoints=keep_checkpoints, save=save)
     if dry_run:
@@ -131,7 +131,8 @@ def measure(
     """Run all plans `repeat` times, interleaved, and print and save what was measured."""
     from eflm.cli.progress import progress_bar
     from eflm.cli.signals import sigterm_raises
-    from eflm.controller.run import Terminated, Unsaved, run
+    from eflm.controller.run import run
+    from eflm.controller.run_options import Terminated, Unsaved
     from eflm.results.aggregation import repeats, sweep
     from eflm.streams import stdout_for_results
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from eflm.controller.run import RunOptions, reusable
+from eflm.controller.reuse import reusable
+from eflm.controller.run_options import RunOptions
 from eflm.planning.compose import options_in_force
 from eflm.planning.keys import chain
 from eflm.planning.plan import Plan

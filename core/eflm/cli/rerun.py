@@ -25,7 +25,7 @@ def command(ctx: click.Context, /, *, result: str, results: Path, details: bool,
 
     RESULT is a result file, or the first letters of a result's key.
     """
-    from eflm.controller.run import RunOptions
+    from eflm.controller.run_options import RunOptions
     from eflm.results.store import files_of, load_runs
 
     (spec, *_) = [run.spec for path in files_of(result, results) for run in load_runs(path)]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from eflm.controller.run import Terminated
+from eflm.controller.run_options import Terminated
 
 
 @contextmanager

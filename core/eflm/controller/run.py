@@ -9,10 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Literal
 
-from attrs import asdict, define, evolve, field, frozen
+from attrs import asdict, define, evolve, field
 
 from eflm.controller.collector_process import CollectorProcess
 from eflm.controller.contamination import clock_flags
@@ -22,6 +21,8 @@ from eflm.controller.fork_server import ImportTimeout
 from eflm.controller.fork_server_pool import prepare
 from eflm.controller.imports import imports_of
 from eflm.controller.observers import Observers
+from eflm.controller.reuse import reusable
+from eflm.controller.run_options import RunOptions, Terminated, Unsaved
 from eflm.controller.run_step import StepOutcome, run_step
 from eflm.controller.target_ci import target_ci_flags
 from eflm.errors import EflmError
@@ -38,20 +39,6 @@ from eflm.results.model_card import write_model_card
 from eflm_schemas import Environment, Flag, MetricCard, RunResult, StageDocument, StageResult
 
 
-@frozen(kw_only=True)
-class RunOptions:
-    """What a run does besides answering its question.
-
-    `results`: the folder that everything is saved in; None saves nothing. `reuse`: stages with a finished result of
-    their key are not run again. `save`: a folder for the model of the last stage.
-    """
-
-    results: Path | None = None
-    reuse: bool = False
-    keep_checkpoints: bool = False
-    save: Path | None = None
-
-
 def run(
     plan: Plan, registry: Registry, options: RunOptions | None = None, *, progress: Progress | None = None
 ) -> RunResult:
@@ -66,18 +53,6 @@ def run(
     if options.save is not None:
         store.check_writable(options.save, what="the model", option="--save")
     return _Run(plan, registry, options, progress).run()
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived; the command line raises it."""
-
-
-class Unsaved(EflmError):
-    """A result or the final model could not be saved. `result` is the result of the run."""
-
-    def __init__(self, message: str, result: RunResult) -> None:
-        super().__init__(message)
-        self.result = result
 
 
 class _Failed(Exception):
@@ -352,32 +327,6 @@ class _Run:
 
     def _stem(self) -> str:
         return store.stem_of(self.plan.spec, self.started.isoformat(), self.chain.key)
-
-
-def reusable(
-    plan: Plan, steps: Chain, options: RunOptions, checkpoints: CheckpointFolders | None = None
-) -> dict[str, StageDocument]:
-    """The stages of a chain that need not run, by name: their result is there, with every metric that takes part now.
-
-    If a later stage runs, the checkpoints up to this one must be there, too.
-    """
-    if options.results is None or not options.reuse:
-        return {}
-    found: dict[str, StageDocument] = {}
-    later_runs = options.save is not None
-    metrics = {chosen.origin for chosen in plan.metrics}
-    folders = checkpoints or CheckpointFolders(options.results)
-    for link in reversed(steps.links):
-        if not link.is_stage:
-            continue
-        document = saved.find_stage(options.results, link.key)
-        up_to = (*steps.before(link.name), link)
-        kept = all(folders.find(earlier.checkpoint) is not None for earlier in up_to)
-        if document is not None and metrics <= set(document.plugins) and (not later_runs or kept):
-            found[link.name] = document
-        else:
-            later_runs = True
-    return found
 
 
 def _after(steps: Chain, link: Link) -> list[str]:

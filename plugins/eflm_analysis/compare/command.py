@@ -95,7 +95,7 @@ def _run(
     plans = [compose(one, registry) for one in specs_of(sides, spec)]
     from eflm.cli.progress import progress_bar
     from eflm.cli.signals import sigterm_raises
-    from eflm.controller.run import Terminated
+    from eflm.controller.run_options import Terminated
     from eflm.streams import stdout_for_results
     from eflm_analysis.compare.interleaved import run_interleaved
 

@@ -24,7 +24,8 @@ def run_interleaved(
 
     Returns the runs of each plan. Raises EflmError, with the plan's name, if a run fails; earlier runs are saved.
     """
-    from eflm.controller.run import RunOptions, run
+    from eflm.controller.run import run
+    from eflm.controller.run_options import RunOptions
 
     done: list[list[RunResult]] = [[] for _ in plans]
     sequence = order(len(plans), repeats)

@@ -7,7 +7,8 @@ from attrs import evolve
 
 from eflm import load_plugins
 from eflm.controller import run as module
-from eflm.controller.run import RunOptions, run
+from eflm.controller.run import run
+from eflm.controller.run_options import RunOptions
 from eflm.planning.compose import compose
 from eflm.planning.keys import chain, without_quantizer
 from eflm.results import stages as saved

@@ -21,7 +21,7 @@ from click.testing import CliRunner
 
 from eflm import bench
 from eflm.cli.main import main
-from eflm.controller.run import RunOptions
+from eflm.controller.run_options import RunOptions
 from eflm.errors import EflmError
 from eflm.planning.keys import chain
 from eflm.results import stages as saved

@@ -194,9 +194,9 @@ def test_a_manifest_that_prints_does_not_write_to_standard_output(site, discover
 
 
 def test_a_signal_during_discovery_is_not_an_error_of_a_plugin(site, discover):
-    from eflm.controller.run import Terminated
+    from eflm.controller.run_options import Terminated
 
-    code = "from eflm.controller.run import Terminated\nraise Terminated"
+    code = "from eflm.controller.run_options import Terminated\nraise Terminated"
     site.install("eflm-slow", code)
     with pytest.raises(Terminated):
         discover()
