@@ -100,6 +100,10 @@ def heavy() -> tuple[str, ...]:
 @pytest.fixture
 def eflm_path(site: Site) -> dict[str, str]:
     """The environment of a process that finds the packages of `site` first."""
+    return _environment(site)
+
+
+def _environment(site: Site) -> dict[str, str]:
     path = (str(site.root), os.environ.get("PYTHONPATH"))
     # In a pipe the output is as wide as it needs to be, unless the caller has set a width.
     unsized = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
@@ -107,7 +111,7 @@ def eflm_path(site: Site) -> dict[str, str]:
 
 
 @pytest.fixture
-def eflm(eflm_path: dict[str, str], tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+def eflm(site: Site, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in another process, in an empty folder, with the packages of `site`.
 
     `cli` is the same in this process, and takes a tenth of the time.
@@ -120,7 +124,8 @@ def eflm(eflm_path: dict[str, str], tmp_path: Path) -> Callable[..., subprocess.
             text=True,
             timeout=120,
             cwd=tmp_path,
-            env={**eflm_path, **(env or {})},
+            # Read now: other fixtures may have changed the environment since.
+            env={**_environment(site), **(env or {})},
         )
 
     return run

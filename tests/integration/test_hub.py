@@ -43,6 +43,7 @@ EACH = pytest.mark.parametrize(
 def bench(eflm, *arguments: str) -> dict[str, Any]:
     """The result document of a run that succeeded."""
     done = eflm("bench", *SERVED, "--json", *arguments)
+    assert done.stdout, done.stderr
     result = json.loads(done.stdout)
     assert (done.returncode, result["status"]) == (0, "ok"), result["reason"]
     return result

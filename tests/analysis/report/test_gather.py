@@ -49,7 +49,7 @@ def test_files_that_are_not_documents_are_listed(tmp_path):
     reasons = {file.name: file.reason for file in gathered.left_out}
     assert "it is not JSON" in reasons.pop("broken.json")
     assert "is damaged" in reasons.pop("damaged.json")
-    assert "is no document of runs that this version reads" in reasons.pop("other.json")
+    assert "is not a document that this version of eflm can read" in reasons.pop("other.json")
     assert "no run" in reasons.pop("empty.json")
     assert list(reasons) == ["notes.txt"]
 

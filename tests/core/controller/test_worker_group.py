@@ -42,7 +42,10 @@ def test_the_work_of_all_ranks_is_counted_in_the_time_of_rank_0(known):
     metrics = result.stages["pretrain"].metrics
     assert metrics["AL"].n == 4
     seconds = metrics["AL"].value * 4
-    assert seconds == pytest.approx(sum(step["seconds"] for step in first[2:6]), rel=0.1)
+    # A step of rank 0 ends when the slower of both has averaged its gradients.
+    steps = list(zip(first[2:6], second[2:6], strict=True))
+    assert seconds >= sum(mine["seconds"] for mine, _ in steps) * 0.99
+    assert seconds <= sum(max(mine["seconds"], other["seconds"]) for mine, other in steps) * 1.25
     assert metrics["tokens_per_second"].value == pytest.approx(2 * 4 * 30 / seconds, rel=1e-6)
     assert metrics["TT"].value == pytest.approx(2 * 4 * 30 / 110 / seconds, rel=1e-6)
     assert metrics["FLOPS"].value == pytest.approx(2 * 4 * 2 * 256**3 / seconds, rel=1e-6)
