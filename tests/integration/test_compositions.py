@@ -51,7 +51,7 @@ def test_an_illegal_composition_is_refused_with_a_reason(attention, router, adap
 MIXERS = ("mamba2", "rwkv7")
 ON_MIXERS = (("lora", "int4"), ("dora", "bf16"), ("full", "fp32"), ("freeze", "bf16"))
 
-#: Adapters that stand beside the same layers as LoRA does: each meets every attention once, routers and widths in turn.
+#: Adapters of the same layers as LoRA: each is tested once with every attention, and with routers and widths in turn.
 OTHER_ADAPTERS = ("rslora", "loraplus", "pissa", "loha", "lokr")
 
 

@@ -1,6 +1,6 @@
 """Saved models of diffusers in 4 bits: read so by diffusers' own loader, they are what int4 makes of them in memory.
 
-Where there is no GPU the loader is told that there is one, and everything else is as it is; on a GPU nothing is.
+Without a GPU, only the loader's check for one is replaced; on a GPU, nothing is.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ GRIDS = ((1, 8, 8), (1, 4, 6), (1, 2, 2))
 
 
 def tiny_vl(**text: Any) -> Qwen2_5_VLForConditionalGeneration:
-    """Build a model with three vision blocks, of which the second attends to whole images, and two language blocks."""
+    """Build a model with two language blocks and three vision blocks; the second one attends to whole images."""
     torch.manual_seed(0)
     config = Qwen2_5_VLConfig(
         text_config={

@@ -121,7 +121,7 @@ class CollectorProcess:
     def _send(self, message: bytes) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # the missing reply tells
+        with suppress(BrokenPipeError):  # the parent notices the missing reply
             self._process.stdin.write(_LENGTH.pack(len(message)) + message)
             self._process.stdin.flush()
 

@@ -26,7 +26,7 @@ class Owner:
     """A stage or plugin that takes part, and the values given for its options."""
 
     name: str
-    address: str  #: "kind/name", which tells apart two owners of one name
+    address: str  #: "kind/name": two kinds may use the same name
     config: type | None
     distribution: str
     preset: dict[str, Any] = field(factory=dict)

@@ -60,7 +60,7 @@ class ModelFacts:
     """Counts of the model after the set-up of a stage, before it is measured.
 
     `bytes` is the size of all parameters and buffers at their stored width, including the quantization state. For a
-    packed weight, `parameters` counts the values that it stands for and not the elements of the packed tensor.
+    packed weight, `parameters` counts the values that it represents and not the elements of the packed tensor.
     """
 
     parameters: int

@@ -22,9 +22,9 @@ from eflm_vision.modalities.denoise import denoise, guided, input_dtype, untimed
 from eflm_vision.modalities.options import DitOptions
 from eflm_vision.modalities.presets import SHAPES, dit
 from eflm_vision.modalities.saved_dit import SavedDit, find
-from eflm_vision.quality.features import inception, told
+from eflm_vision.quality.features import feature_facts, inception
 from eflm_vision.quality.judge import Judge, train
-from eflm_vision.quality.scores import mean_loss, picture_scores, rows_told, shown
+from eflm_vision.quality.scores import describe_rows, mean_loss, picture_scores, shown
 from eflm_vision.quality.show import grid
 
 #: Images per batch when quality is evaluated.
@@ -72,8 +72,8 @@ class DitWorkload:
             "data_classes": len(found.classes),
             "picture": f"{channels} × {size} × {size}",
             "architecture": "DiTTransformer2DModel",
-            **told(self._inception),
-            "artifacts": {"samples.png": f"generated images, {rows_told(found.classes)}"},
+            **feature_facts(self._inception),
+            "artifacts": {"samples.png": f"generated images, {describe_rows(found.classes)}"},
             **({"preset": request.model} if saved is None else saved.facts),
         }
 

@@ -26,8 +26,8 @@ from eflm_vision.modalities.domain import Domain
 from eflm_vision.modalities.families import FAMILIES, FRAMES, SIDE, Family
 from eflm_vision.modalities.options import FlowOptions
 from eflm_vision.modalities.saved_pipeline import SavedPipeline, find
-from eflm_vision.quality.features import inception, told
-from eflm_vision.quality.scores import evaluated, mean_loss, picture_scores, rows_told, shown
+from eflm_vision.quality.features import feature_facts, inception
+from eflm_vision.quality.scores import describe_rows, evaluated, mean_loss, picture_scores, shown
 from eflm_vision.quality.show import clips, grid
 from eflm_vision.quality.steadiness import steadiness
 
@@ -104,10 +104,10 @@ class FlowWorkload:
             "data_captions": len(self._data.captions),
             "sample": " × ".join(map(str, self._data.pixels.shape[1:])),
             "architecture": family.transformer.__name__,
-            **told(self._inception),
+            **feature_facts(self._inception),
             "artifacts": {
                 "samples.gif" if family.clips else "samples.png": (
-                    f"generated {'clips' if family.clips else 'images'}, {rows_told(self._data.captions)}"
+                    f"generated {'clips' if family.clips else 'images'}, {describe_rows(self._data.captions)}"
                 )
             },
             **({"preset": request.model} if saved is None else saved.facts),

@@ -75,7 +75,7 @@ class Inception:
         return torch.cat([network(part.to(self.device)).cpu() for part in levels.split(AT_ONCE)])
 
 
-def told(features: Inception | None) -> dict[str, str]:
+def feature_facts(features: Inception | None) -> dict[str, str]:
     """Return the facts that name the features of FD. Distances in different features must not be compared."""
     if features is None:
         return {"fd_features": JUDGES}

@@ -76,7 +76,7 @@ def shown(labels: Tensor) -> tuple[Tensor, int]:
     return torch.cat([row[:columns] for row in rows]), columns
 
 
-def rows_told(names: Sequence[str]) -> str:
+def describe_rows(names: Sequence[str]) -> str:
     """Describe the rows of that grid."""
     rest = len(names) - ROWS
     return f"one row for each of {', '.join(names[:ROWS])}" + (f"; {rest} more not shown" if rest > 0 else "")

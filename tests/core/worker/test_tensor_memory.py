@@ -35,7 +35,7 @@ def test_activations_are_what_the_backward_pass_needs_and_no_weight():
     kept = Activations(model)
     with kept.watch():
         loss = model(torch.ones(3, 10)).sum()
-    # The input, and the outputs of both rectifiers, of which the first is also the second layer's input.
+    # The input, and the outputs of both ReLUs; the output of the first is also the input of the second layer.
     assert kept.bytes == 3 * (10 + 20 + 10) * 4
     loss.backward()
 

@@ -109,7 +109,7 @@ def test_the_loss_is_on_captions_or_answers_only(workload, stage):
     )
     assert texts <= known
     images = batch.inputs["mm_token_type_ids"] == 1
-    assert images.sum(1).tolist() == [16] * 4, "64 patches, of which four are merged into one token"
+    assert images.sum(1).tolist() == [16] * 4, "64 patches; four are merged into one token"
     assert batch.tokens == int(batch.inputs["attention_mask"].sum())
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from eflm import ModelError
 from eflm_vision.data import digits
-from eflm_vision.quality.features import FILE, inception, told
+from eflm_vision.quality.features import FILE, feature_facts, inception
 from eflm_vision.quality.frechet import frechet_distance
 from eflm_vision.quality.inception import FEATURES
 from eflm_vision.quality.judge import train
@@ -44,7 +44,7 @@ def installed(home, weights):
 
 def test_without_weights_auto_selects_the_judge_and_inception_is_an_error_that_names_the_file(home):
     assert inception("auto") is None
-    assert told(None) == {"fd_features": "judge CNN, 64 features"}
+    assert feature_facts(None) == {"fd_features": "judge CNN, 64 features"}
     with pytest.raises(ModelError) as refused:
         inception("inception")
     assert FILE in str(refused.value)
@@ -55,7 +55,7 @@ def test_without_weights_auto_selects_the_judge_and_inception_is_an_error_that_n
 def test_with_weights_auto_selects_inception_and_cnn_selects_the_judge(installed):
     found = inception("auto")
     sha256 = hashlib.sha256(installed.read_bytes()).hexdigest()
-    assert told(found) == {"fd_features": found.name, "fd_weights_sha256": sha256}
+    assert feature_facts(found) == {"fd_features": found.name, "fd_weights_sha256": sha256}
     assert f"weights {sha256[:8]}, of unknown origin" in found.name
     assert "unknown" not in evolve(found, sha256="6726825d" + "0" * 56).name
     assert inception("inception").path == installed

@@ -22,7 +22,7 @@ OPTIONS = InferOptions(requests=3, seconds=0, warmup_requests=1, batch_size=2, p
 
 
 class Server:
-    """Serves with a product in each phase, and with as many tokens and samples as it is told."""
+    """A workload with one matrix product per phase, which generates the given numbers of tokens and samples."""
 
     flags, facts = (), {}
 
@@ -78,7 +78,7 @@ def test_without_warmup_one_more_request_is_counted_but_not_measured():
 
 
 class Sleeper(Server):
-    """Sleeps as long as it is told, one time after the other."""
+    """A workload that sleeps for the given times, one after the other."""
 
     def __init__(self, *times):
         super().__init__()

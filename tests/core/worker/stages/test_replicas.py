@@ -21,7 +21,7 @@ OPTIONS = PretrainOptions(steps=5, warmup_steps=1, learning_rate=0.05)
 
 
 class Experts(nn.Module):
-    """Two layers of which each sample takes one, so that half a batch may leave one of them out."""
+    """Two layers; each sample uses one of them, so half a batch may use only one layer."""
 
     def __init__(self, seed):
         super().__init__()
@@ -33,7 +33,7 @@ class Experts(nn.Module):
 
 
 class Work:
-    """Batches of which the even ones go to the first expert and the odd ones to the second; `whole` joins two."""
+    """Even batches use the first expert, odd batches the second; `whole` concatenates two batches."""
 
     def __init__(self, whole):
         self.whole = whole
@@ -72,11 +72,11 @@ def learn(group, seed=0, whole=False):
     return [parameter.detach() for parameter in model.parameters()], windows
 
 
-def run_rank(rank, address, told):
+def run_rank(rank, address, queue):
     dist.init_process_group("gloo", init_method=f"tcp://{address}", rank=rank, world_size=2)
     # The second one begins with other weights, and must not keep them.
     learned, windows = learn(Group(rank=rank, world_size=2), seed=rank)
-    told.put((rank, [p.tolist() for p in learned], windows))
+    queue.put((rank, [p.tolist() for p in learned], windows))
     dist.barrier()
 
 
@@ -86,13 +86,13 @@ def together():
         listener.bind(("127.0.0.1", 0))
         address = "{}:{}".format(*listener.getsockname())
     context = multiprocessing.get_context("fork")
-    told = context.Queue()
+    queue = context.Queue()
     processes = [
-        context.Process(target=run_rank, args=(rank, address, told), daemon=True) for rank in range(2)
+        context.Process(target=run_rank, args=(rank, address, queue), daemon=True) for rank in range(2)
     ]
     for process in processes:
         process.start()
-    found = sorted(told.get(timeout=60) for _ in processes)
+    found = sorted(queue.get(timeout=60) for _ in processes)
     for process in processes:
         process.join(30)
     return found
