@@ -55,7 +55,10 @@ def commands() -> list[tuple[str, str]]:
 
 RUN = [(page, command) for page, command in commands() if command not in EXCLUDED]
 #: Commands with one of these words take long: they are several runs, or train something at their first run.
-SLOW = ("eflm compare", "--quant fp32,", "--model sd3.5", "--model dit", "--model qwen2.5-vl")
+SLOW = (
+    *("eflm compare", "--quant fp32,", "--model sd3.5", "--model dit", "--model qwen2.5-vl"),
+    *("--attention mla", "--attention mqa", "--processes 2", "infer.batch_size=1,4", "--data my-text.txt"),
+)
 
 
 @pytest.fixture(scope="module")

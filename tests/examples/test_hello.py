@@ -173,6 +173,7 @@ def test_a_broken_plugin_is_reported_and_others_still_work(home):
     assert result["stages"]["pretrain"]["metrics"]["AL_cv"]["value"] > 0
 
 
+@pytest.mark.slow
 def test_its_own_tests_pass(home):
     output = home.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "pyproject.toml", cwd=EXAMPLE)
     assert " passed" in output

@@ -85,6 +85,7 @@ def test_three_technique_sets_run_forwards_and_backwards(known, tmp_path):
     assert seconds == [0.01, 0.02, 0.2, 0.2, 0.02, 0.01]
 
 
+@pytest.mark.slow
 def test_runs_of_one_question_tie(known, tmp_path):
     for _ in "ab":
         assert known("bench", *KNOWN, "--set=known.seconds=0.02").returncode == 0

@@ -188,8 +188,10 @@ def test_a_results_folder_that_cannot_be_written_is_an_error_before_the_run(cli,
 
 @pytest.mark.parametrize(
     ("number", "code", "isolation"),
-    [(signal.SIGINT, 130, "forkserver"), (signal.SIGTERM, 143, "none")],
-    ids=["SIGINT", "SIGTERM"],
+    [
+        pytest.param(signal.SIGINT, 130, "forkserver", id="SIGINT", marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, 143, "none", id="SIGTERM"),
+    ],
 )
 def test_a_signal_keeps_the_finished_stage_and_ends_all_processes(
     eflm_path, tmp_path, number, code, isolation
@@ -261,7 +263,7 @@ def test_an_option_of_an_earlier_version_names_the_new_one(cli, old, new):
 @pytest.mark.parametrize(
     ("arguments", "facts"),
     [
-        (("--quant", "fp32", "--quant", "bf16"), ["--quant", "fp32,bf16"]),
+        (("--quant", "fp32", "--quant", "bf16"), ["--quant", "commas"]),
         (("--set", "infer.requests=1", "--set", "infer.requests=2"), ["infer.requests"]),
         (("--quant", "fp32,"), ["quant"]),
         (("--reuse", "--repeat", "2"), ["--reuse", "--repeat"]),

@@ -143,6 +143,7 @@ def test_another_environment_or_other_modules_have_another_server(server, monkey
     assert closed == [*several[:2], several[3]]
 
 
+@pytest.mark.slow
 def test_a_server_whose_imports_touched_a_gpu_forks_nothing(spec, tmp_path, monkeypatch):
     (tmp_path / "touches.py").write_text("import torch\ntorch.cuda.is_initialized = lambda: True\n")
     monkeypatch.syspath_prepend(str(tmp_path))

@@ -313,7 +313,9 @@ def test_a_timeout_keeps_the_finished_stage_and_exits_with_1(known, tmp_path):
     check_first_stage_is_kept(tmp_path / "results", known, "--timeout")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_keeps_the_finished_stage(known, tmp_path, number, code):
     command = start_command(known, tmp_path / "results")
     try:
