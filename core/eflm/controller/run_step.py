@@ -122,8 +122,8 @@ class _Step:
                 self.flags.append(Flag(name="isolation_fallback", detail=detail))
             self.pids = group.pids
             self.sampler = Sampler(self.pids[0], others=self.pids[1:])
-            self.sampler.start()
             try:
+                self.sampler.start()
                 return self._listen(group)
             finally:
                 self.sampler.stop()
@@ -136,16 +136,18 @@ class _Step:
         self.flags.append(Flag(name="not_isolated", detail=detail))
         self.pids = [os.getpid()]
         self.sampler = Sampler(self.pids[0])
-        self.sampler.start()
         reading, writing = os.pipe()
         with open(reading, "rb") as events:
-            listener = threading.Thread(target=self._add_all, args=(events,))
-            listener.start()
+            listener = threading.Thread(target=self._add_all, args=(events,), daemon=True)
+            # A signal may raise anywhere, also while a thread starts; the listener must then see the end of its pipe.
             try:
+                self.sampler.start()
+                listener.start()
                 carry_out(lambda: self.order, EventWriter(writing))
             finally:
                 os.close(writing)
-                listener.join()
+                if listener.is_alive():
+                    listener.join()
                 self.sampler.stop()
         failure = self.logs[0].failure
         return None if failure is None else failure.reason

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from itertools import count
@@ -21,7 +22,7 @@ from click.testing import CliRunner
 
 from eflm import bench
 from eflm.cli.main import main
-from eflm.controller.run_options import RunOptions
+from eflm.controller.run_options import RunOptions, Terminated
 from eflm.errors import EflmError
 from eflm.planning.keys import chain
 from eflm.results import stages as saved
@@ -311,6 +312,21 @@ def test_a_timeout_keeps_the_finished_stage_and_exits_with_1(known, tmp_path):
     assert time.monotonic() - begin < 14
     assert json.loads(done.stdout)["status"] == "failed"
     check_first_stage_is_kept(tmp_path / "results", known, "--timeout")
+
+
+def test_termination_while_a_thread_starts_ends_the_run(known, monkeypatch):
+    """Without a worker, the signal may arrive while the thread starts that reads the events."""
+
+    def interrupted(thread):
+        start(thread)
+        if thread.name.endswith("(_add_all)"):
+            raise Terminated
+
+    start = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(Terminated):
+        known.run("infer", isolation="none")
+    assert not [thread for thread in threading.enumerate() if thread.name.endswith("(_add_all)")]
 
 
 @pytest.mark.parametrize(
