@@ -57,7 +57,14 @@ RUN = [(page, command) for page, command in commands() if command not in EXCLUDE
 #: Commands with one of these words take long: they are several runs, or train something at their first run.
 SLOW = (
     *("eflm compare", "--quant fp32,", "--model sd3.5", "--model dit", "--model qwen2.5-vl"),
-    *("--attention mla", "--attention mqa", "--processes 2", "infer.batch_size=1,4", "--data my-text.txt"),
+    *(
+        "--attention mla",
+        "--attention mqa",
+        "--processes 2",
+        "infer.batch_size=1,4",
+        "--data my-text.txt",
+        "./my-model",
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""The order from the parent to a worker: which step of which run to do, from which checkpoints, and what to write."""
+"""The order from the parent to a worker: the run, the step, the checkpoints to start from, and what to write."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def _serve(requests: socket.socket) -> None:
                         os.close(descriptor)
                     requests.close()
                     _become_worker(descriptors, **place)
-                # The worker does the same. Whoever is first creates the group, so the parent can kill it at any time.
+                # The worker does the same; the first of both creates the group. So the parent can kill it at any time.
                 with suppress(OSError):
                     os.setpgid(pid, pid)
                 for descriptor in descriptors:

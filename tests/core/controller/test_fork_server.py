@@ -28,7 +28,7 @@ from eflm_schemas import RunSpec
 
 @pytest.fixture(scope="module")
 def server():
-    """One server for the tests of this module, none of which changes its environment."""
+    """One server for the tests of this module; none of them changes its environment."""
     server = fork_server()
     server.wait_until_ready()
     return server
