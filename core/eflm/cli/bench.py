@@ -148,10 +148,9 @@ def measure(
                     except Unsaved as error:
                         runs.append(error.result)
                         unsaved.append(str(error))
-    except KeyboardInterrupt:
-        stopped = 130
-    except Terminated:
-        stopped = 143
+    except (KeyboardInterrupt, Terminated) as signal:
+        stopped = 143 if isinstance(signal, Terminated) else 130
+        unsaved += getattr(signal, "__notes__", [])
     if stopped is None or any(done):
         from eflm.cli.output import print_runs
 

@@ -95,11 +95,12 @@ class _Run:
                 self._run_chain()
         except _Failed as failure:
             reason = str(failure)
-        except KeyboardInterrupt:
-            self._finish("interrupted (SIGINT)")
-            raise
-        except Terminated:
-            self._finish("terminated (SIGTERM)")
+        except (KeyboardInterrupt, Terminated) as signal:
+            name = "terminated (SIGTERM)" if isinstance(signal, Terminated) else "interrupted (SIGINT)"
+            try:
+                self._finish(name)
+            except Unsaved as error:  # must not replace the signal: the caller would go on with the next run
+                signal.add_note(str(error))
             raise
         finally:
             self.collector.close()

@@ -306,12 +306,28 @@ def test_a_timeout_keeps_the_finished_stage_and_exits_with_1(known, tmp_path):
     arguments = known.command("pretrain", "infer", settings=trouble_in_inference("hang"))
     begin = time.monotonic()
     done = CliRunner().invoke(
-        main, [*arguments, f"--results={tmp_path / 'results'}", "--timeout=8", "--json"]
+        main, [*arguments, f"--results={tmp_path / 'results'}", "--timeout=15", "--json"]
     )
     assert done.exit_code == 1
-    assert time.monotonic() - begin < 14
+    assert time.monotonic() - begin < 30
     assert json.loads(done.stdout)["status"] == "failed"
     check_first_stage_is_kept(tmp_path / "results", known, "--timeout")
+
+
+def test_a_signal_is_not_replaced_by_a_result_that_cannot_be_saved(known, tmp_path, monkeypatch):
+    """Otherwise a sweep would continue with its next run."""
+
+    def full(*_):
+        raise EflmError("no space left")
+
+    def interrupted(*_arguments, **_keywords):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("eflm.controller.run.run_step", interrupted)
+    monkeypatch.setattr("eflm.controller.run.store.save", full)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        known.run("infer", isolation="none", options=RunOptions(results=tmp_path / "results"))
+    assert raised.value.__notes__ == ["no space left"]
 
 
 def test_termination_while_a_thread_starts_ends_the_run(known, monkeypatch):
