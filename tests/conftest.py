@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from support.hub import Hub
+from support.known import PIECE
 from support.site import Site
 
 # Set before torch is imported, and inherited by all workers. The models of the tests are too small for two threads, and
@@ -62,10 +64,8 @@ def discover(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
     """A function that loads the installed plugins and those of `site`, in this process."""
     from eflm import load_plugins
 
-    monkeypatch.syspath_prepend(str(site.root))
-
     def load() -> Any:
-        importlib.invalidate_caches()
+        _put_on_path(site, monkeypatch)
         return load_plugins()
 
     yield load
@@ -74,8 +74,40 @@ def discover(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[
             del sys.modules[name]
 
 
+def _put_on_path(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Without packages the path stays as it is, so that all such tests have one environment and one fork server.
+    if any(site.root.iterdir()) and str(site.root) not in sys.path:
+        monkeypatch.syspath_prepend(str(site.root))
+    importlib.invalidate_caches()
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> Callable[[], AbstractContextManager[Site]]:
+    """Install known-amounts once, and return a context manager that puts it on the path.
+
+    The environment of workers is the same in all tests, so one fork server and one cache of peaks serve them.
+    """
+    site = Site(tmp_path_factory.mktemp("site"))
+    site.install("known-amounts", PIECE.read_text())
+
+    @contextmanager
+    def on_path() -> Iterator[Site]:
+        with pytest.MonkeyPatch.context() as patch:
+            if str(site.root) not in sys.path:  # a second entry would be another environment
+                patch.syspath_prepend(str(site.root))
+            patch.setenv("PYTHONPATH", str(site.root))  # for commands in other processes
+            patch.setenv("XDG_CACHE_HOME", str(site.root / "cache"))
+            # torch sets it when it is imported here, which would be another environment as well.
+            patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(site.root / "inductor"))
+            yield site
+
+    return on_path
+
+
 @pytest.fixture
-def cli(discover: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def cli(
+    discover: Callable[[], Any], site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
     """Run the command line in this process, in an empty folder, with the packages of `site`."""
     from click.testing import CliRunner
 
@@ -85,7 +117,7 @@ def cli(discover: Callable[[], Any], tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("COLUMNS", raising=False)
 
     def run(*arguments: str, env: dict[str, str] | None = None) -> Any:
-        importlib.invalidate_caches()
+        _put_on_path(site, monkeypatch)
         return CliRunner().invoke(main, arguments, prog_name="eflm", env=env)
 
     return run

@@ -10,11 +10,13 @@ import sysconfig
 import tomllib
 import venv
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import pytest
 
 from eflm_schemas.jsonschema import result_schema
+from support.site import Site
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "eflm-plugin-hello"
 PROJECT = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
@@ -67,15 +69,6 @@ class Home:
         assert outcome.returncode == 0, outcome.stderr or outcome.stdout
         return outcome.stdout
 
-    def bench(self, stage: str, **more: str) -> dict:
-        """Run a short benchmark and return its result document."""
-        settings = [part for name, value in SMALL.items() if name.startswith((stage, "llm", "sink"))
-                    for part in ("--set", f"{name}={value}")]  # fmt: skip
-        flags = [part for name, value in more.items() for part in (f"--{name}", value)]
-        return json.loads(
-            self.run("-m", "eflm", "bench", "--json", "--device", "cpu", "--stage", stage, *settings, *flags)
-        )
-
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> Path:
@@ -90,32 +83,63 @@ def wheel(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def home(wheel, tmp_path_factory) -> Home:
-    """An environment with the example package installed, without downloads."""
+    """An environment with the example package and a broken plugin, installed without downloads."""
     home = Home(tmp_path_factory.mktemp("home") / "venv")
     pip = ["-m", "pip", "--python", home.python, "install", "--quiet", "--no-index", "--no-deps", str(wheel)]
     outcome = subprocess.run([sys.executable, *pip], capture_output=True, text=True, timeout=120, check=False)
     assert outcome.returncode == 0, outcome.stderr
     assert (home.packages / "eflm_plugin_hello" / "hooks.py").is_file()
+    broken = "raise RuntimeError('this plugin is broken on purpose')"
+    Site(home.packages).install("eflm-plugin-broken", broken, version="3.1", entry="broken")
     return home
 
 
-def test_list_plugins_shows_its_plugins_and_their_distribution(home):
-    document = json.loads(home.run("-m", "eflm", "list-plugins", "--json"))
-    listed = {
+@pytest.fixture(scope="module")
+def listed(home) -> dict:
+    """What `eflm list-plugins --json` prints."""
+    return json.loads(home.run("-m", "eflm", "list-plugins", "--json"))
+
+
+@pytest.fixture(scope="module")
+def run(home, tmp_path_factory) -> SimpleNamespace:
+    """Run the attention of the example once, in both stages: the working folder, the result, and the stage log."""
+    folder = tmp_path_factory.mktemp("run")
+    settings = [part for name, value in SMALL.items() for part in ("--set", f"{name}={value}")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HELLO_STAGE_LOG", str(folder / "log"))
+        printed = home.run(
+            *("-m", "eflm", "bench", "--json", "--device", "cpu", "--attention", "sink"),
+            *("--stage", "pretrain", "--stage", "infer", *settings),
+            cwd=folder,
+        )
+    log = [json.loads(line) for line in (folder / "log").read_text().splitlines()]
+    return SimpleNamespace(folder=folder, result=json.loads(printed), log=log)
+
+
+def test_list_plugins_shows_its_plugins_and_their_distribution(listed):
+    own = {
         (plugin["kind"], plugin["name"]): plugin
-        for plugin in document["plugins"]
+        for plugin in listed["plugins"]
         if plugin["distribution"] == PROJECT["name"]
     }
-    assert set(listed) == {
+    assert set(own) == {
         ("attention", "sink"),
         ("metric", "steadiness"),
         ("command", "lowest"),
         ("observer", "stage-log"),
     }
-    for plugin in listed.values():
+    for plugin in own.values():
         assert plugin["version"] == PROJECT["version"]
         assert plugin["status"] == "ready", plugin["detail"]
         assert plugin["notes"] == []
+
+
+def test_a_broken_plugin_is_listed_and_the_others_work(listed, run):
+    (broken,) = listed["broken"]
+    assert (broken["distribution"], broken["version"]) == ("eflm-plugin-broken", "3.1")
+    assert "broken on purpose" in broken["error"]
+    assert "sink" in {plugin["name"] for plugin in listed["plugins"]}
+    assert run.result["status"] == "ok", run.result["reason"]
 
 
 def test_show_prints_its_options(home):
@@ -126,54 +150,37 @@ def test_show_prints_its_options(home):
     }
 
 
-@pytest.mark.parametrize("stage", ["pretrain", "infer"])
-def test_bench_runs_its_attention_and_its_metric(home, stage):
-    result = home.bench(stage, attention="sink")
-    jsonschema.validate(result, result_schema())
-    assert result["status"] == "ok", result["reason"]
+def test_a_result_names_its_plugins_and_their_options(run):
+    jsonschema.validate(run.result, result_schema())
     origin = {"distribution": PROJECT["name"], "version": PROJECT["version"]}
-    assert {"plugin": "attention/sink", **origin} in result["plugins"]
-    assert {"plugin": "metric/steadiness", **origin} in result["plugins"]
-    assert result["options"]["attention/sink"] == {"window": 16, "sinks": 2}
-    metrics = result["stages"][stage]["metrics"]
-    assert metrics["AL_cv"]["n"] == SMALL["pretrain.steps" if stage == "pretrain" else "infer.requests"]
+    assert {"plugin": "attention/sink", **origin} in run.result["plugins"]
+    assert {"plugin": "metric/steadiness", **origin} in run.result["plugins"]
+    assert run.result["options"]["attention/sink"] == {"window": 16, "sinks": 2}
+
+
+@pytest.mark.parametrize(("stage", "count"), [("pretrain", "pretrain.steps"), ("infer", "infer.requests")])
+def test_its_metric_is_in_every_stage(run, stage, count):
+    metrics = run.result["stages"][stage]["metrics"]
+    assert metrics["AL_cv"]["n"] == SMALL[count]
     # AL_cv uses the same windows as eflm's latency metric, so the two must agree.
     assert metrics["AL_cv"]["value"] == pytest.approx(metrics["AL"]["sd"] / metrics["AL"]["value"])
 
 
-def test_its_observer_follows_a_run_and_its_command_reads_the_result(home, tmp_path, monkeypatch):
-    monkeypatch.setenv("HELLO_STAGE_LOG", str(tmp_path / "log"))
-    settings = [part for name, value in SMALL.items() if name.startswith("infer.")
-                for part in ("--set", f"{name}={value}")]  # fmt: skip
-    home.run(
-        *("-m", "eflm", "bench", "--json", "--device", "cpu", "--stage", "infer"), *settings, cwd=tmp_path
-    )
-    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert [line["event"] for line in lines] == ["run_started", "stage_finished", "run_finished"]
-    assert lines[-1]["status"] == "ok"
+def test_its_observer_follows_the_run(run):
+    assert [line["event"] for line in run.log] == [
+        "run_started",
+        "stage_finished",
+        "stage_finished",
+        "run_finished",
+    ]
+    assert run.log[-1]["status"] == "ok"
+
+
+def test_its_command_reads_the_result(home, run):
     assert "lowest" in home.run("-m", "eflm", "--help")
-    assert " s  infer  " in home.run("-m", "eflm", "lowest", "AL", cwd=tmp_path)
+    assert " s  infer  " in home.run("-m", "eflm", "lowest", "AL", cwd=run.folder)
 
 
-def test_a_broken_plugin_is_reported_and_others_still_work(home):
-    (home.packages / "eflm_plugin_broken.py").write_text(
-        "raise RuntimeError('this plugin is broken on purpose')\n"
-    )
-    info = home.packages / "eflm_plugin_broken-3.1.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: eflm-plugin-broken\nVersion: 3.1\n")
-    (info / "entry_points.txt").write_text("[eflm]\nbroken = eflm_plugin_broken\n")
-    document = json.loads(home.run("-m", "eflm", "list-plugins", "--json"))
-    (broken,) = document["broken"]
-    assert (broken["distribution"], broken["version"]) == ("eflm-plugin-broken", "3.1")
-    assert "broken on purpose" in broken["error"]
-    assert "sink" in {plugin["name"] for plugin in document["plugins"]}
-    result = home.bench("pretrain", attention="sink")
-    assert result["status"] == "ok", result["reason"]
-    assert result["stages"]["pretrain"]["metrics"]["AL_cv"]["value"] > 0
-
-
-@pytest.mark.slow
 def test_its_own_tests_pass(home):
     output = home.run("-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", "pyproject.toml", cwd=EXAMPLE)
     assert " passed" in output

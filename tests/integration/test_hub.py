@@ -1,4 +1,4 @@
-"""Hub ids with the real command: fetched from a Hub that runs here, known by their commit, and there without it."""
+"""Hub ids at the command line: fetched from a local Hub, identified by their commit, and usable without the Hub."""
 
 from __future__ import annotations
 
@@ -34,62 +34,62 @@ FAMILIES: dict[str, tuple[Any, tuple[str, ...]]] = {
 }
 
 
-#: One in `make test`, all in `make test-all`: each case starts two processes that import torch.
+#: One in `make test`, all in `make test-all`: each case starts a process that imports torch and diffusers.
 EACH = pytest.mark.parametrize(
     "family", ["llm", *(pytest.param(name, marks=pytest.mark.slow) for name in FAMILIES if name != "llm")]
 )
 
 
-def bench(eflm, *arguments: str) -> dict[str, Any]:
+def bench(cli, *arguments: str) -> dict[str, Any]:
     """The result document of a run that succeeded."""
-    done = eflm("bench", *SERVED, "--json", *arguments)
+    done = cli("bench", *SERVED, "--json", *arguments)
     assert done.stdout, done.stderr
     result = json.loads(done.stdout)
-    assert (done.returncode, result["status"]) == (0, "ok"), result["reason"]
+    assert (done.exit_code, result["status"]) == (0, "ok"), result["reason"]
     return result
 
 
-def refused(eflm, *arguments: str) -> str:
+def refused(cli, *arguments: str) -> str:
     """What a person reads of a run that failed: no traceback, one sentence, and where the result is."""
-    done = eflm("bench", *SERVED, *arguments)
-    assert done.returncode == 1
+    done = cli("bench", *SERVED, *arguments)
+    assert done.exit_code == 1
     assert "Traceback" not in done.stdout + done.stderr
     [line] = [line for line in (done.stdout + done.stderr).splitlines() if "--model org/" in line]
     return line
 
 
 @EACH
-def test_a_hub_id_runs_names_its_commit_and_runs_again_without_the_hub(family, eflm, hub, tmp_path: Path):
+def test_a_hub_id_runs_names_its_commit_and_runs_again_without_the_hub(family, cli, hub, tmp_path: Path):
     save, least = FAMILIES[family]
     save(tmp_path / "saved")
     commit = hub.publish("org/tiny", tmp_path / "saved")
-    first = bench(eflm, "--model=org/tiny", *least)
+    first = bench(cli, "--model=org/tiny", *least)
     assert first["facts"]["model_revision"] == commit
     assert first["stages"]["infer"]["metrics"]["AL"]["value"] > 0
     hub.close()
-    again = bench(eflm, "--model=org/tiny", *least)
+    again = bench(cli, "--model=org/tiny", *least)
     assert again["facts"]["model_revision"] == commit
 
 
 @pytest.mark.slow
 @EACH
-def test_missing_and_gated_ids_are_refused_in_one_sentence(family, eflm, hub, tmp_path: Path):
+def test_missing_and_gated_ids_are_refused_in_one_sentence(family, cli, hub, tmp_path: Path):
     save, least = FAMILIES[family]
     save(tmp_path / "saved")
     hub.publish("org/gated", tmp_path / "saved", token="hf_accepted")
-    gated = refused(eflm, "--model=org/gated", *least)
+    gated = refused(cli, "--model=org/gated", *least)
     assert all(fact in gated for fact in ("--model org/gated", "gated", f"{hub.url}/org/gated", "HF_TOKEN"))
-    missing = refused(eflm, "--model=org/missing", *least)
+    missing = refused(cli, "--model=org/missing", *least)
     assert all(fact in missing for fact in ("--model org/missing", "folder", "Hub", "HF_TOKEN"))
 
 
 @pytest.mark.slow
-def test_a_revision_is_run_as_it_was(eflm, hub, tmp_path: Path):
+def test_a_revision_is_run_as_it_was(cli, hub, tmp_path: Path):
     save_decoder(tmp_path / "saved")
     first = hub.publish("org/tiny", tmp_path / "saved")
     (tmp_path / "saved" / "README.md").write_text("Trained further.")
     second = hub.publish("org/tiny", tmp_path / "saved")
-    newest = bench(eflm, "--model=org/tiny", *WORDS)["facts"]["model_revision"]
-    old = bench(eflm, f"--model=org/tiny@{first}", *WORDS)
+    newest = bench(cli, "--model=org/tiny", *WORDS)["facts"]["model_revision"]
+    old = bench(cli, f"--model=org/tiny@{first}", *WORDS)
     assert (newest, old["facts"]["model_revision"]) == (second, first)
     assert old["spec"]["model"] == f"org/tiny@{first}"

@@ -83,7 +83,7 @@ def logits_of(model) -> torch.Tensor:
 
 
 #: Other runs save in the same way as one of these.
-QUICK = ("lora",)
+QUICK = ("baseline", "lora", "lora-on-int4")
 
 
 @pytest.mark.parametrize(
@@ -99,9 +99,7 @@ def test_transformers_loads_the_model_of_a_run(name, saved):
     assert getattr(model, "is_loaded_in_4bit", False) == (name == "lora-on-int4")
 
 
-@pytest.mark.parametrize(
-    "name", ["baseline", *(pytest.param(name, marks=pytest.mark.slow) for name in ("nsa", "lora-not-merged"))]
-)
+@pytest.mark.parametrize("name", ["baseline", "nsa", pytest.param("lora-not-merged", marks=pytest.mark.slow)])
 def test_eflm_loads_the_model_of_a_run(name, saved):
     folder, expected = saved(name)
     torch.testing.assert_close(logits_of(eflm.build(model=str(folder))), expected, rtol=1e-4, atol=1e-4)

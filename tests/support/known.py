@@ -48,11 +48,13 @@ class Known:
         """Run what `plan` composes from the other arguments."""
         return run(self.plan(*stages, **more), load_plugins(), options, progress=progress)
 
-    def command(self, *stages: str, settings: dict[str, object] | None = None) -> list[str]:
+    def command(
+        self, *stages: str, settings: dict[str, object] | None = None, isolation: str = "forkserver"
+    ) -> list[str]:
         """Return the arguments of `eflm bench` for the same run."""
         plan = self.plan(*stages, settings=settings)
         return [
-            "bench", "--model=amounts", "--modality=known", "--device=cpu", "--isolation=forkserver",
+            "bench", "--model=amounts", "--modality=known", "--device=cpu", f"--isolation={isolation}",
             *(f"--stage={stage}" for stage in stages),
             *(f"--set={name}={value}" for name, value in plan.spec.settings.items()),
         ]  # fmt: skip

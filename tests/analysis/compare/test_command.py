@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -12,7 +11,6 @@ from eflm.results.store import save
 from eflm_schemas.jsonschema import comparison_schema, repeats_schema, sweep_schema
 from support.results import result, timed
 
-PIECE = Path(__file__).parents[2] / "support" / "known_amounts.py"
 KNOWN = (
     "--model=amounts",
     "--modality=known",
@@ -24,9 +22,10 @@ KNOWN = (
 
 
 @pytest.fixture
-def known(site, eflm):
-    site.install("known-amounts", PIECE.read_text())
-    return eflm
+def known(installed, cli):
+    """Run the command line with the known-amounts modality."""
+    with installed():
+        yield cli
 
 
 def saved_runs(tmp_path):
@@ -43,7 +42,7 @@ def test_technique_sets_run_interleaved_and_the_slower_one_has_a_reason(known, t
         "--repeat=2",
         "--json",
     )
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
     Draft202012Validator(comparison_schema()).validate(document)
     (latency,) = document["stages"]["pretrain"]["AL"]
@@ -74,7 +73,7 @@ def test_technique_sets_run_interleaved_and_the_slower_one_has_a_reason(known, t
 def test_three_technique_sets_run_forwards_and_backwards(known, tmp_path):
     sets = [f"known.seconds={seconds}" for seconds in (0.01, 0.02, 0.2)]
     done = known("compare", *sets, *KNOWN, "--repeat=2", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
     Draft202012Validator(comparison_schema()).validate(document)
     assert [side["name"] for side in document["sides"]] == sets
@@ -85,23 +84,21 @@ def test_three_technique_sets_run_forwards_and_backwards(known, tmp_path):
     assert seconds == [0.01, 0.02, 0.2, 0.2, 0.02, 0.01]
 
 
-@pytest.mark.slow
 def test_runs_of_one_question_tie(known, tmp_path):
     for _ in "ab":
-        assert known("bench", *KNOWN, "--set=known.seconds=0.02").returncode == 0
+        assert known("bench", *KNOWN, "--set=known.seconds=0.02").exit_code == 0
     files = sorted((tmp_path / "results").glob("*.json"))
     done = known("compare", *map(str, files))
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     (row,) = [line.split() for line in done.stdout.splitlines() if line.startswith("AL ")]
     assert "tie" in row
     assert "assumed between them" in done.stdout
     assert "slower" not in done.stdout
 
 
-@pytest.mark.slow
 def test_a_document_of_repeated_runs_can_be_a_side(known, tmp_path):
     done = known("bench", *KNOWN, "--set=known.seconds=0.02", "--repeat=3", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
     Draft202012Validator(repeats_schema()).validate(document)
     runs = [run["stages"]["pretrain"]["metrics"]["AL"]["value"] for run in document["runs"]]
@@ -112,7 +109,7 @@ def test_a_document_of_repeated_runs_can_be_a_side(known, tmp_path):
     assert len({run["key"] for run in document["runs"]}) == 1
     assert done.stderr.count("saved: ") == 3
     (tmp_path / "three.json").write_text(done.stdout)
-    assert known("bench", *KNOWN, "--set=known.seconds=0.01", "--results=other").returncode == 0
+    assert known("bench", *KNOWN, "--set=known.seconds=0.01", "--results=other").exit_code == 0
     (other,) = (tmp_path / "other").glob("*.json")
     compared = known("compare", "three.json", str(other), "--json")
     keys = json.loads(compared.stdout)["sides"][0]["keys"]
@@ -138,29 +135,29 @@ def test_a_document_of_repeated_runs_can_be_a_side(known, tmp_path):
         (("baseline", "attention=gqa", "--repeat=1", "--repeat=1"), ["--repeat", "2 times"]),
     ],
 )
-def test_requests_that_cannot_be_compared_are_refused(eflm, arguments, facts):
-    done = eflm("compare", *arguments)
-    assert done.returncode == 2
+def test_requests_that_cannot_be_compared_are_refused(cli, arguments, facts):
+    done = cli("compare", *arguments)
+    assert done.exit_code == 2
     assert all(fact in done.stderr for fact in facts), done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_cannot_be_on_two_sides(eflm, tmp_path):
+def test_a_run_cannot_be_on_two_sides(cli, tmp_path):
     path = save(tmp_path / "results", result("ab" * 32))
-    done = eflm("compare", str(path), "abababab")
-    assert done.returncode == 2
+    done = cli("compare", str(path), "abababab")
+    assert done.exit_code == 2
     assert "abababab" in done.stderr
 
 
-def test_a_failed_run_cannot_be_compared(eflm, tmp_path):
+def test_a_failed_run_cannot_be_compared(cli, tmp_path):
     failed = save(tmp_path, result("ab" * 32, status="failed", reason="out of memory"))
     other = save(tmp_path, result("cd" * 32))
-    done = eflm("compare", str(other), str(failed))
-    assert done.returncode == 2
+    done = cli("compare", str(other), str(failed))
+    assert done.exit_code == 2
     assert "out of memory" in done.stderr
 
 
-def test_the_answer_and_all_numbers_fit_80_columns(eflm, tmp_path):
+def test_the_answer_and_all_numbers_fit_80_columns(cli, tmp_path):
     """Wide tables become one line per side. No number is cut."""
     paths = []
     for n, quant in enumerate(("fp32", "int4", "int8")):
@@ -173,8 +170,8 @@ def test_the_answer_and_all_numbers_fit_80_columns(eflm, tmp_path):
         paths.append(
             save(tmp_path, result(f"{n}a" * 32, techniques={"quant": quant}, stages={"infer": metrics}))
         )
-    narrow = eflm("compare", *map(str, paths), "--details", env={"COLUMNS": "80"})
-    assert narrow.returncode == 0, narrow.stderr
+    narrow = cli("compare", *map(str, paths), "--details", env={"COLUMNS": "80"})
+    assert narrow.exit_code == 0, narrow.stderr
     assert narrow.stdout.startswith(
         "fp32 decodes 2.0 × faster than int4; int4's weights are 2.0 × smaller\n"
         "fp32 decodes 3.0 × faster than int8; int8's weights are 3.0 × smaller\n"
@@ -183,7 +180,7 @@ def test_the_answer_and_all_numbers_fit_80_columns(eflm, tmp_path):
     for number in ("1.00", "2.00", "3.00", "1,234", "617", "412", "988", "494", "329", "× 0.500", "× 0.333"):
         assert number in narrow.stdout
     assert "…" not in narrow.stdout
-    short = eflm("compare", *map(str, paths), env={"COLUMNS": "80"})
+    short = cli("compare", *map(str, paths), env={"COLUMNS": "80"})
     assert "1 more metric:" in short.stdout
     assert "494" not in short.stdout
 
@@ -191,7 +188,7 @@ def test_the_answer_and_all_numbers_fit_80_columns(eflm, tmp_path):
 @pytest.mark.slow
 def test_a_sweep_runs_each_value_and_shows_them_in_columns(known, tmp_path):
     done = known("bench", *KNOWN, "--set=known.seconds=0.01,0.03", "--json")
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.stderr
     document = json.loads(done.stdout)
     Draft202012Validator(sweep_schema()).validate(document)
     assert document["over"] == ["known.seconds"]
@@ -207,6 +204,6 @@ def test_a_sweep_runs_each_value_and_shows_them_in_columns(known, tmp_path):
 
 def test_a_mistake_in_any_point_of_a_sweep_is_found_before_the_first_run(known, tmp_path):
     done = known("bench", *KNOWN, "--set=known.seconds=0.01,-1")
-    assert done.returncode == 2
+    assert done.exit_code == 2
     assert "known.seconds" in done.stderr
     assert not (tmp_path / "results").exists()
