@@ -198,8 +198,9 @@ def _print_metrics(console: Console, card: MetricCard) -> None:
 
     from eflm.cli.console import table_of
 
-    table = table_of("Metrics", "name", "unit", "better", "definition")
+    table = table_of("Metrics", "name", "label", "unit", "better", "definition")
     for metric in card.metrics:
-        table.add_row(*map(Text, (metric.name, metric.unit, metric.better, metric.definition)))
+        cells = (metric.name, metric.label, metric.unit, metric.better, metric.definition)
+        table.add_row(*map(Text, cells))
     console.print()
     console.print(table)

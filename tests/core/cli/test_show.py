@@ -38,6 +38,7 @@ def test_a_metric_shows_its_definitions(cli, registry):
     card = registry.cards("metric")[0]
     text = " ".join(cli("show", f"metric/{card.name}").stdout.split())
     for info in card.metrics:
+        assert info.label in text
         assert info.name in text
         assert info.better in text
 
