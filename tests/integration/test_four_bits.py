@@ -26,6 +26,7 @@ from eflm_vision.modalities.flow import Sd35Modality, Wan21Modality
 from eflm_vision.modalities.options import DitOptions, FlowOptions
 from support.absent import gpu_for_diffusers
 from support.saved import save_dit, save_flow
+from support.small_sets import small_digits
 
 FEW = {"denoising_steps": 2, "eval_samples": 10}
 FAMILIES = {
@@ -46,6 +47,13 @@ needs_gpu = (
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU that torch can use"),
 )
 DEVICES = ("cpu", pytest.param("cuda", marks=needs_gpu))
+
+
+@pytest.fixture(autouse=True)
+def few_digits():
+    """Use a hundred digits in this process. Runs in other processes use all of them."""
+    with small_digits():
+        yield
 
 
 @pytest.fixture(params=FAMILIES)

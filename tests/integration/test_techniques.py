@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from eflm.planning.support_matrix import Cell, cells
 from eflm.worker import assemble
 from eflm.worker.techniques import Build
 from eflm_schemas import RunSpec
+from support.small_sets import small_digits, small_easy_vqa
 
 #: Settings with which a cell takes a moment.
 SMALL: dict[str, dict[str, Any]] = {
@@ -43,12 +45,17 @@ def every_cell() -> list[Any]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch, tmp_path_factory):
-    """Train autoencoders for two steps only, and keep them for all of these tests."""
+    """Use little data, train autoencoders for two steps only, and keep them for all of these tests."""
+    from eflm_plugins.data import stdlib_text
     from eflm_vision.modalities import autoencoders
 
+    sources = stdlib_text._sources
+    monkeypatch.setattr(stdlib_text, "_sources", lambda root: islice(sources(root), 60))
     monkeypatch.setattr(autoencoders, "STEPS", 2)
     monkeypatch.setattr(autoencoders, "BATCH_SIZE", 2)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cells-cache"))
+    with small_digits(), small_easy_vqa():
+        yield
 
 
 @cache

@@ -15,6 +15,7 @@ from eflm_vision.data.captioned import captioned
 from eflm_vision.modalities import autoencoders, nano_vl
 from eflm_vision.modalities.families import FAMILIES, FRAMES, SIDE
 from support.decoders import tiny
+from support.small_sets import small_digits, small_easy_vqa
 
 
 def save_decoder(folder: Path) -> None:
@@ -26,7 +27,8 @@ def save_decoder(folder: Path) -> None:
 
 def save_vl(folder: Path) -> None:
     """Save a Qwen2.5-VL in the shape of the preset, with tokenizer and image processor."""
-    tokenizer = nano_vl.tokenizer(easy_vqa.load().texts())
+    with small_easy_vqa():
+        tokenizer = nano_vl.tokenizer(easy_vqa.load().texts())
     tokenizer.save_pretrained(folder)
     nano_vl.image_processor().save_pretrained(folder)
     torch.manual_seed(0)
@@ -53,15 +55,17 @@ def save_dit(folder: Path) -> DiffusionPipeline:
 def save_flow(family: str, folder: Path) -> None:
     """Save a pipeline in the shape of the preset, with an autoencoder that was trained for three steps."""
     chosen = FAMILIES[family]
-    data = (
-        named.clips(None, size=SIDE, frames=FRAMES)
-        if chosen.clips
-        else captioned(named.pictures(None, size=SIDE).fitted(3, SIDE))
-    )
     with (
+        small_digits(),
         mock.patch.object(autoencoders, "STEPS", 3),
+        mock.patch.object(autoencoders, "BATCH_SIZE", 4),
         mock.patch.object(autoencoders, "remember", lambda _name, make: make()),
     ):
+        data = (
+            named.clips(None, size=SIDE, frames=FRAMES)
+            if chosen.clips
+            else captioned(named.pictures(None, size=SIDE).fitted(3, SIDE))
+        )
         pipeline = chosen.nano(data)
     torch.manual_seed(0)
     pipeline.register_modules(transformer=chosen.nano_transformer())

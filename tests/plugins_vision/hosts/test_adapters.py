@@ -43,7 +43,7 @@ def test_an_adapter_starts_as_the_identity_trains_and_merges(card, name, attenti
     optimizer = torch.optim.AdamW(adapter.parameter_groups(adapted, 2e-3), weight_decay=0.0)
     adapted.train()
     losses = []
-    for _ in range(6):
+    for _ in range(3):
         out = adapted(**inputs_of(name), return_dict=False)[0]
         loss = (out - 1).square().mean()
         loss.backward()

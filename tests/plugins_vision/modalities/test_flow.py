@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -17,13 +18,15 @@ from eflm.registry.contracts import WorkloadRequest
 from eflm_plugins.adapters.lora import lora
 from eflm_plugins.adapters.options import LoraOptions
 from eflm_plugins.saving.diffusers_models import load_transformer
-from eflm_vision.data import digits
+from eflm_vision.data import photos
 from eflm_vision.data.captioned import MOVES, captioned, moving
+from eflm_vision.data.digits import load as all_digits
 from eflm_vision.hosts.diffusion import DiffusionHost
 from eflm_vision.modalities import autoencoders
 from eflm_vision.modalities.flow import Sd35Modality, Wan21Modality
 from eflm_vision.modalities.options import FlowOptions
 from support.saved import save_flow
+from support.small_sets import small_digits
 
 MODALITIES = {"sd3.5": Sd35Modality, "wan2.1": Wan21Modality}
 STAGES = {
@@ -33,15 +36,17 @@ STAGES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch, tmp_path_factory):
-    """Train autoencoders for three steps only, and share their cache among all tests of this file."""
-    monkeypatch.setattr(autoencoders, "STEPS", 3)
-    monkeypatch.setattr(autoencoders, "BATCH_SIZE", 4)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "flow-cache"))
+@pytest.fixture(autouse=True, scope="module")
+def quick(tmp_path_factory):
+    """Use a hundred digits, train autoencoders for three steps only, and share their cache in this file."""
+    with pytest.MonkeyPatch.context() as patch, small_digits():
+        patch.setattr(autoencoders, "STEPS", 3)
+        patch.setattr(autoencoders, "BATCH_SIZE", 4)
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "flow-cache"))
+        yield
 
 
-@pytest.fixture(params=MODALITIES)
+@pytest.fixture(params=MODALITIES, scope="module")
 def family(request):
     return request.param
 
@@ -58,6 +63,12 @@ def workload_of(family, model=None, seed=0, stages=STAGES, data=None, **options)
     )
     options = {"denoising_steps": 2, "guidance_scale": 2.0, "eval_samples": 10} | options
     return MODALITIES[family](FlowOptions(**options)).prepare(request)
+
+
+@pytest.fixture(scope="module")
+def workload(family):
+    """The workload of a preset, for tests that do not change it."""
+    return workload_of(family)
 
 
 def model_of(workload):
@@ -77,9 +88,9 @@ class Windows:
 
 
 def test_digits_are_captioned_and_move():
-    still = captioned(digits.load())
+    still = captioned(all_digits())
     assert still.captions[7] == "the digit seven"
-    clips = moving(digits.load(), 16, 4)
+    clips = moving(all_digits(), 16, 4)
     assert clips.pixels.shape == (1797, 4, 1, 16, 16)
     assert len(clips.captions) == 40
     for row in range(30):
@@ -93,12 +104,12 @@ def test_digits_are_captioned_and_move():
 
 
 def test_the_judge_gets_two_frames_of_each_clip():
-    clips = moving(digits.load(), 16, 5)
+    clips = moving(all_digits(), 16, 5)
     pairs = clips.two_frames_each()
     assert len(pairs) == 2 * len(clips)
     for row, (first, second) in enumerate([(0, 2), (1, 3), (2, 4), (3, 0), (4, 1), (0, 2)]):
         assert torch.equal(pairs.pixels[2 * row : 2 * row + 2], clips.pixels[row, [first, second]])
-        assert pairs.labels[2 * row] == pairs.labels[2 * row + 1] == digits.load().labels[row]
+        assert pairs.labels[2 * row] == pairs.labels[2 * row + 1] == all_digits().labels[row]
 
 
 @CLIPS_ARE_SLOW
@@ -111,8 +122,7 @@ def test_the_same_seed_gives_the_same_batches(family):
     assert not torch.equal(first["hidden_states"], other["hidden_states"])
 
 
-def test_the_velocity_points_from_data_to_noise(family):
-    workload = workload_of(family)
+def test_the_velocity_points_from_data_to_noise(family, workload):
     batch = next(workload.batches("pretrain"))
     sigma = batch.inputs["timestep"].view(-1, *[1] * (batch.inputs["hidden_states"].ndim - 1)) / 1000
     clean = batch.inputs["hidden_states"] - sigma * batch.inputs["velocity"]
@@ -122,23 +132,22 @@ def test_the_velocity_points_from_data_to_noise(family):
     assert batch.tokens == 4 * {"sd3.5": 16, "wan2.1": 48}[family]
 
 
-def test_latents_have_about_unit_variance(family):
-    latents = workload_of(family)._domains["pretrain"].latents
+def test_latents_have_about_unit_variance(workload):
+    latents = workload._domains["pretrain"].latents
     assert float(latents.std()) == pytest.approx(1, abs=0.15)
 
 
-def test_fine_tuning_uses_inverted_data(family):
-    domains = workload_of(family)._domains
+def test_fine_tuning_uses_inverted_data(family, workload):
+    domains = workload._domains
     assert torch.equal(domains["finetune"].train.pixels, -domains["pretrain"].train.pixels)
-    workload = workload_of(family)
     assert workload._learnt("infer") is workload._domains["finetune"]
     only = {name: STAGES[name] for name in ("pretrain", "infer")}
-    workload = workload_of(family, stages=only)
-    assert workload._learnt("infer") is workload._domains["pretrain"]
+    without_fine_tuning = workload_of(family, stages=only)
+    assert without_fine_tuning._learnt("infer") is without_fine_tuning._domains["pretrain"]
 
 
-def test_a_request_is_encoded_denoised_and_decoded(family):
-    workload, windows = workload_of(family), Windows()
+def test_a_request_is_encoded_denoised_and_decoded(family, workload):
+    windows = Windows()
     out = workload.generate(model_of(workload), next(workload.requests()), windows)
     assert windows.names == ["encode_prompt", "denoise", "denoise_step", "denoise_step", "decode_pictures"]
     shape = (3, 3, 16, 16) if family == "sd3.5" else (3, 5, 3, 16, 16)
@@ -167,7 +176,8 @@ def test_quality_and_artifacts(family):
 @pytest.mark.parametrize(
     ("data", "captions"), [("photos", 2), pytest.param("easy-vqa", 24, marks=pytest.mark.slow)]
 )
-def test_built_in_sets_are_selected_by_name(data, captions):
+def test_built_in_sets_are_selected_by_name(data, captions, monkeypatch):
+    monkeypatch.setattr(photos, "STRIDE", 32)
     workload = workload_of("sd3.5", data=data, eval_samples=48)
     assert workload.facts["data_captions"] == captions
     assert workload.facts["data"] in ("scikit-learn photos", "easy-VQA 1.0")
@@ -207,8 +217,7 @@ def test_numbers_of_frames_that_the_autoencoder_does_not_support_are_usage_error
         workload_of("wan2.1", frames=frames)
 
 
-def test_lora_starts_as_the_identity_and_gets_gradients(family):
-    workload = workload_of(family)
+def test_lora_starts_as_the_identity_and_gets_gradients(workload):
     model = model_of(workload)
     batch = next(workload.batches("finetune"))
     before = workload.loss(model, batch).detach()
@@ -218,11 +227,18 @@ def test_lora_starts_as_the_identity_and_gets_gradients(family):
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in adapted.parameters())
 
 
+@pytest.fixture(scope="module")
+def saved_once(family, tmp_path_factory):
+    """The folder of a diffusers pipeline of the preset, which no test changes."""
+    folder = tmp_path_factory.mktemp(family)
+    save_flow(family, folder)
+    return folder
+
+
 @pytest.fixture
-def saved(family, tmp_path):
-    """The folder of a diffusers pipeline of the preset."""
-    save_flow(family, tmp_path / "saved")
-    return tmp_path / "saved"
+def saved(saved_once, tmp_path):
+    """A copy of that folder."""
+    return shutil.copytree(saved_once, tmp_path / "saved")
 
 
 def test_a_saved_pipeline_generates_the_same_samples_as_diffusers(family, saved):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import weakref
 from contextlib import contextmanager
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy
 import pytest
@@ -22,12 +24,14 @@ from eflm_plugins.quantizers.int4 import int4
 from eflm_plugins.quantizers.options import Int4Options
 from eflm_vision.data import clips, easy_vqa
 from eflm_vision.data.scenes import Lesson, Question, Scene, Scenes, asked
-from eflm_vision.modalities import nano_vl
-from eflm_vision.modalities.answering import AT_ONCE, answers
+from eflm_vision.modalities import answering, nano_vl, qwen25vl
+from eflm_vision.modalities.answering import answers
 from eflm_vision.modalities.options import QwenVlOptions
 from eflm_vision.modalities.prompts import Prompts
 from eflm_vision.modalities.qwen25vl import QwenVlModality, QwenVlWorkload
 from support.qwen_vl import with_attention
+from support.saved import save_vl
+from support.small_sets import small_easy_vqa
 
 STAGES = {
     "pretrain": PretrainOptions(batch_size=4),
@@ -40,6 +44,13 @@ OPTIONS = {"instruction": "", "eval_questions": 12}
 def workload_of(model="qwen2.5-vl-nano", seed=0, data=None, stages=STAGES, **options):
     request = WorkloadRequest(model=model, data=data, stages=stages, seed=seed, device="cpu")
     return QwenVlModality(QwenVlOptions(**{**OPTIONS, **options})).prepare(request)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_scenes():
+    """Use a tenth of easy-VQA, 400 training images and 100 held out, and look at few of them for requests."""
+    with small_easy_vqa(), mock.patch.object(qwen25vl, "CANDIDATES", 60):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +272,9 @@ def test_all_kinds_of_questions_are_evaluated(tmp_path):
 
 def test_patches_are_released_after_each_batch(monkeypatch):
     """The patches of a real image take megabytes."""
-    workload, alive, most = workload_of(eval_questions=200), weakref.WeakSet(), [0]
+    monkeypatch.setattr(answering, "AT_ONCE", 16)
+    monkeypatch.setattr(qwen25vl, "CANDIDATES", 100)
+    workload, alive, most = workload_of(eval_questions=100), weakref.WeakSet(), [0]
     model = workload.build_model(from_scratch=True, load_kwargs={})
     make = Prompts.sample
 
@@ -274,7 +287,7 @@ def test_patches_are_released_after_each_batch(monkeypatch):
     monkeypatch.setattr(Prompts, "sample", counted)
     workload.quality(model, "finetune")
     next(workload.requests())
-    assert 10 < most[0] <= 3 * AT_ONCE
+    assert 10 < most[0] <= 3 * answering.AT_ONCE
 
 
 @pytest.mark.parametrize(
@@ -392,14 +405,18 @@ def test_images_and_clips_can_be_mixed(shapes, moving):
 # --- saved models --------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def saved_once(tmp_path_factory):
+    """A folder with a saved model, tokenizer and image processor, which no test changes."""
+    folder = tmp_path_factory.mktemp("qwen2.5-vl")
+    save_vl(folder)
+    return folder
+
+
 @pytest.fixture
-def saved(tmp_path, workload):
-    """A folder with a saved model, tokenizer and image processor."""
-    scenes = easy_vqa.load()
-    nano_vl.tokenizer(scenes.texts()).save_pretrained(tmp_path)
-    nano_vl.image_processor().save_pretrained(tmp_path)
-    workload.build_model(from_scratch=True, load_kwargs={}).save_pretrained(tmp_path)
-    return tmp_path
+def saved(saved_once, tmp_path):
+    """A copy of that folder."""
+    return shutil.copytree(saved_once, tmp_path / "saved")
 
 
 def test_a_saved_model_gives_the_same_logits(saved, workload, model):

@@ -63,7 +63,7 @@ def test_with_weights_auto_selects_inception_and_cnn_selects_the_judge(installed
 
 
 def without(name):
-    return {key: value for key, value in random_state().items() if key != name}
+    return lambda: {key: value for key, value in random_state().items() if key != name}
 
 
 @pytest.mark.parametrize(
@@ -84,13 +84,13 @@ def test_a_file_without_inceptions_weights_is_an_error_before_training(home, ask
     if isinstance(content, bytes):
         home.write_bytes(content)
     else:
-        torch.save(content, home)
+        torch.save(content() if callable(content) else content, home)
     with pytest.raises(ModelError, match=words):
         inception(asked)
 
 
 def test_weights_in_the_old_format_without_batch_counters_give_the_same_features(home, installed):
-    expected = inception("auto").features(pixels := torch.rand(2, 1, 8, 8) * 2 - 1)
+    expected = inception("auto").features(pixels := torch.rand(1, 1, 8, 8) * 2 - 1)
     home.unlink()
     old = {name: value for name, value in random_state().items() if "num_batches" not in name}
     torch.save(old, home, _use_new_zipfile_serialization=False)
@@ -111,19 +111,19 @@ def test_features_do_not_advance_the_generator_and_are_cached(installed):
 
 
 def test_scores_use_inceptions_features_and_the_notes_name_them(installed):
-    real, held_out = (part.subset(torch.arange(4)) for part in digits.load().split())
+    real, held_out = (part.subset(torch.arange(2)) for part in digits.load().split())
     made = evolve(real, pixels=-real.pixels)
     judge, space = train(real, held_out), inception("auto")
-    found = picture_scores(judge, space, real, held_out, made, "4 generated pictures")
+    found = picture_scores(judge, space, real, held_out, made, "2 generated pictures")
     expected = frechet_distance(space.features(made.pixels), space.features(held_out.pixels))
     assert found["FD"].value == pytest.approx(expected)
     note = found["FD"].note
-    assert note.startswith("4 generated pictures")
-    assert "4 held-out" in note
+    assert note.startswith("2 generated pictures")
+    assert "2 held-out" in note
     assert space.name in note
     assert "fewer images than features" in note
     assert judge.name in found["class_accuracy"].note
-    plain = picture_scores(judge, None, real, held_out, made, "4 generated pictures")
+    plain = picture_scores(judge, None, real, held_out, made, "2 generated pictures")
     assert judge.name in plain["FD"].note
     assert plain["FD"].value != pytest.approx(expected)
     assert plain["class_accuracy"] == found["class_accuracy"]
