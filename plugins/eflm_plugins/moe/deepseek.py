@@ -1,6 +1,9 @@
-"""The router of DeepSeek-V3 (arXiv 2412.19437, section 2.1.2): sigmoid scores and load balancing without a loss."""
+"""The router of DeepSeek-V3 (arXiv 2412.19437, section 2.1.2): sigmoid scores, no auxiliary loss."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -16,9 +19,14 @@ TINY = 1e-20
 class DeepseekRouter(nn.Module):
     """Chooses the k experts with the highest score plus bias, and weights them by score alone (eq. 12-16).
 
-    `e_score_correction_bias` is b of eq. 16. After each backward pass it decreases for experts above the mean load and
-    increases for experts below it. It does not change while the router is frozen.
+    The load of the experts is balanced by `e_score_correction_bias`, which is b of eq. 16. After each backward pass the
+    bias decreases for experts above the mean load and increases for experts below. The bias does not change while
+    `gate` is frozen. The bias stays in float32 when the model is cast, as in transformers: half precision would lose
+    updates of 0.001.
     """
+
+    #: Names of the tensors that are never stored in half precision; an attribute of transformers.
+    _keep_in_fp32_modules_strict = ("e_score_correction_bias",)
 
     def __init__(self, geometry: MlpGeometry, options: DeepseekOptions) -> None:
         super().__init__()
@@ -29,7 +37,8 @@ class DeepseekRouter(nn.Module):
         self.num_shared_experts = options.num_shared_experts
         self.expert_intermediate_size = options.expert_intermediate_size
         self.gate = nn.Linear(geometry.hidden_size, options.num_experts, bias=False)
-        self.register_buffer("e_score_correction_bias", torch.zeros(options.num_experts))
+        bias = torch.zeros(options.num_experts, dtype=torch.float32)
+        self.register_buffer("e_score_correction_bias", bias)
 
     def forward(self, tokens: Tensor) -> Routing:
         """(tokens, hidden) -> Routing with weights and experts of (tokens, k)."""
@@ -38,7 +47,9 @@ class DeepseekRouter(nn.Module):
         experts = self._choose(scores.detach())
         weights = scores.gather(1, experts)
         weights = weights / (weights.sum(dim=-1, keepdim=True) + TINY) * self.routed_scaling_factor  # eq. 13
-        if self.training and weights.requires_grad:
+        learns = any(parameter.requires_grad for parameter in self.gate.parameters())
+        # With a frozen router, the weights may still require a gradient because the tokens do.
+        if self.training and learns and weights.requires_grad:
             load = experts.flatten().bincount(minlength=self.num_experts)
             weights.register_hook(lambda _gradient: self._balance(load))
         return Routing(
@@ -61,5 +72,15 @@ class DeepseekRouter(nn.Module):
     @torch.no_grad()
     def _balance(self, load: Tensor) -> None:
         """Decrease b_i by γ if expert i is above the mean load, and increase it by γ if it is below."""
-        load = load.to(self.e_score_correction_bias.dtype)
-        self.e_score_correction_bias += self.bias_update_speed * torch.sign(load.mean() - load)
+        # In integers, because a rounded mean could give an expert with the mean load a sign.
+        below = torch.sign(load.sum() - len(load) * load)
+        self.e_score_correction_bias += self.bias_update_speed * below
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Apply what `to`, `half` and the like ask for, but keep the bias in float32."""
+        bias = self.e_score_correction_bias
+        super()._apply(fn, recurse)
+        cast = self.e_score_correction_bias
+        if torch.finfo(cast.dtype).bits < 32:
+            self.e_score_correction_bias = bias.to(cast.device, torch.float32)
+        return self

@@ -12,8 +12,10 @@ from transformers.models.switch_transformers.modeling_switch_transformers import
 import eflm
 from eflm import UsageError
 from eflm.planning.compose import compose
+from eflm.registry.contracts import Targets
 from eflm_plugins.moe.layer import MoeLayer
 from eflm_plugins.moe.options import DeepseekOptions, ExpertChoiceOptions
+from eflm_plugins.quantizers.floating import FloatingPoint
 from eflm_schemas import MlpGeometry, RunSpec
 from support.decoders import card_of, options_of
 
@@ -151,6 +153,44 @@ def test_deepseek_updates_its_bias_once_per_backward_pass_and_not_if_frozen():
     layer.eval()
     layer(tokens)
     assert torch.equal(bias, before)
+
+
+def test_deepseek_keeps_its_bias_if_only_the_tokens_need_a_gradient():
+    layer = layer_of("deepseek").train().requires_grad_(False)
+    tokens = torch.randn(64, 16, requires_grad=True)
+    layer(tokens).sum().backward()
+    assert tokens.grad.any()
+    assert not layer.router.e_score_correction_bias.any()
+
+
+def cast_by_quantizer(layer, dtype):
+    FloatingPoint(dtype).apply(layer, Targets(layers=(), linears=(), attention_linears=()), "cpu")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("cast", [cast_by_quantizer, lambda layer, dtype: layer.to(dtype)])
+def test_deepseek_keeps_its_bias_in_float32(cast, dtype):
+    layer = layer_of("deepseek").train()
+    exact = 1 + torch.arange(layer.router.num_experts) * 1e-3
+    layer.router.e_score_correction_bias.copy_(exact)
+    cast(layer, dtype)
+    assert {parameter.dtype for parameter in layer.parameters()} == {dtype}
+    bias = layer.router.e_score_correction_bias
+    assert bias.dtype == torch.float32
+    assert torch.equal(bias, exact)
+    # An update of 0.001 is visible; in bfloat16 the number next to 1 is 1.008.
+    layer(torch.randn(64, 16, dtype=dtype)).sum().backward()
+    changes = (layer.router.e_score_correction_bias - exact).tolist()
+    assert any(changes)
+    assert all(abs(change) in (0.0, pytest.approx(1e-3, rel=1e-3)) for change in changes)
+
+
+def test_deepseek_compares_loads_exactly():
+    router = layer_of("deepseek", num_experts=3, top_k=1).router
+    # The mean, 16777217, has no float32 representation.
+    router._balance(torch.tensor([16777216, 16777217, 16777218]))
+    speed = router.bias_update_speed
+    assert router.e_score_correction_bias.tolist() == pytest.approx([speed, 0.0, -speed])
 
 
 @pytest.mark.parametrize(
