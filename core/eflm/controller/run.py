@@ -15,7 +15,7 @@ from attrs import asdict, define, evolve, field
 
 from eflm.controller.collector_process import CollectorProcess
 from eflm.controller.contamination import clock_flags
-from eflm.controller.environment import environment, installed_packages
+from eflm.controller.environment import environment, installed_packages, load_average
 from eflm.controller.event_log import Progress
 from eflm.controller.fork_server import ImportTimeout
 from eflm.controller.fork_server_pool import prepare
@@ -75,6 +75,7 @@ class _Run:
 
     def run(self) -> RunResult:
         self.started, self.begin = datetime.now(UTC), time.monotonic()
+        self.load = load_average()
         timeout = self.plan.spec.timeout
         self.deadline = None if timeout is None else self.begin + timeout
         self.sources = self.registry.entries("power")
@@ -198,6 +199,7 @@ class _Run:
             progress=self.progress,
             deadline=self.deadline,
             compression=compression,
+            load=self.load,
         )
         if not reference:
             self.facts |= outcome.log.run_facts

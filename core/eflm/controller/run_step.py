@@ -13,7 +13,7 @@ from importlib import import_module
 
 from attrs import define, evolve, field, frozen
 
-from eflm.controller.environment import Watch, environment
+from eflm.controller.environment import Watch, environment, load_average
 from eflm.controller.event_log import EventLog, Progress
 from eflm.controller.fork_server import ImportTimeout
 from eflm.controller.imports import imports_of
@@ -53,9 +53,16 @@ def run_step(
     progress: Progress | None = None,
     deadline: float | None = None,
     compression: Compression | None = None,
+    load: float | None = None,
 ) -> StepOutcome:
-    """Carry out `order` in fresh workers. `deadline` is a reading of time.monotonic. A failure is an outcome."""
-    return _Step(plan, order, PowerSources(power_sources), packages, progress, deadline).run(compression)
+    """Carry out `order` in fresh workers. If the step fails, the outcome has the reason.
+
+    `deadline`: a reading of time.monotonic. `load`: the load average before the run, by default the current one.
+    """
+    machine = Watch(load_average() if load is None else load)
+    return _Step(plan, order, PowerSources(power_sources), packages, machine, progress, deadline).run(
+        compression
+    )
 
 
 @define(slots=False)
@@ -64,6 +71,7 @@ class _Step:
     order: WorkerOrder
     sources: PowerSources
     packages: Mapping[str, str]
+    machine: Watch
     progress: Progress | None
     deadline: float | None
     flags: list[Flag] = field(factory=list)
@@ -80,7 +88,6 @@ class _Step:
 
     def run(self, compression: Compression | None) -> StepOutcome:
         begin, own_cpu = time.monotonic(), time.process_time()
-        machine = Watch()
         try:
             reason, worker_log = self._work()
         except ImportTimeout as error:
@@ -92,7 +99,7 @@ class _Step:
         busy = time.process_time() - own_cpu + (self.sampler.cpu_seconds if self.sampler else 0.0)
         faults = self.sampler.faults if self.sampler else []
         flags = [
-            *machine.flags(busy),
+            *self.machine.flags(busy),
             *log.flags,
             *self.flags,
             *self.sources.flags,
