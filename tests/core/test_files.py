@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -28,6 +31,26 @@ def test_it_does_not_change_the_umask_of_the_process(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "umask", lambda _mask: pytest.fail("the umask was changed"))
     write_atomically(tmp_path / "file", b"one")
     assert (tmp_path / "file").read_bytes() == b"one"
+
+
+def test_what_a_killed_process_left_is_removed_later(tmp_path):
+    killed = (
+        "import os, pathlib, signal, sys; from eflm import files; "
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL); "
+        "files.write_atomically(pathlib.Path(sys.argv[1]), b'half')"
+    )
+    done = subprocess.run([sys.executable, "-c", killed, str(tmp_path / "other")], check=False)
+    assert done.returncode == -9
+    (left,) = tmp_path.iterdir()
+    running = tmp_path / left.name.replace(left.name.split("-")[1], str(os.getpid()))
+    running.touch()
+    write_atomically(tmp_path / "file", b"one")
+    assert left.exists()  # it may belong to a process on another machine
+    for file in (left, running):
+        os.utime(file, (time.time() - 86400,) * 2)
+    write_atomically(tmp_path / "file", b"two")
+    assert not left.exists()
+    assert running.exists()
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
