@@ -1,6 +1,7 @@
-"""What is kept from one run to the next in the user's cache folder: peaks, hashes, tokenizers, autoencoders.
+"""Stores data for later runs in the user's cache folder: measured peaks, hashes, tokenizers, autoencoders.
 
-Several processes may write at the same time, so every change is made under a lock of the file.
+Several processes may write at the same time, so each file has a lock. The cache is optional: if the folder cannot be
+written, later runs compute the data again.
 """
 
 from __future__ import annotations
@@ -17,28 +18,31 @@ from platformdirs import user_cache_dir
 
 from eflm.files import write_atomically
 
-#: A process that holds a lock for longer than this is taken for stuck; the entry is then not kept.
-_PATIENCE = 10.0
+#: Seconds that `Cache.put` waits for the lock. After that, the entry is not stored.
+_LOCK_TIMEOUT = 10.0
 
 
 def cache_folder() -> Path:
-    """The folder of this user; XDG_CACHE_HOME moves it."""
+    """Return the cache folder of this user. The environment variable XDG_CACHE_HOME changes it."""
     return Path(user_cache_dir("eflm"))
 
 
 class Cache:
-    """A JSON file of entries by key. A folder that cannot be written costs time in later runs and nothing else."""
+    """A JSON file in the cache folder that maps keys to entries."""
 
     def __init__(self, name: str) -> None:
         self.path = cache_folder() / name
 
     def get(self, key: str) -> Any:
-        """The entry, or None where there is none or the file is damaged."""
+        """Return the entry; None if there is none, or if the file is damaged."""
         return self._entries().get(key)
 
     def put(self, key: str, value: Any) -> None:
-        """Add or replace one entry; entries that other processes add at the same time are kept."""
-        with suppress(OSError, Timeout), locked(self.path):
+        """Add or replace one entry, and keep the entries that other processes add at the same time.
+
+        Stores nothing if the file cannot be written, or if the lock is not free after 10 seconds.
+        """
+        with suppress(OSError, Timeout), locked(self.path, _LOCK_TIMEOUT):
             entries = self._entries() | {key: value}
             write_atomically(self.path, json.dumps(entries, indent=1).encode())
 
@@ -51,10 +55,11 @@ class Cache:
 
 
 @contextmanager
-def locked(path: Path, timeout: float = _PATIENCE) -> Iterator[None]:
-    """A block that only one process at a time is in, for the file or folder at `path`.
+def locked(path: Path, timeout: float) -> Iterator[None]:
+    """Hold the lock of the file or folder at `path`, which one process at a time can have.
 
-    Raises OSError where no lock can be made, and filelock.Timeout after `timeout` seconds (negative: never).
+    Raises filelock.Timeout if the lock is not free after `timeout` seconds; a negative timeout waits without limit.
+    Raises OSError if the lock file cannot be created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_name(f"{path.name}.lock"), timeout=timeout):
@@ -62,16 +67,17 @@ def locked(path: Path, timeout: float = _PATIENCE) -> Iterator[None]:
 
 
 def remember(name: str, make: Callable[[], bytes]) -> bytes:
-    """What `make` returns, made once per `name`, which must contain everything that the content depends on.
+    """Return the content that is stored as `name`. If there is none, or it is damaged, call `make` and store the result.
 
-    A second process that asks for the same name waits for the first. A damaged file is made again.
+    `name` must contain everything on which the content depends. A process waits without limit while another one makes
+    the same content. If the lock file cannot be created, the content is made without a lock, and stored if possible.
     """
     path = cache_folder() / name
     content = _read(path)
     if content is not None:
         return content
     with ExitStack() as stack:
-        with suppress(OSError):  # a read-only home or a full disk: the content is made and not kept
+        with suppress(OSError):  # a read-only home or a full disk
             stack.enter_context(locked(path, timeout=-1))
         content = _read(path)
         if content is None:
