@@ -1,6 +1,6 @@
-"""Options of plugins and stages: attrs fields with a help text, a type and a range.
+"""Defines the options of plugins and stages: attrs fields with a help text, a type and the allowed values.
 
-`--set`, `eflm show`, the reference pages and the error messages are all derived from one config class.
+`--set`, `eflm show`, the reference pages and the error messages read them from the config class of a plugin or stage.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _COMPARISONS: dict[str, Callable[[Any, Any], bool]] = {
     "<": operator.lt,
 }
 
-#: Type of an option -> the types of values that can be converted to it.
+#: Type of an option -> types of the values that can be converted to it.
 _CONVERTIBLE: dict[Any, tuple[type, ...]] = {
     type(None): (type(None), str),
     bool: (bool, str),
@@ -31,6 +31,7 @@ _CONVERTIBLE: dict[Any, tuple[type, ...]] = {
     float: (int, float, str),
     str: (str,),
 }
+#: Type of an option -> its values by the words that stand for them, in lower case.
 _WORDS: dict[Any, dict[str, bool | None]] = {
     type(None): {"none": None},
     bool: {
@@ -41,7 +42,7 @@ _WORDS: dict[Any, dict[str, bool | None]] = {
 
 
 class OptionError(ValueError):
-    """An invalid option: the message contains its name, the given value and the allowed values."""
+    """An option is invalid. The message contains its name, the given value and the allowed values."""
 
 
 def option(
@@ -56,7 +57,8 @@ def option(
 ) -> Any:
     """Declare a field of a config class with its default, one line of help and the allowed values.
 
-    The bounds and `choices` do not apply to None.
+    A value must be one of `choices` and within the bounds, if these are given. None is always allowed if the type of
+    the field includes it.
     """
     bounds = {">=": ge, ">": gt, "<=": le, "<": lt}
     bounds = {sign: bound for sign, bound in bounds.items() if bound is not None}
@@ -74,7 +76,7 @@ def option(
 
 @attrs.frozen
 class OptionInfo:
-    """One option as `eflm show` prints it."""
+    """The description of an option that `eflm show` prints."""
 
     name: str
     type: str
@@ -84,7 +86,7 @@ class OptionInfo:
 
 
 def describe(config: type) -> tuple[OptionInfo, ...]:
-    """Return the options of a config class in the order in which it defines them."""
+    """Return the options of a config class in the order of their definition."""
     hints = typing.get_type_hints(config)
     return tuple(
         OptionInfo(
@@ -111,7 +113,11 @@ def parse(config: type, values: Mapping[str, Any], *, owner: str) -> Any:
     for name, value in values.items():
         if name not in known:
             near = get_close_matches(name, known, n=1)
-            hint = f"did you mean {owner}.{near[0]}?" if near else _options_of(owner, known)
+            if not known:
+                raise OptionError(f"{owner} has no options; leave {owner}.{name} out")
+            hint = (
+                f"did you mean {owner}.{near[0]}?" if near else f"its options are {', '.join(sorted(known))}"
+            )
             raise OptionError(f"{owner} has no option {name!r}; {hint}")
         try:
             converted[name] = _convert(value, hints[name])
@@ -127,16 +133,12 @@ def parse(config: type, values: Mapping[str, Any], *, owner: str) -> Any:
         raise OptionError(f"{owner}: {error}") from None
 
 
-def _options_of(owner: str, known: Mapping[str, Any]) -> str:
-    return f"its options are {', '.join(sorted(known))}" if known else f"{owner} has no options"
-
-
 def _allowed(attribute: attrs.Attribute[Any]) -> str:
     choices = attribute.metadata.get("choices")
-    if choices is not None:
-        return "one of " + ", ".join(map(str, choices))
     bounds = attribute.metadata.get("bounds") or {}
-    return " and ".join(f"{sign} {bound}" for sign, bound in bounds.items())
+    limits = [] if choices is None else ["one of " + ", ".join(map(str, choices))]
+    limits += [f"{sign} {bound}" for sign, bound in bounds.items()]
+    return " and ".join(limits)
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
@@ -152,8 +154,11 @@ def _type_name(hint: Any) -> str:
 
 
 def _convert(value: Any, hint: Any) -> Any:
-    """Convert `value` to the first type of the union `hint` that accepts it; ValueError if none does."""
-    # None comes first, so that the text "none" means None for `str | None`, too.
+    """Convert `value` to None if the union `hint` allows that, otherwise to its first type that accepts `value`.
+
+    Raises ValueError if no type accepts `value`.
+    """
+    # None is tried first, so that the text "none" means None for `str | None`, too.
     for kind in sorted(_alternatives(hint), key=lambda kind: kind is not type(None)):
         with suppress(ValueError, KeyError, OverflowError):
             return _convert_to(kind, value)

@@ -110,8 +110,21 @@ def test_the_error_for_an_invalid_value_says_what_is_valid(given_values, facts):
 
 def test_a_class_without_options_has_its_own_message():
     assert parse(Empty, {}, owner="s") == Empty()
-    with pytest.raises(OptionError, match="s has no options"):
+    with pytest.raises(OptionError) as caught:
         parse(Empty, {"a": 1}, owner="s")
+    assert str(caught.value).count("s has no option") == 1
+    assert "s.a" in str(caught.value)
+
+
+def test_choices_and_bounds_are_both_shown():
+    @frozen
+    class Sizes:
+        size: int = option(2, "a size", choices=(1, 2, 4), ge=2)
+
+    assert describe(Sizes)[0].allowed == "one of 1, 2, 4 and >= 2"
+    for given_as in (1, 3):
+        with pytest.raises(OptionError, match=r"one of 1, 2, 4 and >= 2, not"):
+            parse(Sizes, {"size": given_as}, owner="s")
 
 
 def test_describe():
