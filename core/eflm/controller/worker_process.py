@@ -52,7 +52,9 @@ class WorkerProcess:
         try:
             started: Running | str = ""
             if isolation == "forkserver":
-                started = fork(preload, standard_input, self._log.fileno(), events, worker_env, deadline=deadline)
+                started = fork(
+                    preload, standard_input, self._log.fileno(), events, worker_env, deadline=deadline
+                )
             if isinstance(started, str):
                 self.fallback = started or None
                 started = self._spawn(standard_input, events, worker_env)

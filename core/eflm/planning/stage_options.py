@@ -57,7 +57,9 @@ class InferOptions:
     warmup_requests: int = option(1, "requests before the measured ones", ge=0)
     batch_size: int = option(1, "prompts per request", ge=1)
     prompt_tokens: int = option(512, "tokens per prompt", ge=1)
-    new_tokens: int = option(128, "tokens generated per prompt, always exactly this many", ge=LEAST_NEW_TOKENS)
+    new_tokens: int = option(
+        128, "tokens generated per prompt, always exactly this many", ge=LEAST_NEW_TOKENS
+    )
     merge: bool = option(True, "merge the adapter into the base weights first, if its method supports it")
 
 
