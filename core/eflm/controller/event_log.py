@@ -1,4 +1,7 @@
-"""The event log: what one worker has sent about its step."""
+"""The events that one worker sent during a stage. Runs in the parent process.
+
+The steps `quantize` and `reference` of a chain send the same events as a stage.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +16,31 @@ from eflm.protocol.record import ModelFacts, Window
 from eflm_schemas import Flag, Metric
 from eflm_schemas.convert import from_dict
 
-#: Called with a stage, the work that is done and the total.
+#: Called with the name of a stage, the amount of work done, and the total amount.
 Progress = Callable[[str, int, int], None]
 
 
 @define
 class Failure:
-    """Why the worker gave up. `kind` is the error's class."""
+    """The error that a worker reported before it ended."""
 
-    kind: str
+    kind: str  #: name of the error's class
     reason: str
     time: int  #: CLOCK_MONOTONIC nanoseconds
 
 
 @define(kw_only=True)
 class EventLog:
-    """Takes events one by one. `on_device` is called once the worker has described its device."""
+    """Collects events. `on_device` is called when the worker has described its device."""
 
     on_device: Callable[[], None] = field(default=lambda: None)
     on_progress: Progress | None = None
     device: Mapping[str, Any] = field(factory=dict)
-    run_facts: dict[str, Any] = field(factory=dict)  #: of data, tokenizer, architecture
-    facts: dict[str, Any] = field(factory=dict)  #: of the step
+    run_facts: dict[str, Any] = field(factory=dict)  #: about the data, the tokenizer and the architecture
+    stage_facts: dict[str, Any] = field(factory=dict)  #: about the work of this stage
     flags: list[Flag] = field(factory=list)
-    begin: int | None = None  #: of the stage, CLOCK_MONOTONIC nanoseconds
-    end: int | None = None  #: None for a stage that did not finish
+    begin: int | None = None  #: CLOCK_MONOTONIC nanoseconds
+    end: int | None = None  #: None if the stage did not finish
     windows: list[Window] = field(factory=list)
     model: ModelFacts | None = None
     dtype: str = "unknown"
@@ -45,12 +48,12 @@ class EventLog:
     peak_source: str = "the stage ended before a peak was known"
     quality: dict[str, Metric] = field(factory=dict)
     artifacts: dict[str, bytes] = field(factory=dict)  #: files to save next to the result, by name
-    unsaved: str | None = None  #: why the model could not be saved to the folder of --save
+    save_error: str | None = None  #: why the model could not be saved to the folder of --save
     failure: Failure | None = None
     done: bool = False
 
     def add(self, event: dict[str, Any]) -> None:
-        """Record one event. ValueError for one that is not understood."""
+        """Add one event. Raises ValueError for an unknown event."""
         match event:
             case {"event": "window", "window": window}:
                 self.windows.append(from_dict(window, Window))
@@ -75,16 +78,16 @@ class EventLog:
             case {"event": "artifact", "name": name, "content": content}:
                 self.artifacts[_file_name(name)] = base64.b64decode(content, validate=True)
             case {"event": "stage_facts", "facts": facts}:
-                self.facts.update(facts)
-            case {"event": "facts", "facts": facts}:
+                self.stage_facts.update(facts)
+            case {"event": "run_facts", "facts": facts}:
                 self.run_facts.update(facts)
             case {"event": "flag", "flag": flag}:
                 self.flags.append(from_dict(flag, Flag))
             case {"event": "device", **device}:
                 self.device = device
                 self.on_device()
-            case {"event": "unsaved", "reason": reason}:
-                self.unsaved = reason
+            case {"event": "save_error", "reason": reason}:
+                self.save_error = reason
             case {"event": "failed", "kind": kind, "reason": reason, "time": time}:
                 self.failure = Failure(kind, reason, time)
             case {"event": "done"}:
@@ -94,7 +97,7 @@ class EventLog:
 
 
 def _file_name(name: str) -> str:
-    """A plain file name, since the file is written into the results folder. ValueError for a path."""
+    """Return `name`. Raises ValueError for a path, which could lead out of the results folder."""
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
         raise ValueError(f"an artifact needs a plain file name such as samples.png, not {name!r}")
     return name

@@ -23,7 +23,7 @@ def merge_ranks(logs: Sequence[EventLog]) -> EventLog:
     return evolve(
         first,
         windows=_windows([log.windows for log in logs]),
-        facts=_facts([log.facts for log in logs]),
+        stage_facts=_facts([log.stage_facts for log in logs]),
         flags=list(dict.fromkeys(flag for log in logs for flag in log.flags)),
     )
 

@@ -154,14 +154,14 @@ class _Run:
         result = self._collect(link, outcome, outcome.record)
         self.stages[link.name] = result
         self._save_stage(link, started, outcome, result)
-        if outcome.log.unsaved is not None:
+        if outcome.log.save_error is not None:
             self.model_unsaved = True
-            self.unsaved.append(outcome.log.unsaved)
+            self.unsaved.append(outcome.log.save_error)
         self.observers.notify("stage_finished", link.name, self.stages[link.name])
 
     def _quantize(self, link: Link) -> None:
         outcome = self._step(self.plan, self.chain, link)
-        self.facts[QUANTIZE] = {"seconds": outcome.seconds, **outcome.log.facts}
+        self.facts[QUANTIZE] = {"seconds": outcome.seconds, **outcome.log.stage_facts}
 
     def _step(
         self,
@@ -237,7 +237,7 @@ class _Run:
         except _Failed as failure:
             return Compression(reason=f"the model without its quantizer could not be evaluated: {failure}")
         found = Compression(
-            original_bytes=outcome.log.facts.get("bytes"), original_quality=outcome.log.quality
+            original_bytes=outcome.log.stage_facts.get("bytes"), original_quality=outcome.log.quality
         )
         if results is not None and found.original_bytes is not None:
             saved.save_quality(results, link.checkpoint, found.original_bytes, found.original_quality)
@@ -340,7 +340,7 @@ def _after(steps: Chain, link: Link) -> list[str]:
 
 def _stage_facts(outcome: StepOutcome) -> dict[str, Any]:
     log = outcome.log
-    facts: dict[str, Any] = {"dtype": log.dtype, **log.facts}
+    facts: dict[str, Any] = {"dtype": log.dtype, **log.stage_facts}
     if log.model is not None:
         facts |= asdict(log.model)
         facts |= {"peak_flops": log.peak_flops, "peak_flops_source": log.peak_source}

@@ -249,7 +249,7 @@ class _Step:
             ),
             quality=log.quality,
             compression=own,
-            facts=log.facts,
+            facts=log.stage_facts,
             processes=len(self.logs),
         )
 

@@ -62,7 +62,7 @@ class _Step:
         with self.group.rank_zero_first():
             with called(plan.modality.label, "prepare"):
                 workload = assemble.prepare(self.plan)
-            self.events.send("facts", facts=dict(workload.facts))
+            self.events.send("run_facts", facts=dict(workload.facts))
             self.build = Build(plan=self.plan, workload=workload)
             self._check_saving()
             self.session = Session(
@@ -154,7 +154,7 @@ class _Step:
 
     def _describe_build(self) -> None:
         # Some facts are known only once the model is there.
-        self.events.send("facts", facts=dict(self.build.workload.facts))
+        self.events.send("run_facts", facts=dict(self.build.workload.facts))
         for flag in self.build.workload.flags:
             self.events.send("flag", flag=flag)
         self._report("prepare", 1)
@@ -253,7 +253,7 @@ class _Step:
                 self.build.workload.save(built, self.order.save)
         except Exception as error:  # the measurements of the stage are still valid
             reason = f"the model could not be saved in {self.order.save} (--save): {error}"
-            self.events.send("unsaved", reason=reason)
+            self.events.send("save_error", reason=reason)
 
     def _check_saving(self) -> None:
         """Raise ModelError before anything is measured if the modality cannot save models."""

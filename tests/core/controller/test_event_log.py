@@ -59,7 +59,7 @@ def test_a_stage_is_recorded(send, log):
     assert (log.begin, log.end, log.windows, log.model) == (1, 20, [window], MODEL)
     assert (log.dtype, log.peak_flops, log.peak_source) == ("bfloat16", 1e12, "table")
     assert log.quality == {"PPL": PPL}
-    assert log.facts == {"loss": 1.0}
+    assert log.stage_facts == {"loss": 1.0}
     assert log.artifacts == {"notes.txt": b"text"}
     assert log.run_facts == {}
 
@@ -67,7 +67,7 @@ def test_a_stage_is_recorded(send, log):
 def test_facts_of_the_run_flags_and_failures_are_recorded(send, log, reported):
     send("device", device="cpu", name="CPU")
     send("progress", stage="infer", done=1, total=2)
-    send("facts", facts={"data": "text"})
+    send("run_facts", facts={"data": "text"})
     send("flag", flag=Flag(name="short", detail="few tokens"))
     send("failed", kind="ModelError", reason="refused", time=1)
 
@@ -82,7 +82,7 @@ def test_facts_of_the_run_flags_and_failures_are_recorded(send, log, reported):
 
 
 def test_facts_that_json_has_no_type_for_are_sent_as_text(send, log, tmp_path):
-    send("facts", facts={"folder": tmp_path})
+    send("run_facts", facts={"folder": tmp_path})
     assert log.run_facts == {"folder": str(tmp_path)}
 
 
@@ -113,7 +113,7 @@ def test_an_event_may_be_larger_than_the_buffer_of_the_pipe():
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
-        EventWriter(write).send("facts", facts={"text": "x" * 300_000})
+        EventWriter(write).send("run_facts", facts={"text": "x" * 300_000})
         os._exit(0)
     os.close(write)
     with os.fdopen(read) as pipe:

@@ -13,7 +13,7 @@ def window(name: str, begin: int, tokens: int = 0, flops: float | None = None) -
 
 
 def log(*windows: Window, facts=(), flags=()) -> EventLog:
-    return EventLog(windows=list(windows), facts=dict(facts), flags=list(flags))
+    return EventLog(windows=list(windows), stage_facts=dict(facts), flags=list(flags))
 
 
 def test_one_rank_is_returned_as_it_is():
@@ -45,5 +45,5 @@ def test_bytes_are_summed_and_equal_flags_kept_once():
             log(facts={"peak_resident_bytes": 4, "loss": 0.7}, flags=[shared, own]),
         ]
     )
-    assert merged.facts == {"peak_resident_bytes": 7, "loss": 0.5}
+    assert merged.stage_facts == {"peak_resident_bytes": 7, "loss": 0.5}
     assert merged.flags == [shared, own]

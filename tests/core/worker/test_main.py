@@ -78,7 +78,7 @@ def test_a_stage_is_sent_as_events_and_leaves_a_checkpoint(worker, tmp_path):
     events = [json.loads(line) for line in child.events]
     names = [event["event"] for event in events if event["event"] != "progress"]
     assert [name for name, _ in groupby(names)] == [
-        "device", "facts", "stage_begin", "model", "window", "stage_facts", "window", "stage_facts", "quality",
+        "device", "run_facts", "stage_begin", "model", "window", "stage_facts", "window", "stage_facts", "quality",
         "stage_end", "done",
     ]  # fmt: skip
     windows = [event["window"] for event in events if event["event"] == "window"]
