@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eflm.cli.given_once import GivenOnce
 from eflm.cli.options import debug_option, json_option, run_options, technique_options, techniques_of
+from eflm.cli.reject_repeated_options import RejectRepeatedOptions
 from eflm.errors import UsageError
 from eflm.planning.compose import compose
 from eflm.planning.request import request
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from eflm.registry.registry import Registry
 
 
-@click.command("bench", cls=GivenOnce)
+@click.command("bench", cls=RejectRepeatedOptions)
 @technique_options
 @click.option(
     "--repeat",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from eflm.cli.given_once import GivenOnce
 from eflm.cli.options import debug_option, json_option
+from eflm.cli.reject_repeated_options import RejectRepeatedOptions
 from eflm.registry.discovery import load_plugins
 from eflm.registry.entry import Entry
 from eflm.registry.kinds import kinds
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SCHEMA = "eflm.plugins/1"
 
 
-@click.command("list-plugins", cls=GivenOnce)
+@click.command("list-plugins", cls=RejectRepeatedOptions)
 @click.option("--kind", help=f"List only one kind: {', '.join(row.name for row in kinds())}.")
 @json_option
 @debug_option

@@ -1,6 +1,6 @@
-"""Prints a document of runs on a console: a summary of one screen, or every metric with --details.
+"""Prints results on a console: a summary of one screen, or every metric with --details.
 
-The HTML report writes its figures with the same functions, which are exported here.
+The dry run, `eflm compare` and the HTML report use the formatting functions that are exported here.
 """
 
 from __future__ import annotations
@@ -38,7 +38,10 @@ def render(
     *,
     infos: Infos | None = None,
 ) -> None:
-    """Print a document of runs. `infos`: the metrics by name; by default those of the installed plugins."""
+    """Print the result of a run, of repeated runs, or of a sweep.
+
+    `infos`: metrics by name; by default those of the installed plugins.
+    """
     from eflm.cli import details as full
     from eflm.cli import summary
     from eflm.cli.metric_infos import metric_infos

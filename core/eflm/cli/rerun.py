@@ -7,13 +7,13 @@ from pathlib import Path
 import click
 
 from eflm.cli.bench import measure
-from eflm.cli.given_once import GivenOnce
 from eflm.cli.options import debug_option, json_option, results_option
+from eflm.cli.reject_repeated_options import RejectRepeatedOptions
 from eflm.planning.compose import compose
 from eflm.registry.discovery import load_plugins
 
 
-@click.command("rerun", cls=GivenOnce)
+@click.command("rerun", cls=RejectRepeatedOptions)
 @click.argument("result", metavar="RESULT")
 @results_option("Folder of result files.", "results")
 @click.option("--details", is_flag=True, help="Print every metric and every note.")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import click
 
-from eflm.cli.given_once import GivenOnce
 from eflm.cli.options import debug_option, json_option
+from eflm.cli.reject_repeated_options import RejectRepeatedOptions
 from eflm.errors import UsageError
 from eflm.planning.options import config_class
 from eflm.registry.discovery import load_plugins
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SCHEMA = "eflm.card/1"
 
 
-@click.command("show", cls=GivenOnce)
+@click.command("show", cls=RejectRepeatedOptions)
 @click.argument("plugin", metavar="KIND/NAME")
 @json_option
 @debug_option

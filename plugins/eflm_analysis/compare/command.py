@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from eflm.cli.bench import settings_of
-from eflm.cli.given_once import GivenOnce
 from eflm.cli.options import PERCENT, debug_option, json_option, run_options
+from eflm.cli.reject_repeated_options import RejectRepeatedOptions
 from eflm.errors import UsageError
 from eflm.planning.compose import compose
 from eflm.planning.request import request
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from eflm_schemas import RunResult, RunSpec
 
 
-@click.command("compare", cls=GivenOnce)
+@click.command("compare", cls=RejectRepeatedOptions)
 @click.argument("sides", metavar="SIDE SIDE [SIDE]...", nargs=-1)
 @click.option(
     "--repeat",

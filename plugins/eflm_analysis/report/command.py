@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from eflm.cli.given_once import GivenOnce
 from eflm.cli.options import debug_option, results_option
+from eflm.cli.reject_repeated_options import RejectRepeatedOptions
 
 
-@click.command("report", cls=GivenOnce)
+@click.command("report", cls=RejectRepeatedOptions)
 @click.argument("results", metavar="[RESULT]...", nargs=-1)
 @results_option("Folder of result files.")
 @click.option(

@@ -6,14 +6,14 @@ import json
 
 import click
 
-from eflm.cli.given_once import GivenOnce
 from eflm.cli.options import debug_option, json_option
+from eflm.cli.reject_repeated_options import RejectRepeatedOptions
 
 SCHEMA = "eflm.doctor/1"
 STYLES = {"ok": "green", "limited": "yellow", "missing": "red"}
 
 
-@click.command("doctor", cls=GivenOnce)
+@click.command("doctor", cls=RejectRepeatedOptions)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @json_option
 @debug_option
