@@ -1,7 +1,8 @@
-"""The host for Qwen2.5-VL's vision transformer, whose attention covers windows or whole images.
+"""Inserts techniques into the vision transformer of Qwen2.5-VL. `QwenVlHost` uses it for the vision tower.
 
-The vision transformer packs the patches of all images into one sequence, with boundaries between windows or images.
-Techniques get the parts between these boundaries as a batch. `QwenVlHost` uses this host for the vision tower.
+The vision transformer concatenates the patches of all images to one sequence. `cu_seqlens` holds the boundaries of the
+windows, or of the images in blocks with full attention. Techniques get the sequences between these boundaries as a
+padded batch.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ BLOCKS = "blocks"
 
 
 class VisionTowerHost:
-    """Supports transformers' vision transformer of Qwen2.5-VL. `tower`: its module name within the model."""
+    """The host of the vision transformer. `tower`: name of its module in the model."""
 
     def __init__(self, tower: str) -> None:
         self._tower = tower
@@ -71,7 +72,7 @@ class VisionTowerHost:
         Raises ModelError if the attention was replaced before.
         """
         tower = model.get_submodule(self._tower)
-        rotary, loads_plainly = tower.rotary_pos_emb, plain
+        rotary, loads_without_eflm = tower.rotary_pos_emb, plain
         for block, geometry in zip(tower.blocks, self.attention_geometries(model), strict=True):
             old = block.attn
             if not hasattr(old, "qkv"):
@@ -85,16 +86,16 @@ class VisionTowerHost:
             place_like(variant, old.proj.weight)
             if convert:
                 variant.load_dense(_dense_weights(old, geometry))
-            call = _CallVariant(rotary)
-            variant.register_forward_pre_hook(call.prepare, with_kwargs=True)
-            variant.register_forward_hook(call.answer)
+            hooks = _BatchHooks(rotary)
+            variant.register_forward_pre_hook(hooks.forward_pre_hook, with_kwargs=True)
+            variant.register_forward_hook(hooks.forward_hook)
             # The tower's config has no entry for the number of key-value heads.
-            loads_plainly &= plain and variant.num_key_value_heads == geometry.num_attention_heads
-            if loads_plainly:
+            loads_without_eflm &= plain and variant.num_key_value_heads == geometry.num_attention_heads
+            if loads_without_eflm:
                 keep_fused(variant)
             block.attn = variant.train(old.training)
         rotary.register_forward_hook(attach_position_ids, with_kwargs=True)
-        if not loads_plainly:
+        if not loads_without_eflm:
             mark_techniques(model, recipe)
 
     # --- feed-forward -------------------------------------------------------------------------------
@@ -107,9 +108,9 @@ class VisionTowerHost:
         convert: bool,
         recipe: Mapping[str, Any],
     ) -> None:
-        """Replace the feed-forward of each block for which `build` returns a router by a mixture of experts.
+        """Replace the feed-forward of each block by a mixture of experts; see `eflm.registry.contracts.Host`.
 
-        See `eflm.registry.contracts.Host`.
+        Blocks for which `build` returns None keep their feed-forward.
         """
         tower = model.get_submodule(self._tower)
         replace_gated_mlps(model, tower.blocks, tower.config, build, convert=convert, recipe=recipe)
@@ -122,7 +123,7 @@ class VisionTowerHost:
 
 
 def _dense_weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAttention:
-    """Split the tower's fused projection into query, key and value weights."""
+    """Return the weights of an attention module of the tower, which has one projection for query, key and value."""
     q_weight, k_weight, v_weight = attention.qkv.weight.chunk(3)
     q_bias, k_bias, v_bias = attention.qkv.bias.chunk(3)
     return DenseAttention(
@@ -138,17 +139,17 @@ def _dense_weights(attention: nn.Module, geometry: AttentionGeometry) -> DenseAt
     )
 
 
-# --- hooks: the tower's arguments <-> the contract's -------------------------------------------------------
+# --- hooks that convert between the tower's arguments and those of attention variants -----------------------
 
 
-class _CallVariant:
-    """Forward hooks that unpack the tokens and positions into a batch of sequences, and pack the output again."""
+class _BatchHooks:
+    """Hooks of one variant: the first converts its input to a padded batch, the second converts the output back."""
 
     def __init__(self, rotary: nn.Module) -> None:
         self._rotary = rotary
         self._packing = Packing([])
 
-    def prepare(
+    def forward_pre_hook(
         self, _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         hidden_states = args[0] if args else kwargs["hidden_states"]
@@ -158,13 +159,13 @@ class _CallVariant:
         mask = packing.padding_mask(hidden_states.device)
         return (packing.unpack(hidden_states),), {"rotary": rotary, "padding_mask": mask}
 
-    def answer(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
+    def forward_hook(self, module: nn.Module, args: tuple[Tensor], output: Tensor) -> Tensor:
         check_output(module, args, output)
         return self._packing.pack(output)
 
 
 class Packing:
-    """Converts between packed sequences of the given lengths, one after another, and a padded batch."""
+    """Converts between concatenated sequences of the given lengths and a padded batch."""
 
     def __init__(self, lengths: Sequence[int]) -> None:
         if any(length == 0 for length in lengths):
@@ -172,49 +173,50 @@ class Packing:
                 "the vision tower got a window without patches; remove empty windows from cu_seqlens"
             )
         self._lengths = list(lengths)
-        self._even = len(set(lengths)) <= 1
+        self._same_length = len(set(lengths)) <= 1
 
     def unpack(self, row: Tensor) -> Tensor:
-        """Map (tokens, channels) to (sequences, longest, channels), with padding on the right."""
-        if self._even:
+        """Convert (tokens, channels) to (sequences, longest length, channels), with padding on the right."""
+        if self._same_length:
             return row.unflatten(0, (len(self._lengths), -1))
         return pad_sequence(row.split(self._lengths), batch_first=True)
 
     def pack(self, batch: Tensor) -> Tensor:
-        """Map (sequences, longest, channels) back to (tokens, channels)."""
-        if self._even:
+        """Convert (sequences, longest length, channels) to (tokens, channels)."""
+        if self._same_length:
             return batch.flatten(0, 1)
         parts = [sequence[:length] for sequence, length in zip(batch, self._lengths, strict=True)]
         return torch.cat(parts)
 
     def padding_mask(self, device: torch.device) -> Tensor | None:
-        """Return (sequences, longest), True for tokens and False for padding; None if there is no padding."""
-        if self._even:
+        """Return a mask (sequences, longest length) that is True for tokens; None if there is no padding."""
+        if self._same_length:
             return None
         lengths = torch.tensor(self._lengths, device=device)
         return torch.arange(max(self._lengths), device=device) < lengths[:, None]
 
 
-# Cache: rotary module of a tower -> rotary modules of the same class for other head sizes.
+# Cache: rotary module of a tower -> head size -> rotary module for that size.
 _resized: WeakKeyDictionary[nn.Module, dict[int, nn.Module]] = WeakKeyDictionary()
 
 
 class TowerRotary:
-    """Rotary function that rotates (B, H, T, D) by the row and column of each patch, like the tower's own attention.
+    """Rotates the heads of each patch by its row and column, as the attention of the tower does.
 
-    `cos`, `sin`: (B, T, head size). `places`: (B, T, 2), row and column. For a head size other than the tower's, the
-    angles are computed for that size. Rows and columns use half of the channels each, in pairs, so if the size is not
-    divisible by four, the last one to three channels are not rotated.
+    `cos`, `sin`: (batch, tokens, head size), the angles of the tower. `positions`: (batch, tokens, 2), the row and
+    column of each patch. `module`: the rotary module of the tower. Attention variants may have another head size;
+    `module` and `positions` are used to compute the angles for that size. Rows and columns rotate pairs in one half of
+    the channels each, so only a multiple of four channels is rotated; up to three channels are left unchanged.
     """
 
-    def __init__(self, cos: Tensor, sin: Tensor, places: Tensor, module: nn.Module) -> None:
-        self._cos, self._sin, self._places, self._module = cos, sin, places, module
+    def __init__(self, cos: Tensor, sin: Tensor, positions: Tensor, module: nn.Module) -> None:
+        self._cos, self._sin, self._positions, self._module = cos, sin, positions, module
 
     def __call__(self, states: Tensor) -> Tensor:
-        """Rotate (B, H, T, D) and return the same shape."""
-        own = states.shape[-1] == self._cos.shape[-1]
-        cos, sin = (self._cos, self._sin) if own else self._angles(states)
-        # Like the tower, rotate in float32 for any dtype of the states.
+        """Rotate queries or keys of shape (batch, heads, tokens, head size)."""
+        same_size = states.shape[-1] == self._cos.shape[-1]
+        cos, sin = (self._cos, self._sin) if same_size else self._angles(states)
+        # The tower rotates in float32 for any dtype of the states.
         return rotated_by(states.float(), cos.float(), sin.float()).type_as(states)
 
     def _angles(self, states: Tensor) -> tuple[Tensor, Tensor]:
@@ -224,6 +226,6 @@ class TowerRotary:
             config = copy.deepcopy(self._module.config)
             config.head_dim = size
             sizes[size] = type(self._module)(config)
-        angles = sizes[size].to(states.device)(states, self._places.flatten(0, 1))
-        cos, sin = (part.unflatten(0, self._places.shape[:2]) for part in angles)
+        angles = sizes[size].to(states.device)(states, self._positions.flatten(0, 1))
+        cos, sin = (part.unflatten(0, self._positions.shape[:2]) for part in angles)
         return cos, sin
