@@ -67,7 +67,7 @@ def locked(path: Path, timeout: float) -> Iterator[None]:
 
 
 def remember(name: str, make: Callable[[], bytes]) -> bytes:
-    """Return the content that is stored as `name`. If there is none, or it is damaged, call `make` and store the result.
+    """Return the content that is stored as `name`. If none is stored, or it is damaged, store the result of `make`.
 
     `name` must contain everything on which the content depends. A process waits without limit while another one makes
     the same content. If the lock file cannot be created, the content is made without a lock, and stored if possible.

@@ -1,4 +1,4 @@
-"""The sampler: a thread of the parent that reads the worker's memory and the power sources at a set rate."""
+"""Samples the memory and CPU time of the workers and reads the power sources. A thread of the parent process."""
 
 from __future__ import annotations
 
@@ -12,55 +12,57 @@ import psutil
 
 from eflm.protocol.record import Sample
 
-#: Samples per second. One takes about 30 µs, so this uses about 0.15% of a core.
+#: Samples per second. A sample takes about 30 µs, so sampling uses about 0.15% of a core.
 RATE = 50.0
 
 
 class Reader(Protocol):
-    """A source of readings besides the process itself, such as a `PowerSource`."""
+    """An additional source of readings, such as a `PowerSource`."""
 
     def read(self) -> Mapping[str, float]:
-        """Readings by the names of Sample's fields; after an exception it is not called again."""
+        """Return readings by the name of a field of `Sample`. After an exception, the reader is not used again."""
 
 
 class Sampler:
-    """Samples process `pid` from `start()` until `stop()`, or until the process has gone.
+    """Samples process `pid` from `start()` until `stop()`, or until the process has ended.
 
-    What `others` hold and use is added to it, as long as each of them lives.
+    The samples are sums over `pid` and `others`. The memory of a process counts while it is running. Its CPU time
+    continues to count after it has ended.
     """
 
     def __init__(self, pid: int, rate: float = RATE, *, others: Iterable[int] = ()) -> None:
         self._process = psutil.Process(pid)
         self._others = []
         for other in others:
-            with suppress(psutil.NoSuchProcess):  # the end of its pipe reports that
+            with suppress(psutil.NoSuchProcess):  # the end of its event pipe is handled elsewhere
                 self._others.append(psutil.Process(other))
-        # By process, including those that have ended: CPU seconds, and resident bytes.
-        self._worked: dict[int, float] = {}
-        self._held: dict[int, int] = {}
+        # The latest values of each process, including those that have ended.
+        self._cpu_seconds_by_pid: dict[int, float] = {}
+        self._rss_by_pid: dict[int, int] = {}
         self._interval = 1 / rate
         self._readers: list[Reader] = []
         self._samples: list[Sample] = []
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="eflm-sampler", daemon=True)
-        self._cpu: tuple[int, float] | None = None
-        self.faults: list[str] = []  #: readers that failed, and how
+        self._cpu: tuple[int, float] | None = None  #: time in ns and CPU seconds of the latest sample
+        self.faults: list[str] = []  #: one message for each reader that failed
 
     def start(self) -> None:
+        """Start sampling."""
         self._thread.start()
 
     def attach(self, reader: Reader) -> None:
-        """Read `reader` too, from the next sample on."""
+        """Include `reader` in the samples from the next one on."""
         self._readers = [*self._readers, reader]
 
     def stop(self) -> None:
-        """Take no more samples. May be called twice."""
+        """Stop sampling. A second call does nothing."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
 
     def between(self, begin: int, end: int) -> tuple[Sample, ...]:
-        """The samples from one before `begin` to one after `end`, so that a series covers the whole span."""
+        """Return the samples from `begin` to `end`, and one before and one after, so that they cover the whole span."""
         samples = list(self._samples)
         before = [sample for sample in samples if sample.time < begin][-1:]
         after = [sample for sample in samples if sample.time > end][:1]
@@ -68,16 +70,16 @@ class Sampler:
 
     @property
     def last(self) -> Sample | None:
-        """The latest sample."""
+        """The latest sample; None before the first one."""
         return self._samples[-1] if self._samples else None
 
     def held(self, pid: int) -> int | None:
-        """Resident bytes of a process when it was last sampled, also after its death."""
-        return self._held.get(pid)
+        """Return the resident bytes in the latest sample of a process, also if it has ended; None without a sample."""
+        return self._rss_by_pid.get(pid)
 
     @property
     def cpu_seconds(self) -> float:
-        """CPU time of all processes when they were last sampled."""
+        """CPU time of all processes in their latest samples."""
         return self._cpu[1] if self._cpu else 0.0
 
     def _run(self) -> None:
@@ -87,7 +89,7 @@ class Sampler:
                 self._samples.append(self._sample())
             except psutil.Error:
                 return
-            # After a late sample the next ones keep their distance.
+            # Samples that are missed because one took too long are skipped, not made up for.
             due = max(due + self._interval, time.monotonic())
             self._stopping.wait(due - time.monotonic())
 
@@ -100,7 +102,7 @@ class Sampler:
                 self._others.remove(other)
         readings: dict[str, float | None] = {}
         now = time.monotonic_ns()
-        seconds = sum(self._worked.values())
+        seconds = sum(self._cpu_seconds_by_pid.values())
         if self._cpu is not None:
             elapsed = (now - self._cpu[0]) / 1e9
             readings["utilization"] = min((seconds - self._cpu[1]) / elapsed / (psutil.cpu_count() or 1), 1.0)
@@ -108,17 +110,21 @@ class Sampler:
         for reader in self._readers:
             try:
                 readings.update(reader.read())
-            except Exception as error:  # an error of a driver must not end the sampling
+            except Exception as error:  # a failed driver must not stop the sampling
                 self._readers = [other for other in self._readers if other is not reader]
                 self.faults.append(f"{type(reader).__name__} failed: {error}")
         return Sample(time=now, rss=rss, **readings)  # type: ignore[arg-type]
 
     def _read_process(self, process: psutil.Process) -> int:
-        """Its resident bytes; psutil.Error if it has ended. Also records its CPU time."""
+        """Record the CPU time and memory of a process, and return its resident bytes.
+
+        Raises psutil.Error if the process has ended.
+        """
         with process.oneshot():
             rss: int = process.memory_info().rss
             cpu = process.cpu_times()
         if not rss:
             raise psutil.NoSuchProcess(process.pid)  # a zombie
-        self._worked[process.pid], self._held[process.pid] = cpu.user + cpu.system, rss
+        self._cpu_seconds_by_pid[process.pid] = cpu.user + cpu.system
+        self._rss_by_pid[process.pid] = rss
         return rss

@@ -27,7 +27,7 @@ def clip_to_context(stages: Mapping[str, Any], context: int | None, flags: list[
                 fix = (
                     f"set infer.new_tokens to {context - 1} or less"
                     if context > LEAST_NEW_TOKENS
-                    else f"inference needs at least {LEAST_NEW_TOKENS + 1} tokens, so choose a model with a longer context"
+                    else f"choose a model with a context of {LEAST_NEW_TOKENS + 1} tokens or more"
                 )
                 raise ModelError(
                     f"infer.new_tokens is {options.new_tokens}, but prompt and new tokens together must fit into the"

@@ -1,1 +1,1 @@
-"""Quantizers: they store weights in a given number of bits."""
+"""Quantizers, which store the weights of a model with fewer bits."""
