@@ -1,4 +1,4 @@
-"""`eflm bench`: run one composition, or a sweep of them, print what was measured, save the results."""
+"""`eflm bench`: runs one composition or a sweep, prints the metrics, and saves the results."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def command(
         for point in sweep
     ]
     registry = load_plugins()
-    # All of them before the first one runs: a mistake in the last must not cost the time of the others.
+    # Compose all runs before the first one starts, so that an error in the last one costs no time.
     plans = [compose(spec, registry) for spec in specs]
     from eflm.controller.run_options import RunOptions
 
@@ -103,7 +103,7 @@ def command(
 
 
 def settings_of(assignments: tuple[str, ...]) -> dict[str, str]:
-    """`OWNER.OPTION=VALUE` strings as a mapping. UsageError for an option that is given twice."""
+    """Convert strings such as `OWNER.OPTION=VALUE` to a mapping. Raises UsageError if an option is given twice."""
     settings: dict[str, str] = {}
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
@@ -128,7 +128,7 @@ def measure(
     details: bool,
     as_json: bool,
 ) -> None:
-    """Run all plans `repeat` times, interleaved, and print and save what was measured."""
+    """Run all plans `repeat` times in an interleaved order; save and print the results."""
     from eflm.cli.progress import progress_bar
     from eflm.cli.signals import sigterm_raises
     from eflm.controller.run import run

@@ -1,4 +1,4 @@
-"""What `eflm bench --details` prints: every metric with its provenance, its number of observations and its note.
+"""Prints every metric with its provenance, number of observations and note, for `eflm bench --details`.
 
 A long remark that several metrics share, such as why there is no energy, is printed once below the tables.
 """

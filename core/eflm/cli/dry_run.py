@@ -1,4 +1,4 @@
-"""`eflm bench --dry-run`: the stages, the options in force, the keys, and what would be reused."""
+"""`eflm bench --dry-run`: prints the steps, the options in force, the keys, and which stages would be reused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SCHEMA = "eflm.dry-run/1"
 
 
 def show(plans: list[Plan], options: RunOptions, *, as_json: bool) -> None:
-    """Print what each plan would do. Nothing is run."""
+    """Print the steps and options of each plan without running it."""
     found = [_plan(plan, options) for plan in plans]
     if as_json:
         click.echo(json.dumps({"schema": SCHEMA, "runs": found}, indent=2, ensure_ascii=False, default=str))

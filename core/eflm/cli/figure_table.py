@@ -1,6 +1,7 @@
-"""A table of figures that never cuts a number: columns that do not fit go into blocks, rows onto two lines.
+"""Prints tables of metrics that fit into the console without cutting off a number.
 
-A row is a metric. A column is a stage of a run or a point of a sweep. The unit of a row is written once.
+A row is a metric. A column is a stage of a run or a point of a sweep. Columns that do not fit next to each other are
+printed below each other, and a long row on two lines.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ _INDENT = 2
 
 @frozen
 class Row:
-    """One metric: its label, its figure in each column ("" for none), and the unit of all of them."""
+    """A metric with its label, its value in each column as text ("" for none), and the unit of all columns."""
 
     label: str
     cells: tuple[str, ...]
@@ -29,7 +30,7 @@ class Row:
 def print_figures(
     columns: Sequence[str], rows: Sequence[Row], console: Console, *, side_by_side: bool = True
 ) -> None:
-    """Print the rows, with as many columns next to each other as fit; with one at a time if not `side_by_side`."""
+    """Print the rows with as many columns side by side as fit. Without `side_by_side`, print one column at a time."""
     rows = [row for row in rows if any(row.cells)]
     for number, block in enumerate(_blocks(columns, rows, console.width, 1 if not side_by_side else None)):
         if number:
@@ -42,7 +43,7 @@ def print_figures(
 
 
 def _blocks(columns: Sequence[str], rows: Sequence[Row], width: int, most: int | None) -> list[list[int]]:
-    """Group the columns, by number, into tables that fit; a column that does not fit is a group of its own."""
+    """Group the numbers of the columns into tables that fit. A column that is too wide is a group with one element."""
     blocks: list[list[int]] = []
     for column in range(len(columns)):
         longer = [*blocks[-1], column] if blocks else []
@@ -99,7 +100,7 @@ def _print_stacked(
 
 
 def print_pair(label: str, figure: str, longest: int, console: Console) -> None:
-    """Print a figure next to its label, which is padded to `longest`; below it if the line is too short."""
+    """Print a label, padded to `longest`, and a figure. The figure is on the next line if both do not fit on one."""
     from rich.cells import cell_len
     from rich.padding import Padding
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""How a metric is written: its value, its spread, its unit, its interval and its percentiles.
+"""Formats a metric as text: value, interval or standard deviation, unit and percentiles.
 
 Used by the tables of the command line and by the HTML report.
 """
@@ -10,12 +10,12 @@ from collections.abc import Iterable
 from eflm.cli.numbers import notation, number, plus_minus, scale
 from eflm_schemas import Metric
 
-#: In place of a value that is unavailable.
+#: Printed instead of a value that is unavailable.
 NONE = "–"
 
 
 def figure(metric: Metric) -> tuple[str, str]:
-    """Return (text, unit): the value ± half of its 95% interval, or ± its standard deviation (sd)."""
+    """Return (text, unit). The text is the value ± half of its 95% interval, or ± its standard deviation ("sd")."""
     if metric.value is None:
         return NONE, ""
     factor, unit = scale(metric.value, metric.unit)
@@ -37,7 +37,7 @@ def short_figure(metric: Metric, factor: float) -> str:
 
 
 def common_scale(metrics: Iterable[Metric | None]) -> tuple[float, str]:
-    """Return (factor, unit) for metrics of one table row: those of the largest value."""
+    """Return (factor, unit) for the metrics of a table row, such that the largest value is easy to read."""
     known = [metric for metric in metrics if metric is not None and metric.value is not None]
     if not known:
         return 1.0, ""

@@ -1,4 +1,4 @@
-"""Prints the flags of results: what was unusual, in which stage or column, and what to do about it."""
+"""Prints the flags of results, with the stages or columns that have them and with advice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _INDENT = 2
 
-#: What a user can do about a flag. The detail of a flag that is not listed here says it.
+#: Advice for users by the name of a flag. Other flags contain the advice in their detail.
 ADVICE = {
     "busy_cores": "Stop other programs and run again.",
     "busy_machine": "Run again when the machine is idle.",
@@ -42,23 +42,20 @@ ADVICE = {
 
 @frozen
 class Located:
-    """A flag and where it occurred: a stage, a column of a sweep, or both."""
+    """A flag with the stage or the column of a sweep in which it occurred, or both."""
 
     flag: Flag
     where: tuple[str, ...] = ()
 
 
 def print_flags(flags: Sequence[Flag], console: Console, whose: str = "") -> None:
-    """Print every flag in full; nothing if there is none."""
+    """Print every flag with its detail. Print nothing if there is none."""
     lines = [(_name(flag.name, [flag.stage or ""]), _text(flag)) for flag in flags]
     _print(lines, console, f"Flags of {whose}" if whose else "Flags")
 
 
 def print_flag_summary(found: Iterable[Located], console: Console) -> None:
-    """Print a line per flag. Flags of one name share a line if the advice for them is the same.
-
-    A line that would be too long has the advice only.
-    """
+    """Print one line for all flags with the same name and advice. If the line does not fit, print only the advice."""
     groups: dict[tuple[str, str], list[Located]] = {}
     for located in found:
         flag = located.flag

@@ -1,4 +1,4 @@
-"""What a table is about, on one line each: model and techniques, machine, point of a sweep."""
+"""Formats the headings of tables: model and techniques, machine, point of a sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`eflm list-plugins`: prints the installed plugins, their distributions, and whether they can be used here."""
+"""`eflm list-plugins`: prints the installed plugins, their distributions, and whether they are usable here."""
 
 from __future__ import annotations
 

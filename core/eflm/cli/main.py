@@ -1,4 +1,4 @@
-"""The console script: finds the command, and turns errors into one line and an exit code.
+"""The console script `eflm`: finds the command, and reports errors as one line and an exit code.
 
 Exit codes: 0 done, 1 the run failed, 2 a usage error, 130 SIGINT, 143 SIGTERM.
 """
@@ -15,20 +15,20 @@ from eflm.errors import EflmError, PluginError, UsageError, did_you_mean
 from eflm.streams import printable, stdout_for_results
 
 DEBUG = "eflm.debug"
-#: In a context's `meta`: the plugin and distribution of the command that runs, if it is not one of eflm's own.
+#: Key in a context's `meta`: the plugin and distribution of the running command if it is not a built-in one.
 THIRD_PARTY = "eflm.third_party"
 
-#: Core's commands -> their modules here and their summaries; `eflm --help` imports none of them.
+#: Core's commands -> their modules in this package and their summaries. `eflm --help` imports none of the modules.
 COMMANDS = {
     "bench": ("bench", "Run a composition of techniques and measure it."),
     "list-plugins": ("list_plugins", "List the plugins: name, summary, origin, status."),
-    "rerun": ("rerun", "Run the question of a result again."),
+    "rerun": ("rerun", "Repeat the run of a result."),
     "show": ("show", "Show one plugin: options, source, where it can be used."),
 }
 
 
 class Main(click.Group):
-    """A group whose commands are imported on demand, core's by name and all others through plugins."""
+    """A group that imports a command when it is called. All commands that core does not define are plugins."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*COMMANDS, *_summaries(ctx)})
@@ -45,7 +45,7 @@ class Main(click.Group):
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
             known = self.list_commands(ctx)
-            # One that cannot be used here says why.
+            # A command of a plugin that cannot be used is handled in `_plugin_command`, with the reason.
             if all(args[0] != card.name for card in _registry(ctx).cards("command")):
                 hint = did_you_mean(args[0], known)
                 ctx.fail(f"there is no command {args[0]!r}; {hint}the commands are {', '.join(known)}")
@@ -68,10 +68,10 @@ class Main(click.Group):
             if ctx.meta.get(DEBUG):
                 raise
             click.echo(f"eflm: {printable(str(error))}", err=True)
-            # A plugin that cannot be used is something to change in the request, or on the machine, first.
+            # If a plugin cannot be used, the request or the machine has to change, as for a usage error.
             code = 2 if isinstance(error, UsageError | PluginError) else 1
         except Exception as error:
-            # `eflm list-plugins | head`: the reader has gone, which click ends quietly.
+            # The reader of a pipe has ended, as in `eflm list-plugins | head`: click exits without a message.
             if ctx.meta.get(DEBUG) or (isinstance(error, OSError) and error.errno == errno.EPIPE):
                 raise
             what = f"{type(error).__name__}: {' '.join(str(error).split())}"
@@ -85,7 +85,7 @@ class Main(click.Group):
 
 
 def _registry(ctx: click.Context) -> Any:
-    """The plugins, discovered once per call of the command line."""
+    """Return the registry of plugins, which is created once for each command."""
     from eflm.registry.discovery import load_plugins
 
     root = ctx.find_root()
@@ -95,7 +95,7 @@ def _registry(ctx: click.Context) -> Any:
 
 
 def _summaries(ctx: click.Context) -> dict[str, str]:
-    # The first of a name is the one that runs: built-ins come first.
+    # If several commands have one name, the first one is used: built-in commands come first.
     return {entry.card.name: _summary(entry) for entry in reversed(_registry(ctx).entries("command"))}
 
 

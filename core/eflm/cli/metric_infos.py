@@ -1,4 +1,4 @@
-"""Looks up what the installed metric cards say about a metric: its label, and where tables show it."""
+"""Looks up metrics in the installed metric cards: their labels, their order, and which of them tables show."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def title(name: str, infos: Infos) -> str:
 
 
 def ordered(names: Iterable[str], infos: Infos) -> list[str]:
-    """Return `names` without repetitions in the order of the cards; metrics without a card last."""
+    """Return `names` without duplicates in the order of the cards, followed by metrics without a card."""
     position = {name: number for number, name in enumerate(infos)}
     return sorted(dict.fromkeys(names), key=lambda name: position.get(name, len(position)))
 
@@ -34,7 +34,7 @@ def ordered(names: Iterable[str], infos: Infos) -> list[str]:
 def headline(stage: str, names: Iterable[str], infos: Infos, *, otherwise: int = 8) -> list[str]:
     """Return the metrics that the table of a stage shows without --details.
 
-    If no card names one for this stage, these are the first `otherwise` metrics.
+    If no card selects a metric for this stage, return the first `otherwise` metrics.
     """
     names = list(names)
     chosen = [name for name in names if name in infos and stage in infos[name].headline]

@@ -1,4 +1,4 @@
-"""How numbers are written for people: three significant digits or more, in a unit that fits. JSON keeps all digits."""
+"""Formats numbers for people, with three significant digits or more and a suitable unit. JSON keeps all digits."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def scale(value: float, unit: str) -> tuple[float, str]:
 
 @frozen
 class Notation:
-    """How numbers that belong together are written: with the same exponent and the same decimals."""
+    """The exponent and the number of decimals of numbers that are printed together, such as a value and its spread."""
 
     decimals: int
     exponent: int | None = None  #: None: no exponent

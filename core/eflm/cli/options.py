@@ -1,4 +1,4 @@
-"""Options that several commands share."""
+"""Defines the options that several commands share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class Percent(click.ParamType[float]):
-    """A share, written as "3%" or 0.03."""
+    """The type of an option that accepts a share, as "3%" or 0.03."""
 
     name = "percent"
 
@@ -37,7 +37,7 @@ PERCENT = Percent()
 
 
 def results_option(help_text: str, name: str = "folder") -> Callable[[F], F]:
-    """`--results`: the folder of result files, as the parameter `name`."""
+    """Add `--results`, the folder of result files, as the parameter `name`."""
     return click.option(
         "--results",
         name,
@@ -49,7 +49,7 @@ def results_option(help_text: str, name: str = "folder") -> Callable[[F], F]:
 
 
 def renamed(old: str, new: str, **attributes: Any) -> Callable[[F], F]:
-    """An option of an earlier version, not in the help: using it names the new one."""
+    """Add a hidden option with the name of an earlier version. Raises UsageError with the new name if it is used."""
 
     def refuse(_ctx: click.Context, _parameter: click.Parameter, value: Any) -> None:
         if value:
@@ -59,7 +59,7 @@ def renamed(old: str, new: str, **attributes: Any) -> Callable[[F], F]:
 
 
 def technique_options(command: F) -> F:
-    """One option per kind of technique, from the table of kinds."""
+    """Add one option for each kind of technique, from the table of kinds."""
     for row in reversed(technique_kinds()):
         option = click.option(
             f"--{row.flag}",
@@ -72,12 +72,12 @@ def technique_options(command: F) -> F:
 
 
 def techniques_of(fields: dict[str, Any]) -> dict[str, str]:
-    """Take the values of `technique_options` out of a command's arguments, by flag."""
+    """Remove the values of `technique_options` from a command's arguments and return them by flag."""
     found = {row.flag: fields.pop(f"technique_{row.flag}") for row in technique_kinds()}
     return {flag: names for flag, names in found.items() if names is not None}
 
 
-#: What decides a run besides its techniques.
+#: The options of a run that are not techniques.
 _RUN_OPTIONS = (
     click.option(
         "--model",
@@ -150,14 +150,14 @@ _RUN_OPTIONS = (
 
 
 def run_options(command: F) -> F:
-    """The options of every command that runs something."""
+    """Add the options of a run that are not techniques."""
     for option in reversed(_RUN_OPTIONS):
         command = option(command)
     return command
 
 
 def debug_option(command: F) -> F:
-    """`--debug`: raise errors with their traceback."""
+    """Add `--debug`, which shows the traceback of an error."""
 
     def remember(ctx: click.Context, _parameter: click.Parameter, value: bool) -> None:
         ctx.meta[DEBUG] = value
@@ -168,5 +168,5 @@ def debug_option(command: F) -> F:
 
 
 def json_option(command: F) -> F:
-    """`--json`: one document on standard output and nothing else there."""
+    """Add `--json`, which prints one JSON document on standard output and nothing else there."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")(command)

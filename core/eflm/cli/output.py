@@ -1,4 +1,4 @@
-"""What `eflm bench` prints once its runs are done: the document as JSON, or tables and the files to look at."""
+"""Prints the results of finished runs: a JSON document, or tables and the paths of the saved files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def print_runs(
     as_json: bool,
     saved: bool = True,
 ) -> None:
-    """Print a document of runs, and where its files are."""
+    """Print a result and the paths of its files. `done`: the runs of each point of a sweep."""
     if as_json:
         from eflm_schemas.convert import to_json
 

@@ -1,4 +1,4 @@
-"""The progress bar: stage, step, rate and remaining time, on standard error if that is a terminal."""
+"""Shows a progress bar with stage, step, rate and remaining time on standard error, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 _WIDTH = 30  #: characters of the bar itself, at most
 _TEXT = 52  #: characters for stage, step, rate and remaining time
 _SHORTEST = 5  #: a shorter bar is left out
-_RECENT = 20  #: reports over which the rate is taken
+_RECENT = 20  #: number of reports from which the rate is computed
 
 
 @contextmanager
 def progress_bar(*, wanted: bool, console: Console | None = None) -> Iterator[Progress | None]:
-    """Show one bar for the stage that is running, and yield what advances it; None if there is no terminal."""
+    """Show a bar for the running stage and yield the function that updates it; yield None without a terminal."""
     from eflm.cli.console import errors
 
     console = errors() if console is None else console
@@ -52,8 +52,8 @@ def progress_bar(*, wanted: bool, console: Console | None = None) -> Iterator[Pr
 def progress_text(reports: Sequence[tuple[float, int]], total: int) -> str:
     """Return step, rate and remaining time: "step 12/220  4.9/s  0:42 left".
 
-    `reports`: (seconds, steps done) at several times. The last step has no remaining time: inference adds requests
-    until it is precise enough, and its total is then one more than what is done.
+    `reports`: (seconds, steps done) at several times. The remaining time is left out for the last step, because
+    inference may add requests until the target interval is reached; its total is always one more than the steps done.
     """
     begin, end = reports[0], reports[-1]
     parts = [f"step {end[1]:,}/{total:,}"]

@@ -1,4 +1,4 @@
-"""`eflm rerun FILE`: run the question of a result again."""
+"""`eflm rerun FILE`: repeats the run of a result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from eflm.registry.discovery import load_plugins
 @debug_option
 @click.pass_context
 def command(ctx: click.Context, /, *, result: str, results: Path, details: bool, as_json: bool) -> None:
-    """Run the question of a result again, with the same model, techniques, options and seed.
+    """Repeat the run of a result, with the same model, techniques, options and seed.
 
     RESULT is a result file, or the first letters of a result's key.
     """

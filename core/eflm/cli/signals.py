@@ -1,4 +1,4 @@
-"""SIGTERM as an exception, so that a run ends like one that was interrupted: with its finished stages saved."""
+"""Raises an exception on SIGTERM, so that a terminated run saves its finished stages like an interrupted one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eflm.controller.run_options import Terminated
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """A block in which SIGTERM raises `Terminated`; in other threads than the main one it does nothing."""
+    """Make SIGTERM raise `Terminated` while the context is open. Does nothing outside of the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

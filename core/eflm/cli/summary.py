@@ -1,4 +1,4 @@
-"""What `eflm bench` prints without --details: the headline metrics of each stage, on one screen."""
+"""Prints the headline metrics of each stage on one screen, for `eflm bench` without --details."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 SIDE_BY_SIDE = 100  #: columns of a terminal from which stages are next to each other
 HINT = "± is half of the 95% interval. --details prints every metric and note."
-#: A unit that says nothing.
+#: A unit that is not printed.
 _PLAIN = "ratio"
 
 
 @frozen
 class Column:
-    """A column of a table: its heading, how notes call it, its metrics, and which of them it must show."""
+    """A column of a table: its heading, its name in notes, its metrics, and the names of those that are shown."""
 
     heading: str
     name: str
@@ -40,7 +40,7 @@ class Column:
 def print_runs(
     runs: Sequence[RunResult], stages: Mapping[str, StageResult], infos: Infos, console: Console
 ) -> None:
-    """Print one run, or the means of several: what was run, a table with a column per stage, flags."""
+    """Print one run or the means of repeated runs: model and machine, a table with a column per stage, and flags."""
     from rich.text import Text
 
     console.print(Text(heading(runs[-1]), style="bold"))
@@ -92,7 +92,7 @@ def _located(sweep: Sweep, *, with_stage: bool) -> list[Located]:
 
 
 def rows_of(names: Sequence[str], columns: Sequence[Mapping[str, Metric]], infos: Infos) -> list[Row]:
-    """Return a row for each metric that has a value in some column; all its figures have one unit."""
+    """Return a row for each metric that has a value in a column. All values of a row have one unit if possible."""
     rows = []
     for name in names:
         metrics = [column.get(name) for column in columns]
@@ -111,7 +111,7 @@ def rows_of(names: Sequence[str], columns: Sequence[Mapping[str, Metric]], infos
 
 
 def print_notes(names: Sequence[str], columns: Sequence[Column], infos: Infos, console: Console) -> None:
-    """Print one line for each reason why metrics are unavailable, and for each model that estimated some."""
+    """Print one line for each reason why metrics are unavailable, and one for each estimate."""
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
     for name in names:
         for column in columns:
@@ -141,7 +141,7 @@ def _print_columns(
 ) -> None:
     names = ordered((name for column in columns for name in column.shown), infos)
     shown = [
-        # Next to another stage's figure, a gap would look as if there was none.
+        # An empty cell next to the value of another stage would look as if the metric did not exist.
         column.metrics if side_by_side else {name: column.metrics[name] for name in column.shown}
         for column in columns
     ]
@@ -157,12 +157,12 @@ def _print_end(flags: Sequence[Located], console: Console) -> None:
 
 
 def when(time: str) -> str:
-    """Return an ISO 8601 time in UTC to the minute."""
+    """Format an ISO 8601 time in UTC to the minute."""
     return f"{time[:16].replace('T', ' ')} UTC"
 
 
 def _fitting(beginning: str, reason: str, width: int) -> str:
-    """Return a line with as much of the reason as fits: without parentheses, or its first clause."""
+    """Return a line that fits: with the reason, with the reason without parentheses, or with its first clause."""
     from rich.cells import cell_len
 
     plain = re.sub(r" \([^()]*\)", "", reason)
