@@ -1,4 +1,4 @@
-"""From the record of a stage to metrics: every metric collector is called, and one that fails harms no other."""
+"""Computes the metrics of a stage from its record. A metric collector that fails does not affect the others."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def collect(
     on_start: Callable[[Chosen], None] = lambda _chosen: None,
     failed: Mapping[str, str] | None = None,
 ) -> tuple[dict[str, Metric], list[Flag]]:
-    """The metrics of one stage by name, and flags for collectors that failed.
+    """Return the metrics of one stage by name, and a flag for each collector that failed.
 
-    What the workload evaluated and no collector reports is passed on as it is. `on_start` is called before each
-    collector. `failed` maps the address of collectors that must not be called (again) to the reason.
+    Quality that the workload evaluated is added unless a collector returns a metric with the same name. `on_start` is
+    called before each collector. `failed`: addresses of collectors that are not called, with the reasons.
     """
     metrics: dict[str, Metric] = {}
     flags: list[Flag] = []
@@ -39,7 +39,7 @@ def collect(
         if reason is None:
             on_start(plugin)
             try:
-                # Standard output is for the document that --json promises.
+                # With --json, standard output must contain nothing but the document.
                 with redirect_stdout(sys.stderr):
                     found = _checked(card, plugin.make().collect(record), metrics)
             except (Exception, SystemExit) as error:  # a collector is third-party code; it may even exit
@@ -59,7 +59,7 @@ def collect(
 
 
 def _checked(card: MetricCard, found: object, taken: Mapping[str, Metric]) -> dict[str, Metric]:
-    """What a collector returned, if it is what its card announces."""
+    """Return the metrics of a collector. Raises TypeError or ValueError if they differ from what its card announces."""
     if not isinstance(found, Mapping):
         raise TypeError(f"collect() returned {type(found).__name__}, not a mapping of names to metrics")
     units = {info.name: info.unit for info in card.metrics}
@@ -76,7 +76,7 @@ def _checked(card: MetricCard, found: object, taken: Mapping[str, Metric]) -> di
 
 
 def _plain(name: str, metric: Metric) -> Metric:
-    """The metric in Python's own numbers (collectors may hold numpy's or torch's); an error says what is wrong."""
+    """Return the metric with Python's numbers instead of those of numpy or torch. Raises an error if it is invalid."""
     known = get_args(Provenance)
     if metric.provenance not in known:
         raise ValueError(f"{name} has provenance {metric.provenance!r}; it is one of {', '.join(known)}")
@@ -103,7 +103,7 @@ def _number(name: str, value: Any) -> float:
 
 
 def finite(metric: Metric) -> Metric:
-    """The metric, or an unavailable one if its value is not finite; spreads that are not finite are left out."""
+    """Return the metric without a spread that is not finite; an unavailable metric if its value is not finite."""
     if metric.value is None:
         return metric
     if not math.isfinite(metric.value):

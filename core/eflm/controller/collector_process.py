@@ -1,7 +1,8 @@
-"""Metric collectors in a process of their own, which can be killed when one hangs.
+"""Calls metric collectors in a separate process, which is killed if a collector hangs.
 
-`CollectorProcess` is the parent's side; `python -m eflm.controller.collector_process` is the process. Its standard
-output is standard error, so a collector that prints, even through C, does not corrupt a document of the parent's.
+The parent process uses `CollectorProcess`. `python -m eflm.controller.collector_process` is the separate process. Its
+standard output is redirected to standard error, so that the output of collectors is never mixed into a JSON document of
+the parent.
 """
 
 from __future__ import annotations
@@ -26,13 +27,13 @@ from eflm.protocol.record import StageRecord
 from eflm_schemas import Flag, Metric, RunSpec
 from eflm_schemas.convert import from_dict, to_dict, to_json
 
-#: A collector computes on a record of a few megabytes; one that takes longer hangs.
+#: Deadline of each collector. Records are a few megabytes, so a collector that takes longer hangs.
 COLLECTOR_SECONDS = 60.0
 _LENGTH = struct.Struct(">Q")
 
 
 class CollectorProcess:
-    """Collects metrics stage by stage. It is started when it is first needed and again after it was killed."""
+    """Collects the metrics of each stage. The process is started for the first stage, and again if it was killed."""
 
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec
@@ -41,7 +42,7 @@ class CollectorProcess:
         self._rest = b""
 
     def start(self) -> None:
-        """Start the process now, so that its imports do not overlap with a measurement. Does not wait."""
+        """Start the process, without waiting for its imports. Call it early: imports would disturb a measurement."""
         if self._process is not None:
             return
         self._replies, replies = os.pipe()
@@ -62,15 +63,16 @@ class CollectorProcess:
         self._send(to_json(self._spec).encode())
 
     def wait_until_ready(self) -> None:
-        """Return once the imports are done, or the process has ended."""
+        """Wait until the imports are done or the process has ended."""
         self._reply(time.monotonic() + COLLECTOR_SECONDS)
 
     def collect(
         self, record: StageRecord, plan: Plan, deadline: float | None = None
     ) -> tuple[dict[str, Metric], list[Flag]]:
-        """See `eflm.controller.collect.collect`. `deadline` (time.monotonic) ends it earlier than COLLECTOR_SECONDS.
+        """Return metrics and flags; see `eflm.controller.collect.collect`.
 
-        A collector that hangs or ends the process fails, and the others are collected without it.
+        A collector fails if it takes longer than COLLECTOR_SECONDS or until `deadline` (time.monotonic), or if it ends
+        the process. The process is then started again for the other collectors.
         """
         failed: dict[str, str] = {}
         for _ in range(len(plan.metrics) + 1):
@@ -98,7 +100,7 @@ class CollectorProcess:
             else:
                 reason = "it ended the process that it ran in"
             if timed_out or not current:
-                # Nothing more can be collected, and each metric says so.
+                # No collector can be called any more, so all metrics become unavailable with this reason.
                 reason = reason if timed_out else "the process for metric collectors could not be started"
                 failed = {chosen.card.address: reason for chosen in plan.metrics}
                 break
@@ -106,7 +108,7 @@ class CollectorProcess:
         return collect(record, plan.metrics, failed=failed)
 
     def close(self) -> None:
-        """End the process. It is started again if it is needed again."""
+        """End the process. The next call of `start` or `collect` starts it again."""
         if self._process is None:
             return
         with suppress(ProcessLookupError, PermissionError):
@@ -121,12 +123,12 @@ class CollectorProcess:
     def _send(self, message: bytes) -> None:
         assert self._process is not None
         assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # the parent notices the missing reply
+        with suppress(BrokenPipeError):  # the process has ended; `_reply` reports that
             self._process.stdin.write(_LENGTH.pack(len(message)) + message)
             self._process.stdin.flush()
 
     def _reply(self, deadline: float) -> dict[str, Any] | None:
-        """The next reply; {"ended": True} if the process is gone, None at the deadline."""
+        """Return the next reply; {"ended": True} if the process has ended, None at the deadline."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._replies, selectors.EVENT_READ)
             while b"\n" not in self._rest:
@@ -142,7 +144,7 @@ class CollectorProcess:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The process: read the spec, then collect one record after the other until standard input ends."""
+    """Read the spec from standard input, then collect the metrics of each record until standard input ends."""
     parser = argparse.ArgumentParser(prog="python -m eflm.controller.collector_process")
     parser.add_argument("--replies", type=int, required=True, help="descriptor of the pipe for replies")
     parser.add_argument("--parent", type=int, required=True, help="process that must stay alive")

@@ -1,4 +1,4 @@
-"""Flags a stage if its samples show that its figures depend on more than the techniques. Runs in the parent."""
+"""Flags a stage if the clock of the device changed while it was measured. Runs in the parent process."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from eflm.protocol.record import StageRecord
 from eflm.statistics import percentile
 from eflm_schemas import Flag
 
-#: A clock counts as constant if its 95th percentile is at most this share above its 5th.
+#: A clock is constant if its 95th percentile is at most this share above its 5th percentile.
 STEADY = 0.1
 
 
 def clock_flags(record: StageRecord) -> list[Flag]:
-    """Return a flag if the clock of the device changed during the measured windows, because times then change too."""
+    """Return a flag if the clock of the device changed during the measured windows, which changes their times."""
     work = [(window.begin, window.end) for window in record.measured()]
     clocks = [
         clock

@@ -1,6 +1,7 @@
-"""The parent's side of a fork server, which has done the slow imports and forks a fresh worker on request.
+"""Starts a fork server and sends requests to it. Runs in the parent process.
 
-`eflm.worker.fork_server` is the server process. `eflm.controller.fork_server_pool` keeps the servers of the parent.
+A fork server is a process that has already done the slow imports and forks workers from itself. The code of the server
+is in `eflm.worker.fork_server`. `eflm.controller.fork_server_pool` keeps the servers of the parent.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ PRELOAD = (
 
 
 class ImportTimeout(Exception):
-    """A server had not finished its imports at the deadline. The message is the module that it was importing."""
+    """A fork server was still importing at the deadline. The message is the name of the module."""
 
 
 class ForkServer:
-    """One server, a child of this process. If this process ends, the server and all of its workers end too."""
+    """A fork server, which is a child of this process. If this process ends, the server and its workers end too."""
 
     def __init__(self, environment: dict[str, str], preload: Iterable[str]) -> None:
         self._ours, theirs = socket.socketpair()
@@ -64,7 +65,7 @@ class ForkServer:
         self._received = b""
         self._turn = threading.RLock()  # one thread at a time sends a request and waits for the reply
         self._importing = "eflm"
-        self.unforkable: str | None = None  #: why forked workers could not work here; known once it is ready
+        self.unforkable: str | None = None  #: why workers must not be forked; known after `wait_until_ready`
         self._statuses: dict[int, int] = {}
         self._running: set[int] = set()
 
@@ -73,7 +74,7 @@ class ForkServer:
         return self._process.pid
 
     def alive(self) -> bool:
-        """Whether the server still runs."""
+        """Return whether the server is running."""
         return self._process.poll() is None
 
     @property
@@ -82,7 +83,7 @@ class ForkServer:
         return not self._running
 
     def wait_until_ready(self, deadline: float | None = None) -> None:
-        """Return once the imports are done.
+        """Wait until the imports are done.
 
         Raises ImportTimeout at `deadline` (time.monotonic) and OSError if the server has died.
         """
@@ -118,7 +119,7 @@ class ForkServer:
                     if self._await("ended", deadline) is None:
                         return None
                 except OSError:
-                    return -signal.SIGKILL  # workers die with their server
+                    return -signal.SIGKILL  # the workers of a server are killed when it ends
             return self._statuses[pid]
 
     def close(self) -> None:

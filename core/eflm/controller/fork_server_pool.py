@@ -1,4 +1,4 @@
-"""The fork servers of the parent process, and the environment of the servers and their workers."""
+"""Keeps the fork servers of the parent process, and defines the environment of servers and workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eflm.errors import EflmError
 
 
 class Running(Protocol):
-    """A started process: the part of `subprocess.Popen` that `WorkerProcess` uses."""
+    """A started process, with the part of `subprocess.Popen` that `WorkerProcess` uses."""
 
     pid: int
 
@@ -87,9 +87,10 @@ def fork(
     *,
     deadline: float | None = None,
 ) -> Running | str:
-    """Return a forked worker, or the reason why a fork would be of no use. A server that has died is replaced once.
+    """Return a forked worker, or the reason why workers must not be forked.
 
-    Raises ImportTimeout at `deadline` (time.monotonic).
+    If the server has died, a new one is started once. Raises ImportTimeout if the imports are not done at `deadline`
+    (time.monotonic), and EflmError if the new server fails, too.
     """
     for _ in range(2):
         server = fork_server(preload)
@@ -127,8 +128,8 @@ def worker_environment() -> dict[str, str]:
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
     environment = {**os.environ, "PYTHONPATH": path}
     if not environment.keys() & {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}:
-        # By default, OpenMP threads spin for a long time at a barrier. They then occupy the core that the thread they
-        # wait for may need, and a little other load makes a step ten times slower. A short spin costs nothing on an
-        # idle machine.
+        # By default, OpenMP threads spin for a long time while they wait at a barrier. The thread that is late may need
+        # the cores that they occupy, so with a little other load a step takes ten times as long. A short spin costs
+        # nothing on an idle machine.
         environment["GOMP_SPINCOUNT"] = "1000"
     return environment

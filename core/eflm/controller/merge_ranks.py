@@ -1,6 +1,6 @@
-"""Merges the event logs of the processes that did one stage together.
+"""Merges the event logs of the workers that trained together. Runs in the parent process.
 
-They train in step, so the clock of rank 0 says how long everything took. Work and memory are the sum over all ranks.
+All ranks do each step at the same time, so times are those of rank 0. Work and memory are sums over the ranks.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from eflm.protocol.record import Window
 
 
 def merge_ranks(logs: Sequence[EventLog]) -> EventLog:
-    """The log of rank 0 with the tokens, samples, operations and bytes of all ranks."""
+    """Return the log of rank 0 with the tokens, samples, operations and bytes summed over all ranks."""
     first, *others = logs
     if not others:
         return first
@@ -56,7 +56,7 @@ def _sum(windows: Sequence[Window]) -> Window:
 
 
 def _facts(ranks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Each process holds its own bytes; all other facts are those of rank 0."""
+    """Return the facts of rank 0, with sums over the ranks for sizes in bytes."""
     return {
         name: sum(rank.get(name, 0) for rank in ranks) if name.endswith("_bytes") else value
         for name, value in ranks[0].items()

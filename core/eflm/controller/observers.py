@@ -1,4 +1,4 @@
-"""Calls the observers of a run between stages. One that fails or hangs becomes a flag and is not called again."""
+"""Calls the observers of a run between stages. An observer that fails or hangs is flagged and not called again."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from eflm.planning.options import config_class
 from eflm.registry.entry import Entry
 from eflm_schemas import Flag
 
-#: A call that takes longer delays the run too much.
+#: Deadline of each call, so that an observer cannot stop the run.
 OBSERVER_SECONDS = 10.0
 
 
 class Observers:
-    """The observers of one run. Each call returns within OBSERVER_SECONDS per observer."""
+    """The observers of one run. A call takes at most OBSERVER_SECONDS for each observer."""
 
     def __init__(self, entries: Iterable[Entry]) -> None:
         self.flags: list[Flag] = []
@@ -37,7 +37,7 @@ class Observers:
                 del self._observers[label]
 
     def _guarded(self, label: str, what: str, call: Any) -> bool:
-        """Whether `call` returned in time without an exception; otherwise a flag says why."""
+        """Return whether `call` returned in time without an exception; add a flag if not."""
         failure: list[str] = [f"timed out after {OBSERVER_SECONDS:g} s"]
 
         def run() -> None:
@@ -47,7 +47,7 @@ class Observers:
             except BaseException as error:
                 failure[:] = [f"{type(error).__name__}: {' '.join(str(error).split())}"]
 
-        # Standard output is for the document that --json promises.
+        # With --json, standard output must contain nothing but the document.
         with redirect_stdout(sys.stderr):
             thread = threading.Thread(target=run, name=f"observer {label}", daemon=True)
             thread.start()

@@ -1,4 +1,4 @@
-"""The power sources of one stage: those that its device needs, in the order of the registry."""
+"""Finds the power sources for the device of a stage and attaches them to the sampler. Runs in the parent process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _EARLY = "the worker ended before its device was known"
 
 @define
 class PowerSources:
-    """The sources of one stage. Before `find`, none."""
+    """The power sources of one stage. There are none before `find` is called."""
 
     entries: Iterable[Entry]
     driver: str | None = None
@@ -33,7 +33,7 @@ class PowerSources:
     _found: list[PowerSource] = field(factory=list)
 
     def find(self, devices: Sequence[Device], sampler: Sampler) -> None:
-        """Attach the sources for `devices` to the sampler, until one reads energy."""
+        """Attach sources for `devices` to the sampler, in the registry's order, up to the first that reads energy."""
         kind = devices[0].kind
         reasons: list[str] = []
         for entry in self.entries:
@@ -57,7 +57,7 @@ class PowerSources:
             self.flags.append(Flag(name="device_unwatched", detail=detail))
         if not isinstance(self.energy, NoEnergy):
             return
-        # The first source is the usual one for the device; a reader needs its reason most.
+        # The first source is the usual one for the device, so its reason is the most helpful.
         self.energy = NoEnergy(
             reasons[0] if reasons else f"no installed power source reads a device of kind {kind}"
         )
@@ -76,7 +76,7 @@ class PowerSources:
         return NoEnergy(reason)
 
     def energy_facts(self, spec: RunSpec, device: str) -> dict[str, Any]:
-        """Where energy comes from, or why there is none, as fields of `eflm.protocol.record.Hardware`."""
+        """Return the source of energy readings, or why there is none, as fields of `eflm.protocol.record.Hardware`."""
         carbon: CarbonIntensity | None = (
             None if spec.carbon_region is None else carbon_intensity(spec.carbon_region)
         )
@@ -92,7 +92,7 @@ class PowerSources:
         }
 
     def close(self) -> None:
-        """Release the devices and collect what was seen on them."""
+        """Add the flags of the sources to `flags` and release the devices."""
         for source in self._found:
             if isinstance(source, WatchesDevice):
                 self.flags += source.flags()

@@ -1,4 +1,4 @@
-"""Which stages of a chain need not run again."""
+"""Finds the stages of a chain that an earlier run has measured already. Runs in the parent process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from eflm_schemas import StageDocument
 def reusable(
     plan: Plan, steps: Chain, options: RunOptions, checkpoints: CheckpointFolders | None = None
 ) -> dict[str, StageDocument]:
-    """The stages of a chain that need not run, by name: their result is there, with every metric that takes part now.
+    """Return the stored documents of the stages that are skipped, by the name of the stage.
 
-    If a later stage runs, the checkpoints up to this one must be there, too.
+    A stage is skipped if its document exists and contains all metrics of `plan`. If a later stage has to run, or the
+    model is saved, the checkpoints of the skipped stage and of all steps before it must exist, too.
     """
     if options.results is None or not options.reuse:
         return {}

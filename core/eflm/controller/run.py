@@ -1,7 +1,7 @@
-"""Runs a plan stage by stage, each in fresh workers, and saves every stage when it ends.
+"""Runs the steps of a plan in fresh workers, saves each stage when it ends, and creates the result.
 
-Called by `eflm bench` and `eflm.bench`. `run_step` does one step; this module decides which steps are needed, hands
-checkpoints on, and makes the result.
+Called by `eflm bench` and `eflm.bench`. This module decides which steps run and which checkpoints they start from;
+`run_step` runs one of them.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def run(
 ) -> RunResult:
     """Carry out `plan` and return its result.
 
-    A stage that fails makes a result with status "failed" and the reason; earlier stages are kept. The same is saved
-    before KeyboardInterrupt or `Terminated` pass through. Raises EflmError if the results folder cannot be written.
+    If a stage fails, the result has the status "failed", the reason, and the stages before. KeyboardInterrupt and
+    `Terminated` are raised after such a result is saved. Raises EflmError if the results folder cannot be written.
     """
     options = options or RunOptions()
     if options.results is not None:
@@ -70,7 +70,7 @@ class _Run:
     flags: list[Flag] = field(factory=list)
     where: Environment | None = None
     worker_log: str = ""
-    unsaved: list[str] = field(factory=list)  #: why a finished stage, or the final model, is not on disk
+    unsaved: list[str] = field(factory=list)  #: errors from saving stages, results and the model
     model_unsaved: bool = False
 
     def run(self) -> RunResult:
@@ -100,7 +100,8 @@ class _Run:
             name = "terminated (SIGTERM)" if isinstance(signal, Terminated) else "interrupted (SIGINT)"
             try:
                 self._finish(name)
-            except Unsaved as error:  # must not replace the signal: the caller would go on with the next run
+            except Unsaved as error:
+                # Raise the signal instead: after `Unsaved`, the caller would continue with the next run.
                 signal.add_note(str(error))
             raise
         finally:
@@ -108,7 +109,7 @@ class _Run:
         return self._finish(reason)
 
     def _prepare(self) -> None:
-        """Start what takes long to import, so that it is over before anything is measured."""
+        """Start the collector and the fork server now, because their imports would disturb the measurements."""
         if self.plan.spec.isolation == "none":  # metrics are collected in this process, too
             return
         self.collector.start()
@@ -174,9 +175,10 @@ class _Run:
         evaluate_only: bool = False,
         reference: bool = False,
     ) -> StepOutcome:
-        """Run one step of `steps`; _Failed with the reason if it does not finish.
+        """Run one step of `steps`. Raises _Failed with the reason if the step fails.
 
-        `evaluate_only`: only the quality of the model is wanted. `reference`: it is not part of this run's result.
+        `evaluate_only`: evaluate the model without measuring it. `reference`: the step belongs to the chain without the
+        quantizer, so its facts and flags are not added to the result of this run.
         """
         restore = []
         for earlier in steps.before(link.name):
@@ -220,7 +222,7 @@ class _Run:
     # --- the reference of a compression ---------------------------------------------------------------
 
     def _reference(self) -> Compression | None:
-        """Size and quality of the same chain without its quantizer; None if the run quantizes nothing."""
+        """Return size and quality of the same chain without its quantizer; None if the run has no quantizer."""
         if self.plan.compressor is None:
             return None
         plan = without_quantizer(self.plan)
@@ -261,7 +263,7 @@ class _Run:
         )
 
     def _save_stage(self, link: Link, started: datetime, outcome: StepOutcome, result: StageResult) -> None:
-        """Put the stage on disk at once: whatever happens later, it is kept."""
+        """Save the stage as soon as it ends, so that it is kept if a later stage fails."""
         results = self.options.results
         if results is None:
             return
@@ -286,7 +288,7 @@ class _Run:
             self.unsaved.append(str(error))
 
     def _finish(self, reason: str | None) -> RunResult:
-        """The result of the run, saved."""
+        """Create and save the result of the run. Raises Unsaved if it, a stage or the model cannot be saved."""
         status: Literal["ok", "failed"] = "ok" if reason is None else "failed"
         result = RunResult(
             key=self.chain.key,
@@ -333,7 +335,7 @@ class _Run:
 
 
 def _after(steps: Chain, link: Link) -> list[str]:
-    """The stages after a step."""
+    """Return the names of the steps after a step."""
     names = [other.name for other in steps.links]
     return names[names.index(link.name) + 1 :]
 

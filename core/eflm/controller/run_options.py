@@ -1,4 +1,4 @@
-"""What a caller of `run` chooses besides the plan, and how a run can end other than with a saved result."""
+"""The options of `run` that are not part of the plan, and the errors that it raises."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from eflm_schemas import RunResult
 
 @frozen(kw_only=True)
 class RunOptions:
-    """What a run does besides answering its question.
+    """Where a run saves its results, and which stages it skips.
 
-    `results`: the folder that everything is saved in; None saves nothing. `reuse`: stages with a finished result of
-    their key are not run again. `save`: a folder for the model of the last stage.
+    `results`: folder for results and checkpoints; None saves nothing. `reuse`: skip stages whose key has a finished
+    result. `keep_checkpoints`: keep the checkpoints at the end of the run. `save`: folder for the model of the last
+    stage.
     """
 
     results: Path | None = None
@@ -25,7 +26,7 @@ class RunOptions:
 
 
 class Terminated(BaseException):
-    """SIGTERM arrived; the command line raises it."""
+    """The process received SIGTERM. The signal handler of the command line raises this."""
 
 
 class Unsaved(EflmError):

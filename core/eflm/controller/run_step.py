@@ -1,6 +1,7 @@
-"""One step of a run as the parent sees it: start the workers, sample them, and return what they sent.
+"""Runs one step of a run: starts the workers, samples them, and returns their events and the samples.
 
-The path of a figure: windows of the worker -> event log; samples of this process -> sampler; both -> StageRecord.
+Runs in the parent process. Windows of the workers go to the event log, samples to the sampler, and both into the
+`StageRecord`.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ from eflm_schemas import Environment, Flag
 
 @frozen(kw_only=True)
 class StepOutcome:
-    """What a step left: the merged event log, what was sampled, and why it failed, if it did."""
+    """The result of a step: the merged event log, the record with the samples, or the reason of a failure."""
 
     log: EventLog
     environment: Environment
     flags: tuple[Flag, ...]
     seconds: float
-    reason: str | None = None  #: None: the step is done
-    worker_log: str = ""  #: the end of what the worker printed
-    record: StageRecord | None = None  #: of a stage that finished
+    reason: str | None = None  #: why the step failed; None if it did not
+    worker_log: str = ""  #: end of the output of the worker
+    record: StageRecord | None = None  #: None if the step failed, or if it is no stage
 
 
 def run_step(
@@ -119,7 +120,7 @@ class _Step:
     # --- the workers ----------------------------------------------------------------------------------
 
     def _work(self) -> tuple[str | None, str]:
-        """Let the workers work. Returns why they failed, or None, and the end of the log."""
+        """Run the workers until they end. Return the reason of a failure, or None, and the end of the log."""
         spec = evolve(self.plan.spec, processes=self.world_size)
         if spec.isolation == "none":
             return self._work_here(), ""
@@ -136,8 +137,8 @@ class _Step:
                 self.sampler.stop()
 
     def _work_here(self) -> str | None:
-        """The same in this process, for debuggers; what was here before is in the figures."""
-        # Named as a launcher names it, since this side imports no code of workers.
+        """Do the work in this process, for debuggers. Memory figures then include everything else in this process."""
+        # Imported by name, because the controller must not import the worker's code.
         carry_out = import_module("eflm.worker.main").carry_out
         detail = "the stage shared its process with other code (--isolation none)"
         self.flags.append(Flag(name="not_isolated", detail=detail))
@@ -146,7 +147,8 @@ class _Step:
         reading, writing = os.pipe()
         with open(reading, "rb") as events:
             listener = threading.Thread(target=self._add_all, args=(events,), daemon=True)
-            # A signal may raise anywhere, also while a thread starts; the listener must then see the end of its pipe.
+            # A signal handler may raise here, also while a thread starts. The pipe must be closed then, because the
+            # listener reads until its end.
             try:
                 self.sampler.start()
                 listener.start()
@@ -160,7 +162,10 @@ class _Step:
         return None if failure is None else failure.reason
 
     def _listen(self, group: WorkerGroup) -> tuple[str | None, str]:
-        """Why the step failed, or None, and the end of the log of the worker that caused it."""
+        """Record the events of the workers. Return the reason of a failure, or None, and the end of a worker's log.
+
+        The log is that of the worker that caused the failure, otherwise that of rank 0.
+        """
         try:
             silent = self._follow(group)
         except WorkerTimeout:
@@ -168,7 +173,8 @@ class _Step:
         failures = {rank: log.failure for rank, log in enumerate(self.logs) if log.failure is not None}
         if not silent and not failures:
             return None, group.workers[0].log_tail()
-        # When one process fails the others cannot go on. The cause is the one that ended silently, else the first.
+        # If one worker fails, the others fail as well. The cause is a worker that ended without an error message, or
+        # else the one that failed first.
         rank = silent[0] if silent else min(failures, key=lambda rank: failures[rank].time)
         worker = group.workers[rank]
         which = f"process {rank} of {len(group.workers)}: " if len(group.workers) > 1 else ""
@@ -182,7 +188,7 @@ class _Step:
         return f"{self.order.step} timed out after {self.plan.spec.timeout:g} s (--timeout)"
 
     def _follow(self, group: WorkerGroup) -> list[int]:
-        """Record events until all workers are done or one has failed; the ranks that ended without a reason."""
+        """Record events until all workers are done or one has failed. Return the ranks that ended without an error."""
         silent = []
         for rank, line in group.lines():
             log = self.logs[rank]
@@ -202,10 +208,10 @@ class _Step:
         try:
             event = decode(line)
         except ValueError:
-            return  # cut short by the death of the worker, which its exit status explains
+            return  # the worker ended while it was writing; its exit status is reported instead
         try:
             log.add(event)
-        except Exception as error:  # one event that is not understood must not cost the result
+        except Exception as error:  # an invalid event must not make the step fail
             detail = f"the event {event.get('event')!r} of the worker could not be recorded: {error}"
             self.flags.append(Flag(name="event_lost", detail=detail))
 
@@ -254,7 +260,7 @@ class _Step:
         )
 
     def _memory_bytes(self, device: str) -> int:
-        """Of every GPU that took part, or of the machine."""
+        """Return the memory of all GPUs in use, or of the machine."""
         logs = self.logs[:1] if device == "cpu" else self.logs
         return sum(int(log.device["memory_bytes"]) for log in logs)
 

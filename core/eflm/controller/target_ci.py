@@ -1,4 +1,4 @@
-"""Whether the mean latency of a stage is known as precisely as `--target-ci` asks."""
+"""Flags a stage whose mean latency is less precise than `--target-ci` requests. Runs in the parent process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eflm_schemas import Flag
 
 
 def target_ci_flags(record: StageRecord, target: float) -> list[Flag]:
-    """A flag if the 95% interval of the mean latency is wider than the target."""
+    """Return a flag if the 95% interval of the mean latency is wider than the target."""
     seconds = [window.seconds for window in record.measured(record.unit_of_work)]
     if not seconds:
         return []

@@ -1,6 +1,6 @@
-"""The workers of one step: one, or as many as train together. They are started, read from and ended as one.
+"""Starts the workers of one step, reads their events, and ends them. Runs in the parent process.
 
-Whatever happens in the `with` block, no worker outlives it.
+A step has one worker, or `--processes` workers that train together. All are killed at the end of the `with` block.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from eflm.protocol.rendezvous import RANK, RENDEZVOUS
 from eflm_schemas import RunSpec
 from eflm_schemas.convert import to_json
 
-#: After one worker has failed, the others have so long to end or to report a reason.
+#: After a worker has failed, the others get this long to end or to report an error.
 SETTLE_SECONDS = 2.0
 
 
@@ -28,9 +28,11 @@ class WorkerTimeout(Exception):
 
 
 class WorkerGroup:
-    """The workers for `order`, by rank. `preload`: modules that they import besides those of every run.
+    """The workers for `order`, by rank.
 
-    Raises ImportTimeout if the imports of a fork server take until `deadline` (time.monotonic).
+    `preload`: modules that a fork server imports in addition to those of every run.
+
+    Raises ImportTimeout if the fork server is still importing at `deadline` (time.monotonic).
     """
 
     def __init__(
@@ -74,13 +76,13 @@ class WorkerGroup:
 
     @property
     def fallback(self) -> str | None:
-        """Why workers were spawned although they should have been forked."""
+        """Why workers were spawned although "forkserver" was requested; None otherwise."""
         return next((worker.fallback for worker in self.workers if worker.fallback is not None), None)
 
     def lines(self) -> Iterator[tuple[int, bytes | None]]:
-        """Each worker's events as they arrive, with its rank, and None when it has closed its pipe; until all have.
+        """Yield (rank, event) for each event, and (rank, None) when a worker has closed its pipe.
 
-        Raises WorkerTimeout at the deadline.
+        Ends when all workers have closed their pipes. Raises WorkerTimeout at the deadline.
         """
         with selectors.DefaultSelector() as selector:
             for rank, worker in enumerate(self.workers):
@@ -103,12 +105,12 @@ class WorkerGroup:
                 for key in [] if ready else list(selector.get_map().values()):
                     if not self.workers[key.data].alive():
                         selector.unregister(key.fileobj)
-                        with suppress(BlockingIOError):  # it may have sent something since
+                        with suppress(BlockingIOError):  # events that it sent before it ended
                             yield from ((key.data, line) for line in self.workers[key.data].read() or [])
                         yield key.data, None
 
     def settle(self) -> None:
-        """One worker has failed, so the others cannot go on: `lines` ends soon."""
+        """Make `lines` end after SETTLE_SECONDS. Called if a worker fails, because the others cannot continue then."""
         if self._settled is None:
             self._settled = time.monotonic() + SETTLE_SECONDS
 
@@ -118,7 +120,7 @@ class WorkerGroup:
 
 
 def _free_address() -> str:
-    """An address on this machine that no process uses now."""
+    """Return host:port of this machine with a port that is free now."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return "{}:{}".format(*listener.getsockname())
