@@ -1,1 +1,1 @@
-"""The worker process: builds the model and runs one stage of a plan."""
+"""The worker process, which builds the model and runs one step of a plan."""

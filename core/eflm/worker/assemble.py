@@ -1,6 +1,6 @@
 """Builds a plan's model up to a stage: from scratch, from a pretrained model, or from checkpoints of earlier steps.
 
-The order is that of the run: modality, attention, mixture of experts, (pretraining), quantizer, adapter.
+Techniques are applied in the order of the run: attention, mixture of experts, (pretraining), quantizer, adapter.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from eflm.worker.techniques import Build
 if TYPE_CHECKING:
     from torch import nn
 
-#: The steps of a run that leave a checkpoint, as `restore` knows them.
+#: The steps that write a checkpoint; they are the keys of `restore`.
 PRETRAINED, QUANTIZED, FINETUNED = "pretrain", "quantize", "finetune"
 
 
 def build(plan: Plan) -> nn.Module:
-    """The composed model in this process, in evaluation mode; the caller's random state is left as it was.
+    """Build the composed model in this process, in evaluation mode. The random state of the caller does not change.
 
     Raises UsageError, DataError or ModelError.
     """
@@ -38,7 +38,7 @@ def build(plan: Plan) -> nn.Module:
 
 
 def prepare(plan: Plan) -> Workload:
-    """The workload of the plan's modality: data read, tokenizer ready, no model built yet."""
+    """Create the workload of the plan's modality, with its data and tokenizer but without a model."""
     request = WorkloadRequest(
         model=plan.spec.model,
         data=plan.spec.data,
@@ -52,9 +52,9 @@ def prepare(plan: Plan) -> Workload:
 def assemble(
     build: Build, stage: str, restore: Mapping[str, Path] | None = None, *, adapted: bool = True
 ) -> nn.Module:
-    """The model as it is when `stage` starts. `restore`: folders of checkpoints by the step that wrote them.
+    """Build the model for the start of `stage`. `restore`: folders of checkpoints by the step that wrote them.
 
-    Without `adapted`, techniques that fine-tuning requires are left to `adapt`.
+    Without `adapted`, the techniques that fine-tuning requires are not applied; `adapt` applies them.
     """
     restore = restore or {}
     if QUANTIZED in restore:
@@ -75,7 +75,7 @@ def assemble(
 
 
 def adapt(build: Build, stage: str, model: nn.Module) -> nn.Module:
-    """The model with the techniques that fine-tuning requires."""
+    """Apply the techniques that fine-tuning requires, and return the model."""
     for chosen, row in _later(build.plan, stage):
         if row.required_in:
             model = row.apply.resolve()(build, chosen, model)
@@ -83,28 +83,31 @@ def adapt(build: Build, stage: str, model: nn.Module) -> nn.Module:
 
 
 def base_model(build: Build) -> nn.Module:
-    """The model with the techniques that come before pretraining, on the CPU unless a quantizer loaded it elsewhere."""
+    """Build the model with the techniques that come before pretraining.
+
+    The model is on the CPU, unless a quantizer loaded it on another device.
+    """
     import torch
 
     plan = build.plan
     check_memory(build)
-    # What a technique initialises must depend on the seed and on nothing that happened before.
+    # The initial weights of techniques must depend only on the seed.
     torch.manual_seed(plan.spec.seed)
     model = build.workload.build_model(from_scratch=plan.from_scratch, load_kwargs=load_kwargs(build))
     return _apply_early(build, model)
 
 
 def load_kwargs(build: Build) -> Mapping[str, Any]:
-    """The quantizer's keywords for `from_pretrained`; empty unless it acts while weights are read."""
+    """Return the quantizer's arguments for `from_pretrained`; empty unless it quantizes weights while they are read."""
     if not build.plan.compresses_while_reading:
         return {}
     return build.quantizer().load_kwargs(build.device)
 
 
 def outline(build: Build) -> nn.Module | None:
-    """The model's architecture with parameters on the meta device, techniques included; None if it cannot be built.
+    """Build the model with its techniques and with parameters on the meta device; return None if that is not possible.
 
-    Buffers are real: those that no checkpoint holds, such as rotary frequencies, must be computed.
+    Buffers are computed, because checkpoints do not contain all of them, for example not the rotary frequencies.
     """
     from accelerate import init_empty_weights
 
@@ -118,15 +121,15 @@ def outline(build: Build) -> nn.Module | None:
 
 
 def check_memory(build: Build) -> None:
-    """ModelError if the weights of a pretrained model cannot fit, before they fill the memory."""
+    """Raise ModelError before loading if the weights of a pretrained model do not fit into memory."""
     import torch
 
     plan = build.plan
     if plan.preset is not None:
         return
     model = None
-    # On the meta device buffers take no memory either. A modality need not be able to build there; then the size is
-    # not known beforehand.
+    # On the meta device, buffers take no memory either. If the modality cannot build the model there, its size is
+    # unknown and not checked.
     with suppress(Exception), torch.device("meta"):
         model = build.workload.build_model(from_scratch=True, load_kwargs={})
     if model is None:
@@ -137,7 +140,7 @@ def check_memory(build: Build) -> None:
         assert plan.compressor is not None
         width = (technique_card(plan.compressor).stored_bits or 32) / 8
     else:
-        width = 2.0  # what nearly every checkpoint stores; one in float32 that does not fit fails later
+        width = 2.0  # 16 bits, as in nearly all checkpoints; one in float32 that does not fit fails later
     parameters = sum(parameter.numel() for parameter in model.parameters())
     require_memory(
         int(parameters * width), f"{plan.spec.model} has {parameters:,} parameters, which", plan.spec.device
@@ -156,7 +159,7 @@ def _apply_early(build: Build, model: nn.Module, *, convert: bool = True) -> nn.
 
 
 def _read(build: Build, folder: Path) -> nn.Module:
-    """The model of a checkpoint that holds all of its weights."""
+    """Build the model and read all of its weights from a checkpoint."""
     model = outline(build)
     if model is None:
         model = base_model(build)
@@ -165,7 +168,7 @@ def _read(build: Build, folder: Path) -> nn.Module:
 
 
 def _packed(build: Build, folder: Path) -> nn.Module:
-    """The quantized model of a checkpoint; the full-precision model is never in memory."""
+    """Build the quantized model of a checkpoint without the full-precision model in memory."""
     quantizer = build.quantizer()
     model = outline(build)
     if model is None:
@@ -180,7 +183,7 @@ def _packed(build: Build, folder: Path) -> nn.Module:
 
 
 def _later(plan: Plan, stage: str) -> list[tuple[Chosen, TechniqueKind]]:
-    """The techniques that come after pretraining, up to `stage`, with the rows of their kinds."""
+    """Return the techniques that are applied after pretraining and before `stage`, with the rows of their kinds."""
     early = plan.applied_before("pretrain")
     rows = {row.name: row for row in technique_kinds()}
     return [(chosen, rows[chosen.card.kind]) for chosen in plan.applied_before(stage) if chosen not in early]

@@ -1,7 +1,7 @@
-"""Checkpoints between the steps of a run: a folder with one safetensors file, written and read by workers.
+"""Writes and reads the checkpoints between the steps of a run. Runs in the worker.
 
-A checkpoint holds the tensors of the model's state dict, each storage once. After fine-tuning it holds only what
-fine-tuning changed: parameters that an adapter added or trained.
+A checkpoint is a folder with one safetensors file. It contains the tensors of the model's state dict. Tensors that
+share memory are stored once. After fine-tuning, it contains only the tensors that fine-tuning added or changed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _FILE = "model.safetensors"
 
 
 class Snapshot:
-    """The tensors of a model at one moment, to find out later which have changed. It keeps none of them alive."""
+    """Records the versions of a model's tensors, to find later which have changed. Holds weak references only."""
 
     def __init__(self, model: nn.Module) -> None:
         self._seen = {
@@ -31,10 +31,10 @@ class Snapshot:
         }
 
     def unchanged(self, tensor: Tensor) -> bool:
-        """Whether the tensor was there, in the same storage, and nothing has been written to it since."""
+        """Return whether the tensor existed in the same memory and has not been written to since."""
         reference, numel, version = self._seen.get(tensor.data_ptr(), (None, 0, 0))
         then = reference() if reference is not None else None
-        # Memory of a tensor that has been freed may belong to another one now.
+        # The memory of a tensor that was freed may have been used for another one.
         return (
             then is not None
             and then.data_ptr() == tensor.data_ptr()
@@ -45,7 +45,7 @@ class Snapshot:
 def write(model: nn.Module, folder: Path, *, since: Snapshot | None = None) -> None:
     """Write the model's tensors to `folder`; with `since`, only those that are new or changed.
 
-    Raises EflmError if the disk refuses.
+    Raises EflmError if the checkpoint cannot be written.
     """
     from safetensors.torch import save_file
 
@@ -78,7 +78,7 @@ def write(model: nn.Module, folder: Path, *, since: Snapshot | None = None) -> N
 
 
 def tensors(folder: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint by name, in memory of their own, so that the file is not kept mapped."""
+    """Return copies of the tensors of a checkpoint by name, so that the file does not stay mapped into memory."""
     from safetensors import safe_open
 
     with safe_open(folder / _FILE, framework="pt") as file:
@@ -88,14 +88,14 @@ def tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def read(model: nn.Module, folder: Path, *, partial: bool = False) -> None:
-    """Put the tensors of a checkpoint into `model`; `partial` if the checkpoint holds only some of them."""
+    """Load a checkpoint into `model`. `partial`: the checkpoint may contain only some of the model's tensors."""
     assign(model, tensors(folder), folder, partial=partial)
 
 
 def assign(
     model: nn.Module, found: MutableMapping[str, Tensor], folder: Path, *, partial: bool = False
 ) -> None:
-    """Make `found` the model's tensors. ModelError if they do not fit it, or leave parameters without a value."""
+    """Replace the model's tensors by `found`. Raises ModelError if names or shapes differ or tensors are missing."""
     tied = _shared(model)
     devices = {name: tensor.device for name, tensor in model.named_parameters()}
     outline = any(device.type == "meta" for device in devices.values())
@@ -115,7 +115,7 @@ def assign(
         raise ModelError(f"the checkpoint {folder} does not fit the model: {reasons}") from error
     for names in tied:
         _tie(model, names)
-    # Of an outline every parameter must have a value now, whether from here or from a quantizer that restored it.
+    # Every parameter of an outline must have a value now, from the checkpoint or from the quantizer that restored it.
     missing = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if not outline and not partial:
         missing = [name for name in outcome.missing_keys if name not in {n for names in tied for n in names}]
@@ -128,7 +128,7 @@ def assign(
 
 
 def _shared(model: nn.Module) -> list[list[str]]:
-    """Groups of names that stand for one parameter."""
+    """Return the groups of names that refer to one parameter."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
@@ -136,13 +136,13 @@ def _shared(model: nn.Module) -> list[list[str]]:
 
 
 def _declared_as_tied(model: nn.Module) -> list[list[str]]:
-    """The same of transformers' models, where an outline has registered each name on its own."""
+    """Return the tied names of a transformers model. In an outline, they are separate parameters."""
     declared = getattr(model, "all_tied_weights_keys", None)
     return [[source, target] for target, source in declared.items()] if isinstance(declared, dict) else []
 
 
 def _tie(model: nn.Module, names: list[str]) -> None:
-    """Let all names stand for the parameter that has a value."""
+    """Make all names refer to the one parameter that has a value."""
     found = [(name, model.get_parameter(name)) for name in names]
     filled = next((parameter for _, parameter in found if not parameter.is_meta), None)
     if filled is None:

@@ -1,4 +1,4 @@
-"""The device of this process: whether torch can use it, what it is called, and its random state."""
+"""Checks and describes the device of the worker, and preserves its random state."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from eflm.errors import UsageError
 from eflm.machine import cpu_name, memory_limit
 
-#: Environment variables that decide how OpenMP threads share work and wait for each other.
+#: Prefixes of the environment variables that configure OpenMP threads.
 _OPENMP = ("OMP_", "GOMP_", "KMP_", "MKL_")
 
 
 def require(device: str) -> None:
-    """UsageError if torch cannot use `device`, which planning chose without importing torch."""
+    """Raise UsageError if torch cannot use `device`. Planning chooses devices without importing torch."""
     if not device.startswith("cuda"):
         return
     import torch
@@ -31,12 +31,12 @@ def require(device: str) -> None:
 
 
 def of_rank(device: str, rank: int, world_size: int) -> str:
-    """The device of one of several processes: the CPU for all of them, or a GPU for each."""
+    """Return the device of a rank: one GPU for each rank, or the CPU for all."""
     return f"cuda:{rank}" if device == "cuda" and world_size > 1 else device
 
 
 def describe(device: str) -> dict[str, Any]:
-    """What the worker reports about its device: name, identity for NVML, threads."""
+    """Return the description of the device that the worker sends: name, index and UUID for NVML, memory, threads."""
     import torch
 
     facts: dict[str, Any] = {
@@ -56,7 +56,7 @@ def describe(device: str) -> dict[str, Any]:
 
 
 def fork_random_state(device: str) -> AbstractContextManager[None]:
-    """A block whose random draws, on the CPU and on `device`, do not change those after it."""
+    """Return a context after which the random states of the CPU and of `device` are restored."""
     import torch
 
     devices = [torch.device(device)] if device.startswith("cuda") else []

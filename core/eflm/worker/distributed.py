@@ -1,6 +1,6 @@
-"""The processes that train one model together: rank, world size, and how they wait for each other.
+"""The group of the workers that train one model together: rank, world size and barriers.
 
-A worker joins the group before its stage. One that works alone has no group, and every call here does nothing.
+A worker joins the group before its stage. With a world size of 1 there is no group, and nothing here waits.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from attrs import frozen
 
 from eflm.protocol.rendezvous import RANK, RENDEZVOUS
 
-#: All processes are started at the same time; one that has not joined by then has failed.
+#: All processes are started at the same time, so a process that has not joined after this time has failed.
 _JOIN_TIMEOUT = timedelta(minutes=5)
-#: The parent notices a process that died, and evaluation on rank 0 may take as long as it needs.
+#: Long, because the others wait while rank 0 evaluates. If a process ends early, the parent ends the others.
 _COLLECTIVE_TIMEOUT = timedelta(days=7)
 
 
 @frozen(kw_only=True)
 class Group:
-    """This worker's place in its process group. Rank 0 reports, evaluates and writes checkpoints."""
+    """The process group of this worker, and its rank there. Rank 0 reports, evaluates and writes checkpoints."""
 
     rank: int = 0
     world_size: int = 1
@@ -32,7 +32,7 @@ class Group:
 
     @classmethod
     def join(cls, world_size: int, device: str) -> Self:
-        """Meet the other processes and use this process's share of the threads. `device` is this process's own."""
+        """Join the process group, and divide the threads among its processes. `device`: the device of this process."""
         if world_size == 1:
             return cls()
         import torch
@@ -41,7 +41,7 @@ class Group:
         threads = torch.get_num_threads()
         torch.set_num_threads(max(1, threads // world_size))
         if sys.platform == "linux":
-            # All processes are on this machine, whose own host name need not resolve.
+            # All processes are on this machine. Its host name may not resolve, so use the loopback interface.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
         if device.startswith("cuda"):
             torch.cuda.set_device(device)
@@ -58,16 +58,16 @@ class Group:
 
     @property
     def is_rank_zero(self) -> bool:
-        """Whether this is the process that reports."""
+        """Whether this is the process that reports and evaluates."""
         return self.rank == 0
 
     def barrier(self) -> None:
-        """Return once all processes are here."""
+        """Wait until all processes have called this."""
         self.mean([0.0])
 
     @contextmanager
     def rank_zero_first(self) -> Iterator[None]:
-        """A block that rank 0 runs before the others, so that they find what it downloaded or trained in caches."""
+        """Let rank 0 run the block before the others, which then find downloads and tokenizers in the caches."""
         if not self.is_rank_zero:
             self.barrier()
         yield
@@ -76,7 +76,7 @@ class Group:
 
     @contextmanager
     def rank_zero_only(self) -> Iterator[bool]:
-        """A block that yields True on rank 0, which gets all threads, and False on the others, which wait."""
+        """Yield True on rank 0, which may use all threads in the block, and False on the others, which wait."""
         self.barrier()
         if self.is_rank_zero:
             self._use(self._threads)
@@ -85,7 +85,7 @@ class Group:
         self.barrier()
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """The mean of each value over all processes."""
+        """Return the mean of each value over all processes."""
         if self.world_size == 1:
             return list(values)
         import torch
@@ -103,5 +103,5 @@ class Group:
 
 
 def own_rank(world_size: int) -> int:
-    """The rank that the parent gave this worker."""
+    """Return the rank of this worker, which the parent process sets in the environment."""
     return int(os.environ[RANK]) if world_size > 1 else 0

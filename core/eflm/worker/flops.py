@@ -1,8 +1,8 @@
-"""Counts the floating-point operations of every operator that torch dispatches.
+"""Counts the floating-point operations of the operators that torch dispatches. Runs in the worker.
 
-What a technique leaves out is not counted: no weight gradient of a frozen base, no expert that was not chosen. A kernel
-that skips masked parts is counted as if it did not, as the literature on MFU does: causal and windowed attention count
-as full rectangles. Stages count a separate step or request, never a measured one.
+Only operators that run are counted. For example, there are no weight gradients of a frozen base and no operations of
+experts that were not chosen. The kernels of causal and windowed attention are counted as if nothing was masked, as in
+the literature on MFU. Counting slows the work down, so stages count a separate step or request.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ Shape = Sequence[int]
 
 
 def counter(operations: Mapping[str, Callable[..., int]] | None = None) -> FlopCounterMode:
-    """A context manager whose `get_total_flops()` grows as operators run inside it; a multiply-add is two.
+    """Return a context manager that counts the operations in its block; read them with `get_total_flops()`.
 
-    `operations` maps names of operators ("library::operator") that a plugin uses to their formulas.
+    A multiply-add counts as two. `operations`: formulas of operators that plugins use, by "library::operator".
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,7 +27,7 @@ def counter(operations: Mapping[str, Callable[..., int]] | None = None) -> FlopC
 
 
 def _formulas(operations: Mapping[str, Callable[..., int]]) -> dict[Any, Callable[..., int]]:
-    """Formulas for the operators that torch's own counter does not know, if this installation has them."""
+    """Return the formulas of installed operators that torch's own counter does not know."""
     import torch
 
     found = {}
@@ -45,11 +45,11 @@ def _formulas(operations: Mapping[str, Callable[..., int]]) -> dict[Any, Callabl
     return found
 
 
-# torch's counter calls a formula with the operator's own arguments, every tensor replaced by its shape.
+# torch's counter calls a formula with the arguments of the operator. Each tensor is replaced by its shape.
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """Scores and their product with the values, as torch counts its CUDA kernels: causal masks save nothing."""
+    """Count two products: the scores, and scores times values. As for torch's CUDA kernels, masks are ignored."""
     batch, heads, queries, width = query
     keys, value_width = key[-2], value[-1]
     return 2 * batch * heads * queries * keys * (width + value_width)
@@ -58,14 +58,14 @@ def _attention(query: Shape, key: Shape, value: Shape, *_: Any, out_shape: Any =
 def _attention_backward(
     gradient: Shape, query: Shape, key: Shape, value: Shape, *_: Any, out_shape: Any = None, **__: Any
 ) -> int:
-    """The scores again, then gradients of scores, values, queries and keys: five products to the forward's two."""
+    """Count five products: the scores again, and the gradients of scores, values, queries and keys."""
     batch, heads, queries, width = query
     keys, value_width = key[-2], value[-1]
     return 2 * batch * heads * queries * keys * (3 * width + 2 * value_width)
 
 
 def _grouped_product(left: Shape, right: Shape, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """Every row meets one group's matrix; with two flat operands the groups share out the inner size instead."""
+    """Count a product of groups. Each row belongs to one group; with two 2D operands, each inner index does."""
     if len(left) == 3 and len(right) == 3:
         return 2 * left[0] * left[1] * left[2] * right[-1]
     if len(left) == 3:

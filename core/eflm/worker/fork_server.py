@@ -1,7 +1,7 @@
 """The fork server: a process that imports the modules of a run once and forks a worker from itself on request.
 
-`eflm.controller.fork_server` starts it and sends the requests. It starts no thread and uses no device, so a forked
-process is as clean as a new one.
+`eflm.controller.fork_server` starts it and sends the requests. The server starts no threads and uses no device, so that
+a forked worker is in the same state as a new process.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def _serve(requests: socket.socket) -> None:
                         os.close(descriptor)
                     requests.close()
                     _become_worker(descriptors, **place)
-                # The worker does the same; the first of both creates the group. So the parent can kill it at any time.
+                # The worker does the same. The first of both calls creates the group, so the parent can always kill it.
                 with suppress(OSError):
                     os.setpgid(pid, pid)
                 for descriptor in descriptors:
@@ -81,7 +81,7 @@ def _serve(requests: socket.socket) -> None:
 
 
 def _unforkable() -> str | None:
-    """Return why forked workers could not work, or None."""
+    """Return the reason why workers must not be forked, or None."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return "an import initialized CUDA, which a forked process cannot use afterwards"

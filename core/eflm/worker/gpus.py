@@ -17,7 +17,7 @@ PAGES = "https://www.nvidia.com/en-us/data-center"
 
 @frozen
 class Gpu:
-    """TFLOP/s by dtype of the devices whose name matches `pattern`. "tf32": the rate of float32 if TF32 is allowed."""
+    """The TFLOP/s by dtype of devices whose name matches `pattern`. "tf32" is the rate of float32 with TF32 allowed."""
 
     pattern: str
     rates: Mapping[str, float]

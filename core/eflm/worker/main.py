@@ -19,7 +19,7 @@ from eflm.protocol.order import WorkerOrder
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Carry out the order on standard input. Returns the exit status: 0 done, 1 failed with a reason sent."""
+    """Carry out the order on standard input. Return the exit status: 0 if the step is done, 1 if an error was sent."""
     parser = argparse.ArgumentParser(prog="python -m eflm.worker.main")
     parser.add_argument("--events", type=int, required=True, help="descriptor of the pipe for events")
     parser.add_argument("--parent", type=int, required=True, help="process that must stay alive")
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def carry_out(order: Callable[[], WorkerOrder], events: EventWriter) -> int:
-    """Carry out what `order` returns and send how it went: 0 done, 1 failed with a reason sent."""
+    """Carry out the order that `order` returns, and send "done" or the error. Return 0 or 1 accordingly."""
     from eflm.worker.run_step import run_step
 
     try:
@@ -54,14 +54,14 @@ def carry_out(order: Callable[[], WorkerOrder], events: EventWriter) -> int:
 
 
 def receive(line: str) -> WorkerOrder:
-    """The order in one line of JSON."""
+    """Parse an order from one line of JSON."""
     from eflm_schemas.convert import from_dict
 
     return from_dict(json.loads(line), WorkerOrder)
 
 
 def run_and_exit(arguments: list[str] | None = None) -> NoReturn:
-    """`main`, then exit at once: shutting down an interpreter with native libraries takes long and can crash."""
+    """Call `main` and exit without shutting down the interpreter, which is slow and can crash in native libraries."""
     status = main(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -69,13 +69,13 @@ def run_and_exit(arguments: list[str] | None = None) -> NoReturn:
 
 
 def _die_with_standard_input() -> None:
-    """The parent keeps the other end open as long as it lives."""
+    """Exit when standard input closes, which happens when the parent process ends."""
     sys.stdin.read()
     os._exit(1)
 
 
 def _explain(error: Exception) -> str:
-    """An unexpected error in one sentence; the traceback is in the log."""
+    """Describe an unexpected error in one sentence. The traceback is in the log."""
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
         return (
             "the worker ran out of memory; a smaller batch (--set STAGE.batch_size=...), a smaller model or a "

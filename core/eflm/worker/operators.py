@@ -1,8 +1,8 @@
 """Times the torch operators of one step or request. Runs in the worker, on work that is not part of the measurement.
 
-It reports shares and no seconds, because timing every operator slows the work down, and so does counting floating-point
-operations, for which the same work is used. `eflm compare` explains a difference with these shares. The profiler of
-torch is not used: it keeps the memory that it allocates, which would be in all later memory samples of the worker.
+Only the share of each operator is reported, because timing and counting operations slow the work down. `eflm compare`
+explains differences with these shares. The profiler of torch is not used: it does not release the memory that it
+allocates, so that memory would be in all later samples of the worker.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from eflm.worker.windows import synchronizer
 
-#: How many operators are reported by name. The sum of the other shares is what is missing to 1.
+#: Number of operators that are reported. Their shares add up to less than 1 if there are more.
 REPORTED = 12
 
 
 class OperatorTimes:
-    """Times the operators that run inside `watch`. `device`: where they run, such as "cpu" or "cuda:0"."""
+    """Times the operators that run inside `watch`. `device`: the device that runs them, such as "cpu" or "cuda:0"."""
 
     def __init__(self, device: str) -> None:
         self._synchronize = synchronizer(device)
@@ -29,14 +29,14 @@ class OperatorTimes:
 
     @property
     def shares(self) -> dict[str, float]:
-        """The share of each operator in the time of all operators, largest first, after `watch` has ended."""
+        """Share of each operator in the time of all operators, largest first. Read it after `watch` has ended."""
         total = sum(self._seconds.values())
         ranked = sorted(self._seconds.items(), key=lambda item: item[1], reverse=True)
         return {name: seconds / total for name, seconds in ranked[:REPORTED] if seconds}
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """A block whose operators are timed. Enter it before other dispatch modes, so that their work is not timed."""
+        """Time the operators in the block. Enter it before other dispatch modes, whose work is then not timed."""
         from torch.utils._python_dispatch import TorchDispatchMode
 
         outer = self

@@ -16,7 +16,7 @@ from eflm.cache import Cache
 from eflm.machine import cpu_name
 from eflm.worker.gpus import table_peak
 
-#: If the threads of a product worked for less than this share of its time, other processes used the cores as well.
+#: If the threads of a product used the CPU for less than this share of its time, other processes used the cores, too.
 UNDISTURBED = 0.9
 _CACHE = "peak-flops.json"
 

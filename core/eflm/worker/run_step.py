@@ -1,4 +1,4 @@
-"""One step of a run in this process: build the model, do the measured work, evaluate, write a checkpoint."""
+"""Runs one step in the worker: builds the model, does the measured work, evaluates, and writes a checkpoint."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def run_step(order: WorkerOrder, events: EventWriter) -> None:
-    """Carry out one order. Raises EflmError or whatever a library raises."""
+    """Carry out one order. Raises EflmError, and the errors of libraries and plugins."""
     step = _Step(order, events)
     {
         "pretrain": step.pretrain,
@@ -43,7 +43,7 @@ def run_step(order: WorkerOrder, events: EventWriter) -> None:
 
 
 class _Step:
-    """One step, from the order to its last event."""
+    """The state of one step, and one method for each kind of step."""
 
     def __init__(self, order: WorkerOrder, events: EventWriter) -> None:
         self.order, self.events = order, events
@@ -90,7 +90,7 @@ class _Step:
         self._write(built)
 
     def quantize(self) -> None:
-        """Pack the weights and write them, so that the next worker never holds the full-precision model."""
+        """Quantize the weights and write a checkpoint, so that the next worker needs no full-precision model."""
         compressor = self.plan.compressor
         assert compressor is not None
         built = assemble.assemble(self.build, "pretrain", self._restore).to(self.device)
@@ -103,10 +103,10 @@ class _Step:
         self._write(built)
 
     def finetune(self) -> None:
-        """Train what the adapter leaves trainable, on prompt-completion pairs."""
+        """Train the parameters that the adapter leaves trainable."""
         from eflm.worker.stages import finetune
 
-        # The checkpoint holds what differs from the model before the adapter.
+        # The checkpoint contains only the tensors that differ from the model before the adapter.
         built = self._assembled(adapted=False).to(self.device)
         before = checkpoints.Snapshot(built)
         built = self._adapted(built).to(self.device)
@@ -119,7 +119,7 @@ class _Step:
         self._write(built, since=before)
 
     def infer(self) -> None:
-        """Serve requests of a fixed size."""
+        """Run inference requests of a fixed size."""
         from eflm.worker.stages import infer
 
         built = self._merged(self._assembled().to(self.device))
@@ -130,7 +130,7 @@ class _Step:
         self._save(built)
 
     def reference(self) -> None:
-        """Evaluate the model of `infer` without measuring it: what a quantized model is compared with."""
+        """Evaluate the model of `infer` without measuring it, as the reference of a quantized model."""
         built = self._merged(self._assembled().to(self.device))
         built.eval()
         with self._stage_events():
@@ -145,7 +145,7 @@ class _Step:
         self.group.barrier()  # no stage starts while another process still builds
         self._describe_build()
         if not self.group.is_rank_zero:
-            # Rank 0 draws as a run with one process does; the others drop out other units.
+            # Each rank needs another dropout mask. Rank 0 has the random state of a run with one process.
             seed_everything(self.plan.spec.seed + self.group.rank)
         return built
 
@@ -153,14 +153,14 @@ class _Step:
         return assemble.adapt(self.build, self._stage, built)
 
     def _describe_build(self) -> None:
-        # Some facts are known only once the model is there.
+        # Some facts are known only after the model is built.
         self.events.send("run_facts", facts=dict(self.build.workload.facts))
         for flag in self.build.workload.flags:
             self.events.send("flag", flag=flag)
         self._report("prepare", 1)
 
     def _merged(self, built: nn.Module) -> nn.Module:
-        """The model with its adapter folded into the weights, if that was asked for and is possible."""
+        """Return the model with its adapter merged into the weights, if that is requested and possible."""
         adapter, chosen = self.build.adapter, self.build.adapted_by
         options = self.plan.stages.get("infer")
         if adapter is None or chosen is None or options is None or not options.merge:
@@ -185,7 +185,7 @@ class _Step:
 
     @contextmanager
     def _measured(self, built: nn.Module) -> Iterator[None]:
-        """Around the measured work: nothing that happened before it may count as its memory."""
+        """Send the facts about the model, and exclude memory from before the block from the measurement."""
         self._describe_model(built)
         model.used_backends(built)  # building may have run the model
         memory.release_memory(self.device)
@@ -193,7 +193,7 @@ class _Step:
         self._send_backends(built)
 
     def _describe_model(self, built: nn.Module) -> None:
-        """Send the model's size and the peak of the device, before any window opens."""
+        """Send the size of the model and the peak FLOP/s of the device. Called before the first window."""
         dtype = model.compute_dtype(built)
         with self.group.rank_zero_only() as here:
             if here:
@@ -206,7 +206,7 @@ class _Step:
                 )
 
     def _send_backends(self, built: nn.Module) -> None:
-        """Which backends the attention used, with a flag where a better one could not run."""
+        """Send the backends that the attention used, with a flag for each that replaced a better one."""
         used = model.used_backends(built)
         chosen = next((c for c in self.plan.techniques if getattr(c.card, "backends", ())), None)
         if not used or chosen is None:
@@ -236,7 +236,7 @@ class _Step:
                 self.events.send("artifact", name=name, content=base64.b64encode(content).decode())
         self._report("evaluate", 1)
 
-    # --- what is left behind --------------------------------------------------------------------------
+    # --- checkpoints and saved models -----------------------------------------------------------------
 
     def _write(self, built: nn.Module, since: checkpoints.Snapshot | None = None) -> None:
         if self.group.is_rank_zero:
@@ -267,7 +267,7 @@ class _Step:
 
 
 def _operations(plan: Plan) -> dict[str, Callable[..., int]]:
-    """Formulas of operators that the techniques of the plan use."""
+    """Return the formulas for counting the operators of the plan's techniques."""
     found: dict[str, Callable[..., int]] = {}
     for chosen in plan.techniques:
         reference = getattr(chosen.card, "operations", None)
@@ -288,7 +288,7 @@ def seed_everything(seed: int) -> None:
 
 
 def _use_threads(threads: int | None) -> None:
-    """Use the thread count that is part of the key."""
+    """Set the number of threads of torch. The key of the run contains the same number."""
     import torch
 
     torch.set_num_threads(threads or default_threads())

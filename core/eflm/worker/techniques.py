@@ -1,4 +1,4 @@
-"""The steps that put techniques into a model, one per kind. The table in `eflm.registry.kinds` names them."""
+"""Applies techniques to a model, with one function per kind. The table in `eflm.registry.kinds` refers to them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @define
 class Build:
-    """A model being built: the plan, the workload, and the objects that techniques left for the stages."""
+    """The context in which a model is built: the plan, the workload, and the adapter after it was applied."""
 
     plan: Plan
     workload: Workload
@@ -31,7 +31,7 @@ class Build:
         return self.plan.spec.device
 
     def host(self, chosen: Chosen) -> Host:
-        """The workload's host; ModelError if it has none and the technique needs one."""
+        """Return the workload's host. Raises ModelError if it has none."""
         if self.workload.host is None:
             raise ModelError(
                 f"{chosen.card.address} cannot be put into {self.plan.spec.model}: the modality "
@@ -41,19 +41,19 @@ class Build:
         return self.workload.host
 
     def targets(self, model: nn.Module) -> Targets:
-        """Where adapters and quantizers may act; nowhere if the modality has no host."""
+        """Return the layers on which adapters and quantizers act; none if the modality has no host."""
         if self.workload.host is None:
             return Targets(layers=(), linears=(), attention_linears=())
         return self.workload.host.targets(model)
 
     def quantizer(self) -> Quantizer:
-        """The plan's quantizer."""
+        """Create the plan's quantizer."""
         assert self.plan.compressor is not None
         return cast(Quantizer, self.plan.compressor.make())
 
 
 def replace_attention(build: Build, chosen: Chosen, model: nn.Module) -> nn.Module:
-    """Put the attention variant at every attention site."""
+    """Replace the attention of all blocks by the variant."""
     card = cast(AttentionCard, chosen.card)
     build.host(chosen).replace_attention(
         model,
@@ -66,7 +66,7 @@ def replace_attention(build: Build, chosen: Chosen, model: nn.Module) -> nn.Modu
 
 
 def replace_mlps(build: Build, chosen: Chosen, model: nn.Module) -> nn.Module:
-    """Put experts behind the router at every feed-forward site; a dense router changes nothing."""
+    """Replace the feed-forward of blocks by a mixture of experts with the router. A dense router changes nothing."""
     if not cast(MoeRouterCard, chosen.card).dense:
         build.host(chosen).replace_mlps(
             model, chosen.make, convert=not build.plan.from_scratch, recipe=_recipe(chosen)
@@ -75,7 +75,7 @@ def replace_mlps(build: Build, chosen: Chosen, model: nn.Module) -> nn.Module:
 
 
 def quantize(build: Build, chosen: Chosen, model: nn.Module) -> nn.Module:
-    """Store the weights at the bit width, on the build's device."""
+    """Apply the quantizer, which also moves the model to the device."""
     quantizer: Quantizer = chosen.make()
     with called(chosen.label, "apply"):
         quantized = quantizer.apply(model, build.targets(model), build.device)
@@ -83,7 +83,7 @@ def quantize(build: Build, chosen: Chosen, model: nn.Module) -> nn.Module:
 
 
 def adapt(build: Build, chosen: Chosen, model: nn.Module) -> nn.Module:
-    """Add the adapter's parameters, or choose which of the model's own are trained."""
+    """Apply the adapter, which adds parameters or chooses which parameters of the model are trained."""
     if technique_card(chosen).needs_host:
         build.host(chosen)
     adapter: Adapter = chosen.make()
@@ -102,7 +102,7 @@ def _module(chosen: Chosen, returned: Any) -> nn.Module:
 
 
 def _recipe(chosen: Chosen) -> dict[str, Any]:
-    """What a saved model must say about the plugin that it needs to load again."""
+    """Return the description of the plugin that a saved model contains, so that it can be loaded again."""
     return {
         chosen.card.kind: {
             "plugin": chosen.card.name,

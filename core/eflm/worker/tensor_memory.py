@@ -40,7 +40,7 @@ class Activations:
         self._kept: dict[int, int] = {}
 
     def watch(self) -> AbstractContextManager[None]:
-        """A block whose saved tensors are counted. Run only the forward pass in it.
+        """Return a context that counts the saved tensors. Run only the forward pass in it.
 
         With gradient checkpointing, a backward pass in the block would add the tensors that it recomputes.
         """

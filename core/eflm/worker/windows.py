@@ -96,7 +96,7 @@ class Windows:
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        """A block in which floating-point operations are counted. Later units get the same counts."""
+        """Count floating-point operations in the block. Later units get the same counts."""
         with flops.counter(self._operations) as self._counter:
             try:
                 yield

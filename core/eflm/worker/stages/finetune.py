@@ -1,4 +1,4 @@
-"""Fine-tuning: the parameters that the adapter leaves trainable, on pairs."""
+"""Fine-tuning: trains the parameters that the adapter leaves trainable, on pairs of prompt and completion."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ STAGE = "finetune"
 
 
 def run(session: Session, model: nn.Module, adapter: Adapter, options: FinetuneOptions) -> None:
-    """Train what `adapter` chose in `model`, at the rates that it asks for."""
+    """Train the parameters of `model` that `adapter` selects, with its learning rates."""
     train(session, STAGE, model, options, adapter.parameter_groups(model, options.learning_rate))

@@ -1,4 +1,4 @@
-"""Inference: requests of a fixed size, each a window with the windows of its phases inside."""
+"""Inference: runs requests of a fixed size. Each request is a window that contains the windows of its phases."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ STAGE = "infer"
 
 
 def run(session: Session, model: nn.Module, options: InferOptions) -> None:
-    """Serve the workload's requests: the number that was asked for, then more until the target interval is reached.
+    """Run `options.requests` requests, and more until the target interval or `options.seconds` is reached.
 
-    Raises ModelError if a request did not do the work that was asked for, since its time would mean nothing.
+    Raises ModelError if a request did not return the requested samples and tokens.
     """
     import torch
 
@@ -28,7 +28,7 @@ def run(session: Session, model: nn.Module, options: InferOptions) -> None:
     model.eval()
     with torch.no_grad():
         first = next(requests)
-        # Counting and profiling slow every operation down, so they use a request of their own, before the warm-up.
+        # Counting and timing operators slows a request down, so an extra request before the warm-up is used for it.
         with session.rehearsing():
             _serve(session, model, first, warmup=True)
         for number, request in enumerate(chain([first], requests)):
@@ -48,19 +48,19 @@ def run(session: Session, model: nn.Module, options: InferOptions) -> None:
 
 
 def _enough(seconds: list[float], options: InferOptions, target_ci: float) -> bool:
-    """Whether the requests that were asked for are served, and the target interval or the time limit is reached."""
+    """Return whether all requests are done, and the target interval or the time limit is reached."""
     if len(seconds) < options.requests:
         return False
     if sum(seconds) >= options.seconds:
         return True
     if len(seconds) % max(1, len(seconds) // 50):
-        return False  # the interval of thousands takes milliseconds, and few more change little
+        return False  # computing the interval of thousands takes milliseconds, so do it after every 2% more
     half_width = relative_half_width(seconds)
     return half_width is not None and half_width <= target_ci
 
 
 def _serve(session: Session, model: nn.Module, request: Batch, *, warmup: bool) -> float:
-    """Serve one request and return the seconds it took."""
+    """Run one request and return its time in seconds."""
     with session.windows.unit(
         "request", samples=request.samples, flops=request.flops, warmup=warmup
     ) as tally:

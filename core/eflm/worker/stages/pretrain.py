@@ -1,4 +1,4 @@
-"""Pretraining: every parameter of the model from random weights, on running text."""
+"""Pretraining: trains all parameters of the model from random weights."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""Data parallelism: one replica of the model per process, and how long the all-reduce of its gradients takes.
+"""Data parallelism: keeps one replica of the model per process, and times the all-reduce of its gradients.
 
-torch's DistributedDataParallel averages gradients bucket by bucket while the backward pass still computes others. The
-all-reduce of each bucket is timed, and so is the part of it that no computation overlaps. Only runs with several
-processes import this.
+DistributedDataParallel of torch averages the gradients in buckets while the backward pass continues. Each all-reduce is
+timed, and also the time in which no computation overlaps them. Only runs with several processes import this.
 """
 
 from __future__ import annotations
@@ -33,20 +32,20 @@ class Replica:
             _WholeLoss(model, loss), find_unused_parameters=True, gradient_as_bucket_view=True
         )
         self._transfers = _Transfers(_CudaClock() if device.startswith("cuda") else _Clock())
-        # It compares a hook's annotations with classes; here they are text, so the hook has none.
+        # torch compares the annotations of a hook with classes, but here they are strings. A lambda has no annotations.
         self._replicated.register_comm_hook(self._transfers, lambda state, bucket: _all_reduce(state, bucket))
 
     def loss(self, batch: Batch) -> Tensor:
-        """The loss of this replica's own batch; its backward pass leaves the mean gradient of all."""
+        """Return the loss of this replica's batch. Its backward pass computes the mean gradient of all replicas."""
         self._transfers.clear()
         loss: Tensor = self._replicated(batch)
         return loss
 
     def add_communication(self, windows: Windows) -> None:
-        """Add the windows of the backward pass that has just ended: "all_reduce" per bucket, and "communication".
+        """Add the windows of the last backward pass: "all_reduce" for each bucket, and "communication".
 
-        The latter starts when the last gradients are sent and ends when the last mean has arrived: no computation
-        overlaps it.
+        "communication" is the time from the start of the last all-reduce until all have ended. No computation overlaps
+        it.
         """
         spans = self._transfers.spans()
         for begin, end in spans:
@@ -56,12 +55,12 @@ class Replica:
 
     @property
     def reduced_bytes(self) -> int:
-        """Bytes of gradients that each step reduces."""
+        """Bytes of the gradients that are averaged in each step."""
         return self._transfers.bytes
 
 
 class _WholeLoss(nn.Module):  # type: ignore[misc]  # torch has no type hints here
-    """The workload's loss as a module's forward pass, whichever of the model's functions it calls."""
+    """A module whose forward pass is the workload's loss, which may call any function of the model."""
 
     def __init__(self, model: nn.Module, loss: Loss) -> None:
         super().__init__()
@@ -73,19 +72,19 @@ class _WholeLoss(nn.Module):  # type: ignore[misc]  # torch has no type hints he
 
 
 class _Clock:
-    """Timestamps of work; on a CPU work is done when the call returns."""
+    """Takes timestamps on a CPU, where work is done when a call returns."""
 
     def mark(self) -> Any:
-        """A timestamp in the order of the device's work."""
+        """Return a mark for the work that was started before."""
         return time.monotonic_ns()
 
     def read(self, marks: list[Any]) -> list[int]:
-        """CLOCK_MONOTONIC nanoseconds of marks."""
+        """Convert marks to CLOCK_MONOTONIC nanoseconds."""
         return marks
 
 
 class _CudaClock(_Clock):
-    """On a GPU work runs later than it is launched, so the device records when it passes a mark."""
+    """Takes timestamps on a GPU, where work runs after it is launched. CUDA events record when it is done."""
 
     def mark(self) -> Any:
         event = torch.cuda.Event(enable_timing=True)
@@ -100,7 +99,7 @@ class _CudaClock(_Clock):
 
 
 class _Transfers:
-    """Begin and end of each bucket's all-reduce in one backward pass."""
+    """The begin and end of each bucket's all-reduce in one backward pass."""
 
     def __init__(self, clock: _Clock) -> None:
         self.clock = clock
@@ -117,13 +116,13 @@ class _Transfers:
             self._marks.append((begin, end))
 
     def spans(self) -> list[tuple[int, int]]:
-        """CLOCK_MONOTONIC nanoseconds, once the backward pass is over."""
+        """Return (begin, end) in CLOCK_MONOTONIC nanoseconds. Call it after the backward pass."""
         begins, ends = zip(*self._marks, strict=True) if self._marks else ((), ())
         return list(zip(self.clock.read(list(begins)), self.clock.read(list(ends)), strict=True))
 
 
 def _all_reduce(transfers: _Transfers, bucket: Any) -> Future[Tensor]:
-    """DistributedDataParallel's own mean over the processes, with a timestamp before and after."""
+    """Compute the mean over the processes as DistributedDataParallel does, and record its begin and end."""
     begin = transfers.clock.mark()
     buffer = bucket.buffer().div_(dist.get_world_size())
     transfers.bytes += buffer.numel() * buffer.element_size()

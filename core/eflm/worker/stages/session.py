@@ -1,4 +1,4 @@
-"""What every stage uses: the workload, the device, timed windows, and the events that go to the parent."""
+"""The objects that every stage uses: workload, device, timed windows, and events to the parent."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @define
 class Session:
-    """The context of one stage, made by the worker."""
+    """The context of one stage, which the worker creates."""
 
     workload: Workload
     device: str
     events: EventWriter
     windows: Windows
     group: Group = field(factory=Group)  #: the processes that train together
-    target_ci: float = 1.0  #: relative half width of the 95% interval of the mean latency to measure to
+    target_ci: float = 1.0  #: measure until the 95% interval of the mean latency has this relative half width
     _progressed: float = field(default=0.0, init=False)
 
     def progress(self, stage: str, done: int, total: int) -> None:
@@ -41,17 +41,17 @@ class Session:
             self.events.send("progress", stage=stage, done=done, total=total)
 
     def begin_measuring(self, model: nn.Module) -> None:
-        """Called after the warm-up, so that tallies and memory peaks are those of the measured work."""
+        """Reset tallies and memory peaks. Call it after the warm-up."""
         begin_tallies(model)
         memory.reset_peaks(self.device)
 
     def end_measuring(self, model: nn.Module) -> None:
-        """Called right after the measured work: sends its tallies and peaks."""
+        """Send the tallies and memory peaks. Call it right after the measured work."""
         self.facts(**memory.peaks(self.device), **end_tallies(model))
 
     @contextmanager
     def rehearsing(self) -> Iterator[None]:
-        """A block whose floating-point operations are counted and whose time is split by operator."""
+        """Count the floating-point operations and time the operators in the block."""
         times = OperatorTimes(self.device)
         with times.watch(), self.windows.counting():
             yield

@@ -37,14 +37,14 @@ def train(
     options: TrainingOptions,
     groups: Iterable[dict[str, Any]],
 ) -> None:
-    """Train `model` on the workload's batches for `stage`; `groups` are parameters as torch optimizers take them.
+    """Train `model` on the workload's batches for `stage`. `groups`: parameter groups of a torch optimizer.
 
     Raises ModelError if the loss is not a finite number.
     """
     total = options.warmup_steps + options.steps
     trainer = _Trainer(session, model, options, make_optimizer(groups, options, session.device))
     group = session.group
-    # Works for any workload, which need not know about other processes; no two see the same batch.
+    # Each process takes other batches of the same sequence, so a workload needs no code for several processes.
     batches = islice(session.workload.batches(stage), group.rank, None, group.world_size)
     model.train()
     losses = []
@@ -67,7 +67,7 @@ def train(
 
 
 class _Trainer:
-    """One step of AdamW at a time, each in a window."""
+    """Runs training steps, each in a window."""
 
     def __init__(
         self,
@@ -84,19 +84,19 @@ class _Trainer:
         self._peaks = [group["lr"] for group in self._groups]
 
     def replicate(self) -> None:
-        """From here on gradients are the mean over all processes, if there are several and anything is trained."""
+        """Average gradients over all processes from now on. Does nothing for one process or if nothing is trained."""
         if self._session.group.world_size > 1 and self._optimizer is not None:
             from eflm.worker.stages.replicas import Replica
 
             self._replica = Replica(self._model, self._session.workload.loss, self._session.device)
 
     def set_rate(self, factor: float) -> None:
-        """Set the learning rate of every parameter group to a share of its own peak."""
+        """Set the learning rate of each parameter group to `factor` times its peak."""
         for group, peak in zip(self._groups, self._peaks, strict=True):
             group["lr"] = peak * factor
 
     def step(self, batch: Batch, *, warmup: bool) -> Tensor:
-        """Forward, backward, clip and update; returns the loss."""
+        """Run forward and backward pass, clip the gradients, update the parameters, and return the loss."""
         from torch.nn.utils import clip_grad_norm_
 
         with _window(self._session, batch, warmup=warmup):
@@ -123,9 +123,9 @@ class _Trainer:
         return loss
 
     def rehearse(self, batch: Batch) -> None:
-        """Count the operations of a step and what it keeps in memory, and split its time by operator.
+        """Run one step to count its operations and activations and to time its operators.
 
-        Gradients and random draws are undone. Counting slows every operation down, so this does not count as warm-up.
+        Gradients are deleted and the random state is restored. The step is slower than others, so it is no warm-up.
         """
         kept = Activations(self._model)
         with (
@@ -140,7 +140,7 @@ class _Trainer:
         self._model.zero_grad(set_to_none=True)
 
     def send_states(self) -> None:
-        """Send the size of what the optimizer keeps from step to step."""
+        """Send the bytes of the optimizer's states, and of the gradients that are averaged in each step."""
         if self._optimizer is not None:
             self._session.facts(optimizer_bytes=optimizer_bytes(self._optimizer))
         if self._replica is not None:
@@ -175,7 +175,7 @@ def _finite(loss: Tensor, stage: str, step: int) -> float:
 def make_optimizer(
     groups: Iterable[dict[str, Any]], options: TrainingOptions, device: str
 ) -> torch.optim.Optimizer | None:
-    """AdamW over `groups`, with decay on matrices only; None where there is nothing to train."""
+    """Return AdamW for `groups` with weight decay for matrices only; None if no parameter is trained."""
     import torch
 
     split = [part for group in groups for part in _by_decay(group, options.weight_decay)]
@@ -189,7 +189,7 @@ def make_optimizer(
 
 
 def _by_decay(group: dict[str, Any], weight_decay: float) -> list[dict[str, Any]]:
-    """Split a group by weight decay: norms and biases are scales and offsets and do not decay."""
+    """Split a group into matrices, which have weight decay, and vectors such as norms and biases, which have none."""
     trained = [p for p in group["params"] if p.requires_grad]
     matrices = {"weight_decay": weight_decay, **group, "params": [p for p in trained if p.ndim >= 2]}
     vectors = {**group, "weight_decay": 0.0, "params": [p for p in trained if p.ndim < 2]}
@@ -197,7 +197,7 @@ def _by_decay(group: dict[str, Any], weight_decay: float) -> list[dict[str, Any]
 
 
 def learning_rate_factor(step: int, total: int) -> float:
-    """The share of the peak rate at `step` (from 0) of `total`: in (0, 1], 0.1 at the last step."""
+    """Return the share of the peak learning rate at `step` (from 0) of `total`: in (0, 1], 0.1 at the last step."""
     rising = max(total // 10, 1)
     if step < rising:
         return (step + 1) / rising
