@@ -26,7 +26,7 @@ def show(plans: list[Plan], options: RunOptions, *, as_json: bool) -> None:
     from rich.text import Text
 
     from eflm.cli.console import output, table_of
-    from eflm.cli.render import composition
+    from eflm.formatting.headings import composition
 
     console = output()
     for plan, run in zip(plans, found, strict=True):

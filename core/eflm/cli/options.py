@@ -77,6 +77,20 @@ def techniques_of(fields: dict[str, Any]) -> dict[str, str]:
     return {flag: names for flag, names in found.items() if names is not None}
 
 
+def settings_of(assignments: tuple[str, ...]) -> dict[str, str]:
+    """Convert strings such as `OWNER.OPTION=VALUE` to a mapping. Raises UsageError if an option is given twice."""
+    settings: dict[str, str] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        key, value = key.strip(), value.strip()
+        if not equals or not key:
+            raise UsageError(f"--set takes OWNER.OPTION=VALUE, such as infer.requests=20, not {assignment!r}")
+        if key in settings:
+            raise UsageError(f"--set {key} was given twice; give it once, or several values with commas")
+        settings[key] = value
+    return settings
+
+
 #: The options of a run that are not techniques.
 _RUN_OPTIONS = (
     click.option(

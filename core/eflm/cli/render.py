@@ -1,15 +1,9 @@
-"""Prints results on a console: a summary of one screen, or every metric with --details.
-
-The dry run, `eflm compare` and the HTML report use the formatting functions that are exported here.
-"""
+"""Prints results on a console: a summary of one screen, or every metric with --details."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from eflm.cli.figures import figure, interval, percentiles
-from eflm.cli.flags import print_flags
-from eflm.cli.headings import composition, heading, machine, point_label
 from eflm_schemas import RunResult
 
 if TYPE_CHECKING:
@@ -17,18 +11,6 @@ if TYPE_CHECKING:
 
     from eflm.cli.metric_infos import Infos
     from eflm_schemas.comparison import Repeats, Sweep
-
-__all__ = [
-    "composition",
-    "figure",
-    "heading",
-    "interval",
-    "machine",
-    "percentiles",
-    "point_label",
-    "print_flags",
-    "render",
-]
 
 
 def render(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from eflm.cli.bench import measure
+from eflm.cli.measure import measure
 from eflm.cli.options import debug_option, json_option, results_option
 from eflm.cli.reject_repeated_options import RejectRepeatedOptions
 from eflm.planning.compose import compose

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from eflm.cli.bench import settings_of
-from eflm.cli.options import PERCENT, debug_option, json_option, run_options
+from eflm.cli.options import PERCENT, debug_option, json_option, run_options, settings_of
 from eflm.cli.reject_repeated_options import RejectRepeatedOptions
 from eflm.errors import UsageError
 from eflm.planning.compose import compose

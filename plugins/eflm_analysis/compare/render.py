@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from attrs import define, field
 
 from eflm.cli.console import table_of
-from eflm.cli.render import print_flags
+from eflm.cli.flags import print_flags
 from eflm_analysis.compare.headline import headline
 from eflm_analysis.compare.texts import heading, written
 from eflm_analysis.labels import BASELINE

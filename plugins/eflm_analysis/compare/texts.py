@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from attrs import frozen
 
-from eflm.cli.numbers import number, scale
+from eflm.formatting.numbers import number, scale
 from eflm_schemas.comparison import Difference, Side
 
 NONE = "–"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attrs import frozen
 
-from eflm.cli.render import composition
+from eflm.formatting.headings import composition
 from eflm_schemas import RunResult
 
 #: The first bytes of picture files, and their types. The file name is not used.

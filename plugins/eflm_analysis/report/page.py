@@ -16,7 +16,8 @@ from attrs import frozen
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from eflm.cli.render import composition, figure, heading, interval, machine, percentiles, point_label
+from eflm.formatting.figures import figure, interval, percentiles
+from eflm.formatting.headings import composition, heading, machine, point_label
 from eflm.results.aggregation import flags_of
 from eflm_analysis.compare.texts import heading as side_heading
 from eflm_analysis.compare.texts import written

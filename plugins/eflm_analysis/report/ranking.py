@@ -11,7 +11,7 @@ from typing import Literal
 
 from attrs import define, field, frozen
 
-from eflm.cli.render import composition
+from eflm.formatting.headings import composition
 from eflm.results.aggregation import flags_of, pool
 from eflm_analysis.compare.caveats import caveats
 from eflm_analysis.compare.comparison import differences

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from eflm.cli.render import figure, interval
+from eflm.formatting.figures import figure, interval
 from eflm.registry.discovery import load_plugins
 from eflm.results.aggregation import repeats, sweep
 from eflm.results.store import save

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from jsonschema import Draft202012Validator
 
-from eflm.cli.bench import settings_of
+from eflm.cli.options import settings_of
 from eflm.errors import UsageError
 from eflm_schemas.jsonschema import repeats_schema, result_schema, sweep_schema
 

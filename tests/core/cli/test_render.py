@@ -13,7 +13,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from eflm.cli.flags import ADVICE
-from eflm.cli.render import figure, interval, render
+from eflm.cli.render import render
+from eflm.formatting.figures import figure, interval
 from eflm.results.aggregation import repeats, sweep
 from eflm_schemas import Flag, Metric, MetricInfo
 from support.results import ENVIRONMENT, result, timed

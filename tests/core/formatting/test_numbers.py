@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eflm.cli.numbers import number, plus_minus, scale
+from eflm.formatting.numbers import number, plus_minus, scale
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from eflm.cli.numbers import notation, number, plus_minus, scale
+from eflm.formatting.numbers import notation, number, plus_minus, scale
 from eflm_schemas import Metric
 
 #: Printed instead of a value that is unavailable.
