@@ -95,14 +95,28 @@ def test_no_adapter_is_left_out():
     assert {card.name for card in cards.ADAPTERS} == {*ADAPTERS, *OTHER_ADAPTERS}
 
 
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A short text: reading and splitting the built-in one takes a large part of a build."""
+    path = tmp_path_factory.mktemp("data") / "text.txt"
+    path.write_text("\n\n".join(f"Paragraph {number} is about the number {number}." for number in range(40)))
+    return path
+
+
 @pytest.mark.parametrize(("attention", "router", "adapter", "quantizer"), LEGAL)
-def test_a_legal_composition_trains_and_generates(attention, router, adapter, quantizer, registry):
+def test_a_legal_composition_trains_and_generates(attention, router, adapter, quantizer, registry, data):
     small = {"num_experts": 2, "expert_intermediate_size": 64}
     settings = {} if router == "none" else {f"{router}.{name}": value for name, value in small.items()}
     model = eflm.build(
-        attention=attention, moe=router, peft=adapter, quant=quantizer, settings=settings, registry=registry
+        attention=attention,
+        moe=router,
+        peft=adapter,
+        quant=quantizer,
+        settings=settings,
+        data=data,
+        registry=registry,
     )
-    ids = torch.randint(3, 1000, (2, 24), generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(3, 1000, (2, 12), generator=torch.Generator().manual_seed(0))
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     before = [parameter.detach().clone() for parameter in trained]
     model.train()
@@ -114,4 +128,4 @@ def test_a_legal_composition_trains_and_generates(attention, router, adapter, qu
     assert any(changed)
     model.eval()
     answer = model.generate(input_ids=ids, max_new_tokens=3, min_new_tokens=3, do_sample=False)
-    assert answer.shape == (2, 27)
+    assert answer.shape == (2, 15)
