@@ -85,6 +85,7 @@ class EventLog:
                 self.flags.append(from_dict(flag, Flag))
             case {"event": "device", **device}:
                 self.device = device
+                self.run_facts.update({k: v for k, v in device.items() if k == "openmp"})
                 self.on_device()
             case {"event": "save_error", "reason": reason}:
                 self.save_error = reason

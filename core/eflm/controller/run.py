@@ -132,8 +132,8 @@ class _Run:
                 self._reuse(link, document)
             elif link.is_stage:
                 self._run_stage(link)
-            elif self.checkpoints.find(link.checkpoint) is None and not set(_after(self.chain, link)) <= set(
-                reused
+            elif self.checkpoints.find(link.checkpoint) is None and any(
+                later.name not in reused for later in self.chain.after(link.name)
             ):
                 self._quantize(link)
 
@@ -208,8 +208,6 @@ class _Run:
             self.flags += outcome.flags
             if outcome.log.device:
                 self.where = outcome.environment
-                if "openmp" in outcome.log.device:
-                    self.facts["openmp"] = outcome.log.device["openmp"]
             if link.is_stage:
                 self.facts[link.name] = _stage_facts(outcome)
         if outcome.reason is not None:
@@ -273,8 +271,9 @@ class _Run:
             started=started.isoformat(),
             result=result,
             facts=self.facts[link.name],
-            run_facts=outcome.log.run_facts,
-            flags=tuple(flag for flag in self.flags if flag.stage == link.name),
+            # The step that packs the weights has no document of its own.
+            run_facts=outcome.log.run_facts | {k: v for k, v in self.facts.items() if k == QUANTIZE},
+            flags=tuple(flag for flag in self.flags if flag.stage in (link.name, QUANTIZE)),
             plugins=tuple(chosen.origin for chosen in self.plan.plugins),
             environment=outcome.environment,
         )
@@ -332,12 +331,6 @@ class _Run:
 
     def _stem(self) -> str:
         return store.stem_of(self.plan.spec, self.started.isoformat(), self.chain.key)
-
-
-def _after(steps: Chain, link: Link) -> list[str]:
-    """Return the names of the steps after a step."""
-    names = [other.name for other in steps.links]
-    return names[names.index(link.name) + 1 :]
 
 
 def _stage_facts(outcome: StepOutcome) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from eflm_schemas import Flag
 
 def target_ci_flags(record: StageRecord, target: float) -> list[Flag]:
     """Return a flag if the 95% interval of the mean latency is wider than the target."""
-    seconds = [window.seconds for window in record.measured(record.unit_of_work)]
+    seconds = [window.seconds for window in record.measured()]
     if not seconds:
         return []
     reached = relative_half_width(seconds)

@@ -57,9 +57,15 @@ class Chain:
         return self.links[-1].key
 
     def before(self, name: str) -> tuple[Link, ...]:
-        """The steps before `name`."""
-        names = [link.name for link in self.links]
-        return self.links[: names.index(name)]
+        """Return the steps before the step `name`."""
+        return self.links[: self._index(name)]
+
+    def after(self, name: str) -> tuple[Link, ...]:
+        """Return the steps after the step `name`."""
+        return self.links[self._index(name) + 1 :]
+
+    def _index(self, name: str) -> int:
+        return [link.name for link in self.links].index(name)
 
 
 def chain(plan: Plan, content: Mapping[str, str] | None = None) -> Chain:

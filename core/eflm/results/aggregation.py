@@ -56,7 +56,7 @@ def _pool_stage(stages: Sequence[StageResult]) -> StageResult:
         metrics={
             name: pool([stage.metrics[name] for stage in stages if name in stage.metrics]) for name in names
         },
-        seconds=sum(stage.seconds for stage in stages),
+        seconds=sum(stage.seconds for stage in stages) / len(stages),
     )
 
 

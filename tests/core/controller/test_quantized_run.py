@@ -90,6 +90,8 @@ def test_weights_are_packed_in_their_own_worker_and_the_reference_is_evaluated_o
     reused = run(plan, load_plugins(), evolve(options, reuse=True))
     assert [stage.reused is not None for stage in reused.stages.values()] == [True, True]
     assert steps == []
+    assert reused.facts["quantize"] == facts
+    assert reused.facts["openmp"] == result.facts["openmp"]
 
 
 def test_a_reference_that_cannot_be_evaluated_costs_only_the_comparison(tmp_path, monkeypatch):
