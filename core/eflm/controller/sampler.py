@@ -105,7 +105,9 @@ class Sampler:
         seconds = sum(self._cpu_seconds_by_pid.values())
         if self._cpu is not None:
             elapsed = (now - self._cpu[0]) / 1e9
-            readings["utilization"] = min((seconds - self._cpu[1]) / elapsed / (psutil.cpu_count() or 1), 1.0)
+            readings["cpu_utilization"] = min(
+                (seconds - self._cpu[1]) / elapsed / (psutil.cpu_count() or 1), 1.0
+            )
         self._cpu = now, seconds
         for reader in self._readers:
             try:

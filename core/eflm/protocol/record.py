@@ -40,7 +40,7 @@ class Window:
 class Sample:
     """One reading by the parent. Values that the machine does not provide are None.
 
-    Memory is in bytes, `power` in W, `energy` in J since an arbitrary start, and `utilization` a share of 0 to 1.
+    Memory is in bytes, `power` in W, `energy` in J since an arbitrary start, and utilizations are shares of 0 to 1.
     """
 
     time: int  #: CLOCK_MONOTONIC nanoseconds
@@ -51,8 +51,8 @@ class Sample:
     energy: float | None = None
     clock: float | None = None  #: MHz of the multiprocessors of the device
     temperature: float | None = None  #: °C of the device
-    #: share of the time in which a kernel ran (NVML), or share of the CPU cores in use
-    utilization: float | None = None
+    utilization: float | None = None  #: share of the time in which the device was busy, by a power source
+    cpu_utilization: float | None = None  #: share of all CPU cores that the worker used
 
 
 @frozen(kw_only=True)

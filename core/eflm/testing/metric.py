@@ -45,7 +45,13 @@ def record_of(
         stage=stage,
         windows=tuple(windows),
         samples=tuple(
-            Sample(time=time, rss=10**9, power=watts, energy=watts and watts * time / 1e9, utilization=0.5)
+            Sample(
+                time=time,
+                rss=10**9,
+                power=watts,
+                energy=watts and watts * time / 1e9,
+                cpu_utilization=0.5,
+            )
             for time in times
         ),
         model=ModelFacts(parameters=10**6, trainable_parameters=10**6, bytes=4 * 10**6),

@@ -11,7 +11,7 @@ from attrs import evolve
 
 from eflm.protocol.record import StageRecord
 from eflm.statistics import time_average
-from eflm_plugins.metrics.figures import rate_of, spans, timed, uncovered
+from eflm_plugins.metrics.figures import rate_of, spans, timed, uncovered, utilization
 from eflm_schemas import Metric
 
 
@@ -62,11 +62,16 @@ def _share(achieved: Metric, record: StageRecord) -> Metric:
 
 def _utilization(record: StageRecord) -> dict[str, Metric]:
     """Share of time that the device is busy. It does not measure efficiency: a slow kernel counts in full."""
-    series, work = record.series(lambda sample: sample.utilization), spans(record)
+    series, work = record.series(lambda sample: utilization(record, sample)), spans(record)
+    cuda = record.hardware.device.startswith("cuda")
+    if cuda and not series:
+        reason = (
+            "no power source reports the utilization of this GPU, as on a MIG slice or in some containers"
+        )
+        return {"utilization": Metric.unavailable("ratio", reason)}
     if not series or not work or uncovered(series, work) is not None:
         return {}
     inside = sum(any(begin <= time <= end for begin, end in work) for time, _ in series)
-    cuda = record.hardware.device.startswith("cuda")
     note = "share of time with a running kernel (NVML)" if cuda else "share of all cores, used by the worker"
     value = time_average(series, work)
     return {"utilization": Metric(value=value, unit="ratio", provenance="sampled", n=inside, note=note)}

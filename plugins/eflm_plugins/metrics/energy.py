@@ -9,7 +9,7 @@ from attrs import frozen
 
 from eflm.protocol.record import StageRecord
 from eflm.statistics import Series, integrate, interpolate
-from eflm_plugins.metrics.figures import spans, timed, uncovered
+from eflm_plugins.metrics.figures import spans, timed, uncovered, utilization
 from eflm_schemas import Metric
 from eflm_schemas.result import Provenance
 
@@ -80,9 +80,9 @@ def _source(record: StageRecord, work: Spans) -> _Source | str:
     elif hardware.power_model is not None:
         model = hardware.power_model
         series = [
-            (sample.time, model.power(sample.utilization, sample.rss or 0))
+            (sample.time, model.power(busy, sample.rss or 0))
             for sample in record.samples
-            if sample.utilization is not None
+            if (busy := utilization(record, sample)) is not None
         ]
         name, provenance = f"estimated: {model.words}", "estimated"
     elif len(counted) > 1:

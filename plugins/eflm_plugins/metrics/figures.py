@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eflm.protocol.record import StageRecord, Window
+from eflm.protocol.record import Sample, StageRecord, Window
 from eflm.statistics import (
     coefficient_of_variation,
     confidence_interval,
@@ -63,6 +63,14 @@ def timed(record: StageRecord, name: str | None = None) -> list[Window]:
 def spans(record: StageRecord) -> list[tuple[int, int]]:
     """Begin and end, in nanoseconds, of the measured work."""
     return [(window.begin, window.end) for window in timed(record)]
+
+
+def utilization(record: StageRecord, sample: Sample) -> float | None:
+    """The share of the device that was busy: of the CPU cores in a run on the CPU, else as a power source reports it.
+
+    The CPU share of the worker says nothing about a GPU, so it is no substitute there.
+    """
+    return sample.cpu_utilization if record.hardware.device == "cpu" else sample.utilization
 
 
 def uncovered(series: Sequence[tuple[int, float]], work: Sequence[tuple[int, int]]) -> str | None:

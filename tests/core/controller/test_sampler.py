@@ -68,6 +68,23 @@ def test_a_span_includes_the_samples_around_it(process):
     assert covering == (first, second)
 
 
+def test_only_readers_report_utilization_of_the_device(process):
+    class Gpu:
+        def read(self):
+            return {"utilization": 0.75}
+
+    sampler = Sampler(process.pid, rate=50)
+    sampler.start()
+    time.sleep(0.2)
+    assert sampler.last.utilization is None
+    assert 0 <= sampler.last.cpu_utilization < 0.5
+    sampler.attach(Gpu())
+    time.sleep(0.2)
+    sampler.stop()
+    assert sampler.last.utilization == 0.75
+    assert sampler.last.cpu_utilization < 0.5
+
+
 def test_sampling_ends_with_the_process(process):
     sampler = Sampler(process.pid, rate=50)
     sampler.start()

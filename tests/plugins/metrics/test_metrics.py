@@ -214,7 +214,7 @@ MODEL = PowerModel(idle=10, busy=110, per_gb=1, source="this test")
 
 def test_power_is_estimated_from_utilization_only_without_a_measurement():
     estimating = evolve(HARDWARE, energy_reason=None, power_model=MODEL)
-    busy = {"utilization": [0.5] * 7, "rss": [2_000_000_000] * 7}
+    busy = {"cpu_utilization": [0.5] * 7, "rss": [2_000_000_000] * 7}
     metrics = figures(record(hardware=estimating, samples=sampled(**busy)))
     assert metrics["AEC"].value == pytest.approx(10 + 50 + 2)
     assert metrics["AEC"].provenance == metrics["energy"].provenance == "estimated"
@@ -327,11 +327,27 @@ def test_every_figure_has_the_unit_declared_on_its_card():
 
 def test_utilization_is_averaged_over_the_work():
     share = [0.0, 1.0, 1.0, 0.0, 0.5, 0.5, 0.5]
-    metric = figures(record(samples=sampled(utilization=share)))["utilization"]
+    metric = figures(record(samples=sampled(cpu_utilization=share)))["utilization"]
     # First step: 1 s at 1. Second step: 1 s from 0 to 0.5, then 2 s at 0.5.
     assert metric.value == pytest.approx((1 + 0.25 + 1) / 4)
     assert (metric.unit, metric.provenance) == ("ratio", "sampled")
     assert "utilization" not in figures(record())
+
+
+def test_the_cpu_share_of_the_worker_is_not_reported_as_utilization_of_a_gpu():
+    gpu = evolve(HARDWARE, device="cuda", energy_reason=None, power_model=MODEL)
+    share = sampled(cpu_utilization=[0.5] * 7)
+    metrics = figures(record(hardware=gpu, samples=share))
+    assert metrics["utilization"].value is None
+    assert "GPU" in metrics["utilization"].reason
+    assert metrics["AEC"].value is None
+    assert "utilization" in metrics["AEC"].reason
+
+    busy = sampled(cpu_utilization=[0.5] * 7, utilization=[0.25] * 7)
+    metrics = figures(record(hardware=gpu, samples=busy))
+    assert metrics["utilization"].value == pytest.approx(0.25)
+    assert metrics["AEC"].value == pytest.approx(10 + 25)
+    assert figures(record(samples=busy))["utilization"].value == pytest.approx(0.5)
 
 
 def test_routing_figures_are_means_over_layers():
