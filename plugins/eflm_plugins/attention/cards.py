@@ -99,6 +99,10 @@ ATTENTION = (
         conflicts=(_no_relative_positions("nsa also scores compressed blocks"),),
         backends=(
             Backend(
+                name="dense",
+                summary="reads all tokens; sequences in which a query selects every block",
+            ),
+            Backend(
                 name="fla",
                 summary="selects with flash-linear-attention's Triton kernel; 16, 32, 64 ... query heads per group",
                 devices=("cuda",),

@@ -54,7 +54,7 @@ class NsaOptions:
     backend: str = option(
         "auto",
         "implementation of the selection branch; auto: the fastest that applies",
-        choices=("auto", "fla", "masked", "dispatch", "gather"),
+        choices=("auto", "dense", "fla", "masked", "dispatch", "gather"),
     )
 
     def __attrs_post_init__(self) -> None:

@@ -11,10 +11,12 @@ from eflm.testing.attention import AttentionConformance, RotaryEmbedding
 from eflm_plugins.attention.nsa import backends
 from eflm_plugins.attention.nsa.backends import Call, choose
 from eflm_plugins.attention.nsa.module import NativeSparseAttention
+from eflm_plugins.attention.nsa.naive import naive
 from support.decoders import options_of
 
 PREFILL = Call(device="cpu", heads_per_group=16, block=64, tokens=4096, cached=0, padded=False, dropout=False)
 ON_GPU = attrs.evolve(PREFILL, device="cuda")
+SHORT = attrs.evolve(PREFILL, tokens=200, covered=True)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +54,13 @@ ON_GPU = attrs.evolve(PREFILL, device="cuda")
             "masked",
             "fla: its kernels support causal attention only",
         ),
+        ("fla", SHORT, "dense", None),
+        ("auto", attrs.evolve(SHORT, device="cuda", heads_per_group=4), "dense", None),
+        ("masked", SHORT, "dense", None),
+        ("gather", SHORT, "gather", None),
+        ("auto", attrs.evolve(SHORT, tokens=1, cached=9), "gather", None),
+        ("auto", attrs.evolve(SHORT, dropout=True), "gather", "dense: it does not support dropout"),
+        ("dense", PREFILL, "dispatch", "dense: it supports sequences in which a query selects every block"),
         (
             "gather",
             attrs.evolve(PREFILL, causal=False),
@@ -74,12 +83,26 @@ def test_the_reason_names_the_extra_of_a_missing_library():
 
 
 def test_the_layer_records_the_backends_it_used():
-    module = NativeSparseAttention(AttentionConformance.geometry, options_of("nsa")).eval()
+    module = NativeSparseAttention(
+        AttentionConformance.geometry, options_of("nsa", num_selected_blocks=2)
+    ).eval()
     cache = DynamicCache()
     module(torch.randn(1, 20, 48), rotary=RotaryEmbedding(torch.arange(20)[None]), cache=cache)
     assert module.used_backends == {"masked": None}
     module(torch.randn(1, 1, 48), rotary=RotaryEmbedding(torch.tensor([[20]])), cache=cache)
     assert module.used_backends == {"masked": None, "gather": None}
+
+
+@pytest.mark.parametrize("requested", ["auto", "fla", "masked", "dispatch", "gather"])
+def test_a_sequence_whose_blocks_are_all_selected_does_not_depend_on_the_kernel(requested):
+    options = options_of("nsa", select_block_size=8, num_selected_blocks=4, backend=requested)
+    torch.manual_seed(0)
+    module = NativeSparseAttention(AttentionConformance.geometry, options).eval()
+    tokens, rotary = torch.randn(1, 32, 48), RotaryEmbedding(torch.arange(32)[None])
+    torch.testing.assert_close(
+        module(tokens, rotary=rotary), naive(module, tokens, rotary=rotary), rtol=1e-4, atol=1e-5
+    )
+    assert module.used_backends == {"gather" if requested == "gather" else "dense": None}
 
 
 @pytest.mark.gpu

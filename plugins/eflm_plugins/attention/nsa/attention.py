@@ -15,6 +15,7 @@ from eflm_plugins.attention.nsa.compression import split_blocks
 from eflm_plugins.attention.nsa.dispatch import attend_dispatched
 from eflm_plugins.attention.nsa.fla import attend_with_fla
 from eflm_plugins.attention.nsa.masked import attend_masked
+from eflm_plugins.attention.nsa.selection import selects_every_block
 from eflm_plugins.attention.nsa.window import attend_window, attend_window_bidirectional
 from eflm_plugins.attention.options import NsaOptions
 from eflm_plugins.attention.sdpa import attend
@@ -42,7 +43,8 @@ def native_sparse_attention(
         else part[:, :, :0]
         for phi, part in zip(compress, states["compress"], strict=True)
     )
-    return mix(query, blocks, states["select"], states["window"], gates, options)
+    backend = "dense" if selects_every_block(options, query.shape[2]) else "dispatch"
+    return mix(query, blocks, states["select"], states["window"], gates, options, backend)
 
 
 def mix(
@@ -58,15 +60,14 @@ def mix(
 ) -> Tensor:
     """Like `native_sparse_attention`, but with compressed keys and values as inputs.
 
-    The queries are the last T positions of the sequence. `backend` computes the selection branch: "dispatch", "masked"
-    or "fla". If `causal` is False, a query sees every compressed block, selects among all blocks, and its window covers
+    The queries are the last T positions of the sequence. `backend` computes the selection branch: "dense" (if every
+    block is selected), "dispatch", "masked" or "fla". If `causal` is False, a query sees every compressed block, selects among all blocks, and its window covers
     tokens on both sides.
     """
     scale = query.shape[-1] ** -0.5
     first = selectable[0].shape[2] - query.shape[2]
     from_compressed, chosen = attend_compressed(query, *compressed, first, scale, options, causal)
-    if options.num_selected_blocks * options.select_block_size >= selectable[0].shape[2]:
-        # Every block is chosen, so the branch is dense attention.
+    if backend == "dense":
         from_selected = attend(query, *selectable, causal=causal, scale=scale)
     elif backend == "masked":
         from_selected = attend_masked(query, *selectable, chosen, scale, options.select_block_size, causal)

@@ -19,6 +19,7 @@ class Call:
     padded: bool  #: there is padding before a sequence
     dropout: bool  #: attention weights are dropped
     causal: bool = True
+    covered: bool = False  #: each query selects every block
 
 
 #: Minimum number of new tokens for dispatch with a cached sequence; smaller chunks are gathered.
@@ -30,17 +31,20 @@ MASKED_UP_TO = 256
 def choose(requested: str, call: Call) -> tuple[str, str | None]:
     """Return the backend that runs, and why a better or the requested backend cannot run (None if it can).
 
-    The few queries of a decoding step are always gathered, because no other backend is faster for them.
+    The few queries of a decoding step are always gathered, because no other backend is faster for them. Where a query
+    selects every block, no kernel for selected blocks is needed, and "dense" runs instead of any but "gather".
     """
     if call.cached and call.tokens < DISPATCH_FROM:
         return "gather", None
     others = ("masked", "dispatch", "gather")
-    order = (
-        ("fla", *others)
-        if requested == "auto"
-        else (requested, *(name for name in others if name != "masked"))
-    )
+    if call.covered and requested != "gather":
+        order: tuple[str, ...] = ("dense", "gather")
+    elif requested == "auto":
+        order = ("fla", *others)
+    else:
+        order = (requested, *(name for name in others if name != "masked"))
     obstacles = {
+        "dense": _obstacle_to_dense(call),
         "fla": _obstacle_to_fla(call),
         "masked": _obstacle_to_masked(call),
         "dispatch": _obstacle_to_dispatch(call),
@@ -48,9 +52,15 @@ def choose(requested: str, call: Call) -> tuple[str, str | None]:
     }
     chosen = next(name for name in order if obstacles[name] is None)
     # Do not report expected cases: no CUDA kernel on a CPU, and no masking of long sequences.
-    reported = {"dispatch", "fla"} if call.device == "cuda" else {"dispatch"}
+    reported = {"dense", "dispatch", "fla"} if call.device == "cuda" else {"dense", "dispatch"}
     skipped = [name for name in order[: order.index(chosen)] if requested == name or name in reported]
     return chosen, "; ".join(f"{name}: {obstacles[name]}" for name in skipped) or None
+
+
+def _obstacle_to_dense(call: Call) -> str | None:
+    if not call.covered:
+        return "it supports sequences in which a query selects every block"
+    return _obstacle_to_dispatch(call)
 
 
 def _obstacle_to_masked(call: Call) -> str | None:

@@ -18,7 +18,7 @@ from eflm_plugins.attention.nsa.backends import Call, choose
 from eflm_plugins.attention.nsa.cache import NsaCacheLayer
 from eflm_plugins.attention.nsa.compression import BlockCompression, compress_tokens
 from eflm_plugins.attention.nsa.gather import mix_gathered
-from eflm_plugins.attention.nsa.selection import LOCAL_AND_FIRST
+from eflm_plugins.attention.nsa.selection import LOCAL_AND_FIRST, selects_every_block
 from eflm_plugins.attention.options import NsaOptions
 from eflm_plugins.attention.visibility import left_padding
 from eflm_schemas import AttentionGeometry
@@ -190,6 +190,7 @@ class NativeSparseAttention(nn.Module):
             padded=pads is not None,
             dropout=self._dropout > 0,
             causal=self.geometry.causal,
+            covered=selects_every_block(self.options, seen + query.shape[2]),
         )
         backend, reason = choose(self.options.backend, call)
         self.used_backends[backend] = reason

@@ -33,6 +33,11 @@ def block_importance(probabilities: Tensor, num_blocks: int, options: NsaOptions
     return covered.unflatten(-1, (num_blocks, per_selection)).sum(-1)
 
 
+def selects_every_block(options: NsaOptions, tokens: int) -> bool:
+    """Whether each query of a sequence of `tokens` selects all its blocks, so that the branch is dense attention."""
+    return options.num_selected_blocks * options.select_block_size >= tokens
+
+
 def choose_blocks(importance: Tensor, own_block: Tensor, num_selected: int) -> Tensor:
     """Choose the top-n blocks of each query (eq. 11): (..., queries, blocks) -> indices (..., queries, n), -1 for none.
 
