@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-import threading
 from collections.abc import Iterable
-from contextlib import redirect_stdout
 from typing import Any
 
+from eflm.controller.time_limit import call_within
 from eflm.planning.options import config_class
 from eflm.registry.entry import Entry
 from eflm_schemas import Flag
@@ -38,24 +36,11 @@ class Observers:
 
     def _guarded(self, label: str, what: str, call: Any) -> bool:
         """Return whether `call` returned in time without an exception; add a flag if not."""
-        failure: list[str] = [f"timed out after {OBSERVER_SECONDS:g} s"]
-
-        def run() -> None:
-            try:
-                call()
-                failure.clear()
-            except BaseException as error:
-                failure[:] = [f"{type(error).__name__}: {' '.join(str(error).split())}"]
-
-        # With --json, standard output must contain nothing but the document.
-        with redirect_stdout(sys.stderr):
-            thread = threading.Thread(target=run, name=f"observer {label}", daemon=True)
-            thread.start()
-            thread.join(OBSERVER_SECONDS)
-        if failure:
-            detail = f"{label} failed in {what}: {failure[0]}; it was not called again"
+        reason = call_within(OBSERVER_SECONDS, f"observer {label}", call).reason
+        if reason:
+            detail = f"{label} failed in {what}: {reason}; it was not called again"
             self.flags.append(Flag(name="observer_failed", detail=detail))
-        return not failure
+        return not reason
 
 
 def _make(entry: Entry) -> Any:

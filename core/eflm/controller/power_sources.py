@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import sys
+import time
 from collections.abc import Iterable, Sequence
-from contextlib import redirect_stdout
+from functools import partial
 from typing import Any
 
 import psutil
 from attrs import define, field
 
 from eflm.controller.sampler import Sampler
+from eflm.controller.time_limit import CallTimeout, call_within
 from eflm.planning.carbon import carbon_intensity
 from eflm.planning.power_model import power_model
 from eflm.protocol.energy import CarbonIntensity, NoEnergy, PowerModel
@@ -19,6 +20,8 @@ from eflm.registry.contracts import Device, PowerSource, WatchesDevice
 from eflm.registry.entry import Entry
 from eflm_schemas import Flag, PowerSourceCard, RunSpec
 
+#: A source that takes longer to open or to close hangs.
+SOURCE_SECONDS = 10.0
 _EARLY = "the worker ended before its device was known"
 
 
@@ -27,6 +30,7 @@ class PowerSources:
     """The power sources of one stage. There are none before `find` is called."""
 
     entries: Iterable[Entry]
+    deadline: float | None = None  #: a reading of time.monotonic, after which no source is waited for
     driver: str | None = None
     flags: list[Flag] = field(factory=list)
     energy: PowerSource | NoEnergy = field(factory=lambda: NoEnergy(_EARLY))
@@ -41,14 +45,13 @@ class PowerSources:
             assert isinstance(card, PowerSourceCard)
             if entry.status != "ready" or kind not in card.devices:
                 continue
-            source = self._open(entry, devices)
+            source, driver = self._open(entry, devices)
             if isinstance(source, NoEnergy):
                 reasons.append(source.reason)
                 continue
             sampler.attach(source)
             self._found.append(source)
-            if isinstance(source, WatchesDevice):
-                self.driver = source.driver() or self.driver
+            self.driver = driver or self.driver
             if source.source is not None:
                 self.energy = source
                 break
@@ -62,18 +65,35 @@ class PowerSources:
             reasons[0] if reasons else f"no installed power source reads a device of kind {kind}"
         )
 
-    def _open(self, entry: Entry, devices: Sequence[Device]) -> PowerSource | NoEnergy:
+    def _open(self, entry: Entry, devices: Sequence[Device]) -> tuple[PowerSource | NoEnergy, str | None]:
+        """Return the source and the version of its driver."""
         label = f"{entry.card.address} ({entry.origin.distribution} {entry.origin.version})"
-        try:
-            with called(label, "factory"), redirect_stdout(sys.stderr):
+
+        def make() -> tuple[Any, str | None]:
+            with called(label, "factory"):
                 found: Any = entry.card.factory.resolve()(tuple(devices))
-            if isinstance(found, NoEnergy) or (hasattr(found, "read") and hasattr(found, "source")):
-                return found  # type: ignore[no-any-return]
-            reason = f"{label} returned {type(found).__name__}, which is neither a PowerSource nor a NoEnergy"
-        except Exception as error:
-            reason = str(error)
-        self.flags.append(Flag(name="power_source_failed", detail=reason))
-        return NoEnergy(reason)
+                if not isinstance(found, NoEnergy) and not (
+                    hasattr(found, "read") and hasattr(found, "source")
+                ):
+                    raise TypeError(f"it returned {type(found).__name__}, not a PowerSource or a NoEnergy")
+                return found, found.driver() if isinstance(found, WatchesDevice) else None
+
+        outcome = call_within(self._limit(), f"power source {label}", make)
+        if outcome.value is not None:
+            return outcome.value
+        if isinstance(outcome.failure, CallTimeout):
+            reason = f"{label} {outcome.reason} in its factory"
+            self.flags.append(Flag(name="sampling_fault", detail=reason))
+        else:
+            reason = str(outcome.failure)
+            self.flags.append(Flag(name="power_source_failed", detail=reason))
+        return NoEnergy(reason), None
+
+    def _limit(self) -> float:
+        """Return the number of seconds that a call may take now."""
+        if self.deadline is None:
+            return SOURCE_SECONDS
+        return max(min(SOURCE_SECONDS, self.deadline - time.monotonic()), 0.0)
 
     def energy_facts(self, spec: RunSpec, device: str) -> dict[str, Any]:
         """Return the source of energy readings, or why there is none, as fields of `eflm.protocol.record.Hardware`."""
@@ -91,10 +111,22 @@ class PowerSources:
             "carbon": carbon,
         }
 
-    def close(self) -> None:
-        """Add the flags of the sources to `flags` and release the devices."""
+    def close(self, stuck: object = None) -> None:
+        """Add the flags of the sources to `flags` and release the devices.
+
+        `stuck`: a source that hangs, which is not called.
+        """
         for source in self._found:
-            if isinstance(source, WatchesDevice):
-                self.flags += source.flags()
-                source.close()
+            if isinstance(source, WatchesDevice) and source is not stuck:
+                outcome = call_within(SOURCE_SECONDS, "closing a power source", partial(_release, source))
+                self.flags += outcome.value or ()
+                if outcome.failure is not None:
+                    detail = f"{type(source).__name__} could not be closed: {outcome.reason}"
+                    self.flags.append(Flag(name="sampling_fault", detail=detail))
         self._found.clear()
+
+
+def _release(source: WatchesDevice) -> Sequence[Flag]:
+    flags = source.flags()
+    source.close()
+    return flags

@@ -61,9 +61,9 @@ def run_step(
     `deadline`: a reading of time.monotonic. `load`: the load average before the run, by default the current one.
     """
     machine = Watch(load_average() if load is None else load)
-    return _Step(plan, order, PowerSources(power_sources), packages, machine, progress, deadline).run(
-        compression
-    )
+    return _Step(
+        plan, order, PowerSources(power_sources, deadline), packages, machine, progress, deadline
+    ).run(compression)
 
 
 @define(slots=False)
@@ -95,7 +95,7 @@ class _Step:
             reason = f"{self._timed_out()} while {error} was imported"
             worker_log = ""
         finally:
-            self.sources.close()
+            self.sources.close(stuck=self.sampler.reading if self.sampler else None)
         log = merge_ranks(self.logs)
         busy = time.process_time() - own_cpu + (self.sampler.cpu_seconds if self.sampler else 0.0)
         faults = self.sampler.faults if self.sampler else []

@@ -14,6 +14,8 @@ from eflm.protocol.record import Sample
 
 #: Samples per second. A sample takes about 30 µs, so sampling uses about 0.15% of a core.
 RATE = 50.0
+#: A reader that takes longer for one reading hangs.
+READER_SECONDS = 10.0
 
 
 class Reader(Protocol):
@@ -43,6 +45,7 @@ class Sampler:
         self._readers: list[Reader] = []
         self._samples: list[Sample] = []
         self._stopping = threading.Event()
+        self.reading: Reader | None = None  #: the reader that is being read; after `stop`, one that hangs
         self._thread = threading.Thread(target=self._run, name="eflm-sampler", daemon=True)
         self._cpu: tuple[int, float] | None = None  #: time in ns and CPU seconds of the latest sample
         self.faults: list[str] = []  #: one message for each reader that failed
@@ -56,10 +59,16 @@ class Sampler:
         self._readers = [*self._readers, reader]
 
     def stop(self) -> None:
-        """Stop sampling. A second call does nothing."""
+        """Stop sampling. Waits at most READER_SECONDS for a reader. A second call does nothing."""
+        stopped = self._stopping.is_set()
         self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        if stopped or not self._thread.is_alive():
+            return
+        self._thread.join(READER_SECONDS)
+        if (reader := self.reading) is not None:
+            self.faults.append(
+                f"{type(reader).__name__} timed out after {READER_SECONDS:g} s in a reading; there are no samples since"
+            )
 
     def between(self, begin: int, end: int) -> tuple[Sample, ...]:
         """Return the samples from `begin` to `end`, and one before and one after, so that they cover the whole span."""
@@ -111,8 +120,11 @@ class Sampler:
         self._cpu = now, seconds
         for reader in self._readers:
             try:
+                self.reading = reader
                 readings.update(reader.read())
+                self.reading = None
             except Exception as error:  # a failed driver must not stop the sampling
+                self.reading = None
                 self._readers = [other for other in self._readers if other is not reader]
                 self.faults.append(f"{type(reader).__name__} failed: {error}")
         return Sample(time=now, rss=rss, **readings)  # type: ignore[arg-type]

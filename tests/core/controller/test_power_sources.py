@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import types
 
 import pytest
 
 import eflm
+from eflm.controller import power_sources as module
 from eflm.controller.power_sources import PowerSources
 from eflm.controller.sampler import Sampler
 from eflm.protocol.energy import NoEnergy, PowerModel
@@ -207,3 +209,49 @@ def test_a_source_that_cannot_be_made_is_flagged_and_the_next_is_used(sources_of
     assert all(fact in first.detail for fact in ("power/broken", "ZeroDivisionError"))
     assert all(fact in second.detail for fact in ("power/wrong", "int"))
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("deadline", [None, 0.0], ids=["without a deadline", "after the deadline"])
+def test_a_source_that_hangs_when_it_is_made_is_flagged_and_the_next_is_used(
+    sources_of, sampler, monkeypatch, deadline
+):
+    monkeypatch.setattr(module, "SOURCE_SECONDS", 0.3 if deadline is None else 60.0)
+    released = threading.Event()
+
+    def stuck(devices):
+        released.wait(60)
+
+    sources = sources_of(stuck=stuck, good=lambda devices: Chip())
+    begin = time.monotonic()
+    sources.deadline = None if deadline is None else begin + 0.3
+    sources.find([CPU], sampler)
+    assert time.monotonic() - begin < 5
+    (flag, *_) = sources.flags
+    assert flag.name == "sampling_fault"
+    assert "power/stuck" in flag.detail
+    if deadline is None:
+        assert sources.energy_facts(RunSpec(), "cpu")["energy_source"] == "a chip"
+    released.set()
+
+
+def test_a_source_that_hangs_is_not_closed_and_one_that_hangs_in_close_is_flagged(
+    sources_of, sampler, monkeypatch
+):
+    monkeypatch.setattr(module, "SOURCE_SECONDS", 0.3)
+    released = threading.Event()
+
+    class Slow(Thermometer):
+        def close(self):
+            released.wait(60)
+
+    stuck, slow = Thermometer(), Slow()
+    sources = sources_of(stuck=lambda devices: stuck, slow=lambda devices: slow)
+    sources.find([CPU], sampler)
+    begin = time.monotonic()
+    sources.close(stuck=stuck)
+    assert time.monotonic() - begin < 5
+    assert not hasattr(stuck, "closed")
+    (flag,) = sources.flags
+    assert flag.name == "sampling_fault"
+    assert "Slow" in flag.detail
+    released.set()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
 import pytest
 
+from eflm.controller import sampler as module
 from eflm.controller.sampler import Sampler
 
 HOLDER = """
@@ -112,6 +114,33 @@ def test_other_processes_are_added_as_long_as_they_live(process):
     sampler.stop()
     assert sampler.last.rss == pytest.approx(rss[0], rel=0.02)
     assert sampler.cpu_seconds >= worked  # CPU time of a process that has ended stays
+
+
+def test_a_reader_that_hangs_does_not_hang_the_run(process, monkeypatch):
+    monkeypatch.setattr(module, "READER_SECONDS", 0.3)
+    released = threading.Event()
+
+    class Stuck:
+        def read(self):
+            released.wait(60)
+            return {}
+
+    stuck = Stuck()
+    sampler = Sampler(process.pid, rate=50)
+    sampler.start()
+    time.sleep(0.2)
+    sampler.attach(stuck)
+    time.sleep(0.2)
+    begin = time.monotonic()
+    sampler.stop()
+    sampler.stop()
+    assert time.monotonic() - begin < 5
+    (fault,) = sampler.faults
+    assert "Stuck" in fault
+    assert "0.3 s" in fault
+    assert sampler.reading is stuck
+    assert sampler.last.rss > 0
+    released.set()
 
 
 def test_a_reader_that_fails_is_not_read_again(process):

@@ -61,8 +61,8 @@ def mix(
     """Like `native_sparse_attention`, but with compressed keys and values as inputs.
 
     The queries are the last T positions of the sequence. `backend` computes the selection branch: "dense" (if every
-    block is selected), "dispatch", "masked" or "fla". If `causal` is False, a query sees every compressed block, selects among all blocks, and its window covers
-    tokens on both sides.
+    block is selected), "dispatch", "masked" or "fla". If `causal` is False, a query sees every compressed block,
+    selects among all blocks, and its window covers tokens on both sides.
     """
     scale = query.shape[-1] ** -0.5
     first = selectable[0].shape[2] - query.shape[2]
