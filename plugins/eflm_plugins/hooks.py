@@ -1,4 +1,4 @@
-"""The manifest of the built-in plugins: each hook returns the cards of one room. Imports no implementation."""
+"""The manifest of the built-in plugins: each hook returns the cards of one folder. Imports no implementation."""
 
 from eflm.registry.hookspecs import hookimpl
 from eflm_plugins.adapters.cards import ADAPTERS

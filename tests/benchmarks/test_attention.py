@@ -20,7 +20,7 @@ from transformers.models.deepseek_v3.modeling_deepseek_v3 import (
 
 from eflm.testing.attention import RotaryEmbedding
 from eflm_plugins.attention.mla.module import MultiHeadLatentAttention
-from eflm_plugins.attention.nsa.attention import BRANCHES, native_sparse_attention
+from eflm_plugins.attention.nsa.branches import BRANCHES, native_sparse_attention
 from eflm_plugins.attention.nsa.compression import BlockCompression
 from eflm_plugins.attention.nsa.module import NativeSparseAttention
 from eflm_plugins.attention.options import MlaOptions, NsaOptions, Rwkv7Options
@@ -109,7 +109,7 @@ import re, sys, torch
 from pathlib import Path
 sys.path.insert(0, "tests")
 from benchmarks.test_attention import sparse_states
-from eflm_plugins.attention.nsa.attention import native_sparse_attention
+from eflm_plugins.attention.nsa.branches import native_sparse_attention
 from eflm_plugins.attention.options import NsaOptions
 
 def work(length):

@@ -1,4 +1,4 @@
-"""nsa compared with the equations of arXiv 2502.11089 (section 3), for all backends and tile sizes."""
+"""nsa compared with the equations of arXiv 2502.11089 (section 3), for the backends masked, dispatch and gather."""
 
 from __future__ import annotations
 
@@ -75,11 +75,18 @@ def test_unsupported_bidirectional_options_raise():
         NativeSparseAttention(attrs.evolve(BIDIRECTIONAL, dropout=0.1), NsaOptions())
 
 
-@pytest.mark.parametrize("geometry", [GEOMETRY, BIDIRECTIONAL], ids=["causal", "bidirectional"])
-def test_tile_sizes_do_not_change_the_result(monkeypatch, geometry):
+@pytest.mark.parametrize(
+    ("geometry", "backend"),
+    [
+        pytest.param(GEOMETRY, "dispatch", id="causal-dispatch"),
+        pytest.param(GEOMETRY, "gather", id="causal-gather"),
+        pytest.param(BIDIRECTIONAL, "dispatch", id="bidirectional-dispatch"),
+    ],
+)
+def test_tile_sizes_do_not_change_the_result(monkeypatch, geometry, backend):
     torch.manual_seed(0)
     module = (
-        NativeSparseAttention(geometry, options_of("nsa", num_selected_blocks=5, backend="dispatch"))
+        NativeSparseAttention(geometry, options_of("nsa", num_selected_blocks=5, backend=backend))
         .double()
         .eval()
     )
@@ -92,11 +99,11 @@ def test_tile_sizes_do_not_change_the_result(monkeypatch, geometry):
         return out, gradient
 
     expected_pair = output_and_gradient()
-    monkeypatch.setattr("eflm_plugins.attention.nsa.tiles.SPAN", 20)
-    monkeypatch.setattr("eflm_plugins.attention.nsa.tiles.TILE_ROWS", 6)
-    monkeypatch.setattr("eflm_plugins.attention.nsa.tiles.TILES", 3)
-    monkeypatch.setattr("eflm_plugins.attention.nsa.compressed.SCORES", 1 << 10)
-    monkeypatch.setattr("eflm_plugins.attention.nsa.window.RUN", 7)
+    monkeypatch.setattr("eflm_plugins.attention.nsa.select_tiles.SPAN", 20)
+    monkeypatch.setattr("eflm_plugins.attention.nsa.select_tiles.TILE_ROWS", 6)
+    monkeypatch.setattr("eflm_plugins.attention.nsa.select_tiles.TILES", 3)
+    monkeypatch.setattr("eflm_plugins.attention.nsa.compression_branch.SCORES", 1 << 10)
+    monkeypatch.setattr("eflm_plugins.attention.nsa.window_branch.RUN", 7)
     monkeypatch.setattr("eflm_plugins.attention.nsa.gather.GATHERED", 1 << 12)
     for got, expected in zip(output_and_gradient(), expected_pair, strict=True):
         torch.testing.assert_close(got, expected)
@@ -130,10 +137,10 @@ def test_importance_equals_the_double_sum_of_equation_9(stride, in_block, in_sel
 
 @given(st.integers(1, 12), st.integers(1, 14), st.integers(0, 11), st.booleans(), st.integers(0, 10**6))
 @settings(deadline=None)
-def test_first_and_local_blocks_are_always_selected(blocks, count, own, double, seed):
+def test_own_previous_and_first_block_are_selected_before_others(blocks, count, own, double, seed):
     own = min(own, blocks - 1)
     dtype = torch.float64 if double else torch.float32
-    # Round the importance, so that there are ties.
+    # Round the importance to create ties.
     importance = (torch.rand(blocks, generator=torch.Generator().manual_seed(seed)) * 4).round().to(dtype)
     chosen = choose_blocks(importance[None], torch.tensor([own]), count)[0].tolist()
     forced = list(dict.fromkeys([own, max(0, own - 1), 0]))

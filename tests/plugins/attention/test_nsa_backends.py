@@ -110,8 +110,8 @@ def test_a_sequence_whose_blocks_are_all_selected_does_not_depend_on_the_kernel(
 @pytest.mark.parametrize("length", [64, 200, 1024])
 def test_triton_kernel_equals_dispatch(length):
     pytest.importorskip("fla")
-    from eflm_plugins.attention.nsa.dispatch import attend_dispatched
-    from eflm_plugins.attention.nsa.fla import attend_with_fla
+    from eflm_plugins.attention.nsa.select_dispatch import attend_dispatched
+    from eflm_plugins.attention.nsa.select_fla import attend_with_fla
     from eflm_plugins.attention.nsa.selection import choose_blocks
 
     torch.manual_seed(0)

@@ -1,8 +1,9 @@
 """Native sparse attention (arXiv 2502.11089).
 
-- `module`: the layer; `attention`: the gated sum of the three branches (section 3.2)
-- `compression`, `compressed`: the compression branch (section 3.3.1)
-- `selection`: the choice of blocks (section 3.3.2); `masked`, `dispatch`, `fla`, `gather`: attention to chosen blocks
-- `window`: the window branch (section 3.3.3)
-- `backends`: the choice of an implementation; `cache`: the cache entry; `naive`: the naive reference in loops
+- `module`: the layer; `backends`: which implementation it uses
+- `branches`: the gated sum of the three branches (section 3.2); `gather`: the same for a few queries, as in decoding
+- `compression_branch`: attention to compressed tokens (section 3.3.1); `compression`: computes these tokens
+- `selection`: the choice of blocks (section 3.3.2); `select_masked`, `select_dispatch`, `select_fla`: attention to them
+- `window_branch`: attention to the nearest tokens (section 3.3.3)
+- `cache`: the cache entry; `cost`: the number of operations; `naive`: the naive reference in loops
 """

@@ -1,4 +1,4 @@
-"""The three branches with gathered keys: for decoding, and for calls that `dispatch` does not support.
+"""The three branches with gathered keys: for decoding, and for calls that `select_dispatch` does not support.
 
 Each query gathers the tokens of its blocks. Left padding and dropout of attention weights are supported. Gradients come
 from torch's autograd.
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eflm_plugins.attention.nsa.attention import Pair, gated_sum
+from eflm_plugins.attention.nsa.branches import Pair, gated_sum
 from eflm_plugins.attention.nsa.selection import block_importance, choose_blocks
 from eflm_plugins.attention.options import NsaOptions
 from eflm_plugins.attention.sdpa import attend
@@ -31,7 +31,7 @@ def mix_gathered(
     padding_mask: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """Like causal `mix` in `attention.py`, with padding and dropout.
+    """Like causal `mix` in `branches.py`, with padding and dropout.
 
     `pads`: (B,), number of padding tokens before each sequence. `padding_mask`: (B, S), True for a real token.
     """

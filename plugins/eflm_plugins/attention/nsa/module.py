@@ -13,8 +13,8 @@ from eflm.errors import UsageError
 from eflm.registry.contracts import Rotary
 from eflm_plugins.attention.cache import own_layer
 from eflm_plugins.attention.norms import normed_heads, query_key_norm
-from eflm_plugins.attention.nsa.attention import BRANCHES, Pair, mix
 from eflm_plugins.attention.nsa.backends import Call, choose
+from eflm_plugins.attention.nsa.branches import BRANCHES, Pair, mix
 from eflm_plugins.attention.nsa.cache import NsaCacheLayer
 from eflm_plugins.attention.nsa.compression import BlockCompression, compress_tokens
 from eflm_plugins.attention.nsa.gather import mix_gathered

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eflm_plugins.attention.nsa.scratch import Scratch, multiply
-from eflm_plugins.attention.nsa.tiles import Tiles, spans
+from eflm_plugins.attention.nsa.select_tiles import Tiles, spans
 
 
 @torch.compiler.disable  # the tiles depend on the chosen blocks

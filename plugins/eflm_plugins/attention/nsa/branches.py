@@ -10,13 +10,13 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from eflm_plugins.attention.nsa.compressed import attend_compressed
 from eflm_plugins.attention.nsa.compression import split_blocks
-from eflm_plugins.attention.nsa.dispatch import attend_dispatched
-from eflm_plugins.attention.nsa.fla import attend_with_fla
-from eflm_plugins.attention.nsa.masked import attend_masked
+from eflm_plugins.attention.nsa.compression_branch import attend_compressed
+from eflm_plugins.attention.nsa.select_dispatch import attend_dispatched
+from eflm_plugins.attention.nsa.select_fla import attend_with_fla
+from eflm_plugins.attention.nsa.select_masked import attend_masked
 from eflm_plugins.attention.nsa.selection import selects_every_block
-from eflm_plugins.attention.nsa.window import attend_window, attend_window_bidirectional
+from eflm_plugins.attention.nsa.window_branch import attend_window, attend_window_bidirectional
 from eflm_plugins.attention.options import NsaOptions
 from eflm_plugins.attention.sdpa import attend
 
