@@ -47,7 +47,8 @@ def measure(
         stopped = 143 if isinstance(signal, Terminated) else 130
         unsaved += getattr(signal, "__notes__", [])
     if stopped is None or any(done):
-        from eflm.cli.output import print_runs
+        from eflm.cli.print_result import print_result
+        from eflm.registry.metric_infos import metric_infos
 
         finished = [runs for runs in done if runs]
         document = finished[0][0]
@@ -55,7 +56,15 @@ def measure(
             document = sweep(over, [v for v, runs in zip(values, done, strict=True) if runs], finished)
         elif len(finished[0]) > 1:
             document = repeats(finished[0])
-        print_runs(document, finished, options.results, details=details, as_json=as_json, saved=not unsaved)
+        print_result(
+            document,
+            finished,
+            options.results,
+            metric_infos(registry.cards("metric")),
+            details=details,
+            as_json=as_json,
+            saved=not unsaved,
+        )
     for message in unsaved:
         click.echo(f"eflm: {message}", err=True)
     if stopped is not None:

@@ -1,23 +1,12 @@
-"""Looks up metrics in the installed metric cards: their labels, their order, and which of them tables show."""
+"""Returns the labels of metrics, their order, and which of them the table of a stage shows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from eflm.registry.discovery import load_plugins
-from eflm_schemas import MetricCard, MetricInfo
+from eflm_schemas import MetricInfo
 
 Infos = Mapping[str, MetricInfo]
-
-
-def metric_infos() -> dict[str, MetricInfo]:
-    """Return the metrics of the installed cards by name, in the order of the cards."""
-    infos: dict[str, MetricInfo] = {}
-    for card in load_plugins().cards("metric"):
-        if isinstance(card, MetricCard):
-            for info in card.metrics:
-                infos.setdefault(info.name, info)
-    return infos
 
 
 def title(name: str, infos: Infos) -> str:

@@ -16,20 +16,15 @@ if TYPE_CHECKING:
 def render(
     document: RunResult | Repeats | Sweep,
     console: Console,
-    details: bool = False,
+    infos: Infos,
     *,
-    infos: Infos | None = None,
+    details: bool = False,
 ) -> None:
-    """Print the result of a run, of repeated runs, or of a sweep.
-
-    `infos`: metrics by name; by default those of the installed plugins.
-    """
+    """Print the result of a run, of repeated runs, or of a sweep. `infos`: metrics by name."""
     from eflm.cli import details as full
     from eflm.cli import summary
-    from eflm.cli.metric_infos import metric_infos
     from eflm_schemas.comparison import Repeats, Sweep
 
-    infos = metric_infos() if infos is None else infos
     style = full if details else summary
     match document:
         case Sweep():

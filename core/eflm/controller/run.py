@@ -31,12 +31,13 @@ from eflm.planning.keys import QUANTIZE, Chain, Link, chain, without_quantizer
 from eflm.planning.plan import Plan
 from eflm.protocol.order import Restore, WorkerOrder
 from eflm.protocol.record import Compression, StageRecord
+from eflm.registry.metric_infos import metric_infos
 from eflm.registry.registry import Registry
 from eflm.results import stages as saved
 from eflm.results import store
 from eflm.results.checkpoint_folders import CheckpointFolders
 from eflm.results.model_card import write_model_card
-from eflm_schemas import Environment, Flag, MetricCard, RunResult, StageDocument, StageResult
+from eflm_schemas import Environment, Flag, RunResult, StageDocument, StageResult
 
 
 def run(
@@ -325,9 +326,8 @@ class _Run:
 
     def _write_model_card(self, result: RunResult) -> None:
         if self.options.save is not None and result.status == "ok" and not self.model_unsaved:
-            cards = (chosen.card for chosen in self.plan.metrics)
-            infos = [info for card in cards if isinstance(card, MetricCard) for info in card.metrics]
-            write_model_card(self.options.save, result, infos)
+            infos = metric_infos(chosen.card for chosen in self.plan.metrics)
+            write_model_card(self.options.save, result, infos.values())
 
     def _stem(self) -> str:
         return store.stem_of(self.plan.spec, self.started.isoformat(), self.chain.key)

@@ -85,7 +85,7 @@ def stages() -> dict[str, dict[str, Metric]]:
 
 def shown(document, width: int = 140, *, details: bool = False) -> str:
     text = io.StringIO()
-    render(document, Console(file=text, width=width), details, infos=INFOS)
+    render(document, Console(file=text, width=width), INFOS, details=details)
     return text.getvalue()
 
 

@@ -49,12 +49,13 @@ def norms(site, discover, monkeypatch):
         apply=Ref("support.third_party:replace_norms"),
         before="pretrain",
     )
-    monkeypatch.setattr(kinds, "TECHNIQUES", (*kinds.TECHNIQUES, row))
-    # Options of the command line are made when its module is imported.
+    # Options of the command line are made when its module is imported. Import the modules without the kind first, so
+    # that monkeypatch restores them without it.
     for module in ("bench", "options"):
-        importlib.import_module(f"eflm.cli.{module}")  # so that monkeypatch restores it
+        importlib.import_module(f"eflm.cli.{module}")
         monkeypatch.delitem(sys.modules, f"eflm.cli.{module}")
         monkeypatch.delattr(f"eflm.cli.{module}")
+    monkeypatch.setattr(kinds, "TECHNIQUES", (*kinds.TECHNIQUES, row))
     site.install("eflm-norms", PACKAGE)
     return discover()
 

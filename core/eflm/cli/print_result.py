@@ -8,15 +8,17 @@ from pathlib import Path
 
 import click
 
+from eflm.cli.metric_infos import Infos
 from eflm.results.store import path_of
 from eflm_schemas import RunResult
 from eflm_schemas.comparison import Repeats, Sweep
 
 
-def print_runs(
+def print_result(
     document: RunResult | Repeats | Sweep,
     done: Sequence[Sequence[RunResult]],
     results: Path,
+    infos: Infos,
     *,
     details: bool,
     as_json: bool,
@@ -28,10 +30,10 @@ def print_runs(
 
         click.echo(to_json(document, indent=2))
     else:
-        from eflm.cli import render
         from eflm.cli.console import output
+        from eflm.cli.render import render
 
-        render.render(document, output(), details=details)
+        render(document, output(), infos, details=details)
     runs = [result for of_point in done for result in of_point]
     for result in runs:
         if result.status != "ok":
