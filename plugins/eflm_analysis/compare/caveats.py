@@ -18,15 +18,21 @@ Sides = Sequence[Sequence[RunResult]]
 
 @frozen
 class _Aspect:
-    """Something that the sides should have in common. `text` is how a run's value is shown."""
+    """Something that the sides should have in common. `text` is how a run's value is shown.
+
+    `consequence`: what a difference means for the metrics, if that is not obvious.
+    """
 
     name: str
     identity: Callable[[RunResult], Any]
     text: Callable[[RunResult], str]
+    consequence: str = ""
 
 
-def _aspect(name: str, read: Callable[[RunResult], Any]) -> _Aspect:
-    return _Aspect(name, read, lambda run: "unknown" if read(run) is None else str(read(run))[:40])
+def _aspect(
+    name: str, read: Callable[[RunResult], Any], *, consequence: str = "", missing: str = "unknown"
+) -> _Aspect:
+    return _Aspect(name, read, lambda run: missing if read(run) is None else str(read(run))[:40], consequence)
 
 
 _ASPECTS = (
@@ -35,6 +41,10 @@ _ASPECTS = (
     _aspect("features of FD", lambda run: run.facts.get("fd_features")),
     _aspect("seeds", lambda run: run.spec.seed),
     _aspect("numbers of processes", lambda run: run.spec.processes),
+    _aspect("isolations", lambda run: run.spec.isolation, consequence="do not compare memory"),
+    _aspect("power models", lambda run: run.spec.power_model),
+    _aspect("carbon regions", lambda run: run.spec.carbon_region, missing="none"),
+    _aspect("values of --target-ci", lambda run: run.spec.target_ci),
     _aspect("devices", lambda run: run.environment.device_name),
     _aspect("drivers", lambda run: run.environment.driver),
     _aspect("CPUs", lambda run: (run.environment.cpu, run.environment.cpu_count)),
@@ -65,7 +75,8 @@ def _difference(aspect: _Aspect, sides: Sides) -> str:
     if len(distinct) == 1:
         return ""
     texts = [" or ".join(dict.fromkeys(aspect.text(run) for run in side)) for side in sides]
-    return f"different {aspect.name}: {_listed(texts)}"
+    sentence = f"different {aspect.name}: {_listed(texts)}"
+    return f"{sentence}; {aspect.consequence}" if aspect.consequence else sentence
 
 
 def _versions(sides: Sides) -> Iterator[str]:

@@ -57,6 +57,24 @@ def test_each_difference_of_the_environment_is_a_caveat(change, facts):
     assert all(fact in caveat for fact in facts), caveat
 
 
+@pytest.mark.parametrize(
+    ("change", "facts"),
+    [
+        ({"isolation": "spawn"}, ["isolations", "forkserver and spawn", "memory"]),
+        ({"power_model": "estimate:60:700"}, ["power models", "measured and estimate:60:700"]),
+        ({"carbon_region": "FRA"}, ["carbon regions", "none and FRA"]),
+        ({"target_ci": 0.01}, ["--target-ci", "0.03 and 0.01"]),
+    ],
+    ids=lambda value: next(iter(value)),
+)
+def test_a_difference_in_how_runs_are_measured_explains_their_keys(change, facts):
+    plain, other = keyed("ab" * 32), keyed("cd" * 32)
+    plain = evolve(plain, spec=evolve(plain.spec, isolation="forkserver"))
+    other = evolve(other, spec=evolve(plain.spec, **change))
+    (caveat,) = caveats([[plain], [other]])
+    assert all(fact in caveat for fact in facts), caveat
+
+
 def test_three_sides_are_listed_in_their_order():
     sides = [[evolve(run, spec=evolve(run.spec, seed=seed))] for run in [result()] for seed in (0, 1, 0)]
     assert caveats(sides) == ("different seeds: 0, 1 and 0",)
