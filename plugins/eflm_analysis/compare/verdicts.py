@@ -48,6 +48,8 @@ def difference(
     left, right = _values(a), _values(b)
     if unknown:
         return _undecided(info, left, right, "; ".join(unknown))
+    if mixed := _estimated_and_measured(a, b, names):
+        return _undecided(info, left, right, mixed)
     if min(*left, *right) <= 0:
         if set(left) == set(right) and len(set(left)) == 1:
             return Difference(
@@ -73,6 +75,21 @@ def difference(
         verdict=_verdict(low, high, math.exp(middle), info.better, margin),
         basis=basis,
     )
+
+
+def _estimated_and_measured(a: Sequence[Metric], b: Sequence[Metric], names: tuple[str, str]) -> str:
+    """Why the verdict is unknown if some values are estimated and others are not, else nothing.
+
+    The error of an estimate is unknown and can be larger than any difference between the sides.
+    """
+    estimated = [[metric.provenance == "estimated" for metric in side] for side in (a, b)]
+    if len({one for side in estimated for one in side}) < 2:
+        return ""
+    origins = [
+        "estimated" if all(side) else "partly estimated" if any(side) else "measured" for side in estimated
+    ]
+    sides = " and ".join(f"{name} is {origin}" for name, origin in zip(names, origins, strict=True))
+    return f"{sides}; estimated and measured values are not comparable"
 
 
 def _of_unknown_spread(a: Sequence[Metric], b: Sequence[Metric]) -> bool:

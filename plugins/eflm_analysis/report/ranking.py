@@ -1,6 +1,7 @@
 """Ranks several questions about one model, metric by metric. Differences inside the noise are ties.
 
-Every figure is compared with the leading one of its row, by the rules of `eflm compare`.
+Every figure is compared with the leading one of its row, by the rules of `eflm compare`. An estimated value leads only
+if no value of the row is measured.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
-from attrs import define, field, frozen
+from attrs import define, evolve, field, frozen
 
 from eflm.formatting.headings import composition
 from eflm.results.aggregation import flags_of, pool
@@ -25,7 +26,7 @@ Standing = Literal[
     "among the best",  # not distinguishable from the leading figure, and others are worse
     "tie",  # no figure of the row is distinguishable from the leading one
     "worse",
-    "",  # unknown: the metric has no better direction, or there is no other figure
+    "",  # unknown: no better direction, no other figure, or an estimated value in a row with measured ones
 ]
 
 
@@ -158,7 +159,10 @@ class _Stage:
         }
         if info is None or info.better == "neither" or len(values) < 2:
             return Row(name, info, tuple(Cell(metric) for metric in metrics), ())
-        lead = (min if info.better == "lower" else max)(values, key=values.__getitem__)
+        measured = [
+            n for n in values if (metric := metrics[n]) is not None and metric.provenance != "estimated"
+        ]
+        lead = (min if info.better == "lower" else max)(measured or values, key=values.__getitem__)
         found = {n: difference for n, difference in self._against(lead)[name].items() if n in values}
         behind = {n for n, difference in found.items() if difference.verdict == "worse"}
         level = {n for n, difference in found.items() if difference.verdict == "tie"}
@@ -195,7 +199,12 @@ def _pooled(question: Question, stage: str, name: str) -> Metric | None:
     known = [metric for metric in metrics if metric is not None]
     if not known:
         return None
-    return known[0] if len(known) == 1 else pool(known)
+    if len(known) == 1:
+        return known[0]
+    pooled = pool(known)
+    # The mean of estimated and measured values is an estimate.
+    estimated = any(metric.provenance == "estimated" for metric in known)
+    return evolve(pooled, provenance="estimated") if estimated else pooled
 
 
 def _questions(runs: Sequence[RunResult]) -> list[Question]:

@@ -82,6 +82,34 @@ def test_quality_with_an_unknown_spread_has_a_ratio_and_no_verdict():
     assert difference([distance(60.0)], [distance(60.0)], info).verdict == "tie"
 
 
+def test_estimated_and_measured_values_have_no_verdict():
+    watts = MetricInfo("AEC", "W", "lower", "mean power")
+
+    def power(value, provenance):
+        return Metric(value=value, unit="W", provenance=provenance, n=10)
+
+    estimated, sampled, counter = (
+        [power(50.0, "estimated")] * 3,
+        [power(100.0, "sampled")] * 3,
+        [power(100.0, "counter")] * 3,
+    )
+    for measured in (sampled, counter):
+        found = difference(estimated, measured, watts, names=("int4", "fp32"))
+        assert (found.verdict, found.ratio, found.interval) == ("unknown", None, None)
+        assert (found.value, found.baseline) == (50.0, 100.0)
+        assert "int4 is estimated and fp32 is measured" in found.basis
+        assert difference(measured, estimated, watts).verdict == "unknown"
+    found = difference([*estimated[:2], sampled[0]], sampled, watts)
+    assert found.verdict == "unknown"
+    assert "A is partly estimated and B is measured" in found.basis
+    # Equal values do not tie either, and values of one origin are compared as usual.
+    assert difference([power(0.0, "estimated")], [power(0.0, "counter")], watts).verdict == "unknown"
+    assert difference(estimated, [power(100.0, "estimated")] * 3, watts).verdict == "better"
+    assert difference(sampled, counter, watts).verdict == "tie"
+    missing = [Metric.unavailable("W", "no counter")]
+    assert difference(missing, estimated, watts).basis == "A: no counter"
+
+
 def test_zeros_and_missing_metrics_have_a_basis():
     zero = Metric(value=0.0, unit="ratio", provenance="counted")
     assert difference([zero], [zero], BYTES).verdict == "tie"

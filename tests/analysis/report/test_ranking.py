@@ -61,6 +61,37 @@ def test_a_distance_with_an_unknown_spread_has_no_ranking():
     assert standings(*distances, name="FD") == ["", ""]
 
 
+def power(value: float, provenance: str) -> Metric:
+    return Metric(value=value, unit="W", provenance=provenance, n=10)
+
+
+@pytest.mark.parametrize("provenance", ["counter", "sampled"])
+@pytest.mark.parametrize("value", [1.0, 30.0, 900.0])
+def test_an_estimated_value_is_not_ranked_against_measured_ones(value, provenance):
+    estimated = power(value, "estimated")
+    assert standings(estimated, power(30.0, provenance), name="AEC") == ["", ""]
+    # The measured values are still compared with each other, but none is better than the estimated one.
+    measured = [power(one, provenance) for one in (30.0, 90.0)]
+    assert standings(estimated, *measured, name="AEC") == ["", "", "worse"]
+    assert standings(estimated, power(1.0, "estimated"), measured[0], name="AEC") == ["", "", ""]
+
+
+def test_estimated_values_are_ranked_if_all_are_estimated():
+    values = [power(one, "estimated") for one in (30.0, 90.0)]
+    assert standings(*values, name="AEC") == ["best", "worse"]
+
+
+def test_the_mean_of_measured_and_estimated_values_is_an_estimate():
+    mixed = [
+        run("mha", n, key="same", AEC=power(10.0, one)) for n, one in enumerate(("counter", "estimated"))
+    ]
+    (table,) = tables([*mixed, run("mqa", 5, AEC=power(90.0, "counter"))], CARDS)
+    (row,) = table.rows
+    assert [cell.standing for cell in row.cells] == ["", ""]
+    assert row.cells[0].metric.provenance == "estimated"
+    assert "mha is partly estimated" in row.basis[0]
+
+
 @given(st.lists(st.floats(1e-3, 1e3), min_size=2, max_size=5))
 @settings(max_examples=30, deadline=None)
 def test_the_ranking_agrees_with_eflm_compare(values):
