@@ -16,6 +16,7 @@ from attrs import frozen
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from eflm.cli.columns import when
 from eflm.formatting.figures import figure, interval, percentiles
 from eflm.formatting.headings import composition, heading, machine, point_label
 from eflm.results.aggregation import flags_of
@@ -33,11 +34,12 @@ from eflm_schemas.convert import to_dict
 
 @frozen(kw_only=True)
 class Stage:
-    """The metrics and artifacts of a stage."""
+    """The metrics and artifacts of a stage. `reused`: when an earlier run measured it (UTC, ISO 8601)."""
 
     name: str
     seconds: float
     metrics: Mapping[str, Metric]
+    reused: str | None = None
     exhibits: tuple[Exhibit, ...] = ()
 
 
@@ -95,6 +97,7 @@ def _runs(gathered: Gathered, folder: Path) -> list[Run]:
                     name=name,
                     seconds=stage.seconds,
                     metrics=stage.metrics,
+                    reused=stage.reused,
                     exhibits=exhibits(result, name, tuple(dict.fromkeys((path.parent, folder)))),
                 )
                 for name, stage in result.stages.items()
@@ -123,7 +126,10 @@ def _metrics(document: RunResult | Repeats | Sweep | Comparison) -> Iterable[Map
 
 def _pooled(stages: Mapping[str, StageResult]) -> list[Stage]:
     """Stages of repeated runs. They have no artifacts of their own."""
-    return [Stage(name=name, seconds=stage.seconds, metrics=stage.metrics) for name, stage in stages.items()]
+    return [
+        Stage(name=name, seconds=stage.seconds, metrics=stage.metrics, reused=stage.reused)
+        for name, stage in stages.items()
+    ]
 
 
 def _points(sweep: Sweep, stage: str) -> dict[str, list[Metric | None]]:
@@ -209,6 +215,7 @@ def _template() -> Any:
         sweep_stages=_sweep_stages,
         side=side_heading,
         together=flags_of,
+        when=when,
     )
     environment.globals.update(figure=figure, points=_points, contamination=CONTAMINATION)
     environment.tests.update(contaminated=_contaminated)

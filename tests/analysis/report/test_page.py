@@ -75,6 +75,14 @@ def test_every_figure_is_that_of_the_document(tmp_path):
     assert rows(second)[title("AL")][0].text == "2.00 ± 0.02"
 
 
+def test_a_reused_stage_says_when_it_was_measured(tmp_path):
+    run = result(stages={"pretrain": {"AL": timed(1.0)}, "infer": {"AL": timed(2.0)}})
+    earlier = evolve(run.stages["pretrain"], reused="2025-12-31T23:59:58.123456+00:00")
+    save(tmp_path, evolve(run, stages={**run.stages, "pretrain": earlier}))
+    captions = [table.one("caption").text for table in shown(tmp_path).one("article").all("table")]
+    assert captions == ["pretrain reused, measured 2025-12-31 23:59 UTC", "infer 3.0 s with set-up"]
+
+
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False, min_value=-1e15, max_value=1e15)
 WORDS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=30)
 
