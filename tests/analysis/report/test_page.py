@@ -246,6 +246,29 @@ def test_documents_of_several_runs_have_their_own_tables(tmp_path):
     assert differences[0].basis in page_text
 
 
+def test_tables_of_several_runs_mark_estimated_values_and_give_the_provenance(tmp_path):
+    measured, estimated = (
+        {"AEC": Metric(value=value, unit="W", provenance=provenance, n=9), "AL": timed(1.0)}
+        for value, provenance in ((50.0, "counter"), (20.0, "estimated"))
+    )
+    runs = [
+        result(f"{n}" * 16, settings={"infer.batch_size": n}, stages={"infer": metrics})
+        for n, metrics in ((1, measured), (2, estimated))
+    ]
+    for run in runs:
+        save(tmp_path, run)
+    over = sweep(["infer.batch_size"], [run.spec.settings for run in runs], [[run] for run in runs])
+    (tmp_path / "sweep.json").write_text(to_json(over))
+    root = shown(tmp_path)
+    for kind in ("standings", "sweep"):
+        found = rows(root.one("table", class_=kind))
+        first, second = found[title("AEC")]
+        assert first.text == "50.0 W"
+        assert second.text == "20.0 W estimated"
+        origins = [cell.one("data").attributes["title"] for cell in (first, second, *found[title("AL")])]
+        assert origins == ["counter", "estimated", "clock", "clock"]
+
+
 def test_a_run_in_a_result_and_in_a_document_of_several_is_shown_once(tmp_path):
     run = save_with_artifacts(tmp_path, result(), {"infer": {"samples.png": picture()}})
     path = save(tmp_path, run)
