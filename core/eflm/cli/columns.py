@@ -69,11 +69,6 @@ def print_notes(names: Sequence[str], columns: Sequence[Column], infos: Infos, c
         note(_fitting(f"{titles}: {provenance}{where}; ", remark, console.width), console)
 
 
-def when(time: str) -> str:
-    """Format an ISO 8601 time in UTC to the minute."""
-    return f"{time[:16].replace('T', ' ')} UTC"
-
-
 def note(text: str, console: Console) -> None:
     """Print a line in a dim style."""
     from rich.text import Text

@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from eflm.cli.columns import Column, print_notes, rows_of, when
+from eflm.cli.columns import Column, print_notes, rows_of
 from eflm.cli.console import table_of
 from eflm.cli.figure_table import print_figures, print_pair
 from eflm.cli.flags import print_flags
 from eflm.cli.metric_infos import Infos, title
 from eflm.formatting.figures import figure
-from eflm.formatting.headings import column_heading, heading, machine_of, point_label, sweep_heading
+from eflm.formatting.headings import column_heading, heading, machine_of, point_label, sweep_heading, when
 from eflm.results.aggregation import flags_of
 from eflm_schemas import Metric, RunResult, StageResult
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from eflm.cli.columns import Column, note, print_notes, rows_of, when
+from eflm.cli.columns import Column, note, print_notes, rows_of
 from eflm.cli.figure_table import print_figures
 from eflm.cli.flags import ADVICE, Located, print_flag_summary
 from eflm.cli.metric_infos import Infos, headline, ordered
-from eflm.formatting.headings import column_heading, heading, machine_of, point_label, sweep_heading
+from eflm.formatting.headings import column_heading, heading, machine_of, point_label, sweep_heading, when
 from eflm.results.aggregation import flags_of
 from eflm_schemas import RunResult, StageResult
 

@@ -53,6 +53,11 @@ def machine_of(results: Sequence[RunResult]) -> str:
     return f"{_device(results[-1])}; {len(results)} runs, {seconds:.1f} s in all"
 
 
+def when(time: str) -> str:
+    """Format an ISO 8601 time in UTC to the minute."""
+    return f"{time[:16].replace('T', ' ')} UTC"
+
+
 def _device(result: RunResult) -> str:
     env = result.environment
     torch = env.packages.get("torch")

@@ -64,6 +64,7 @@ def pool(metrics: Sequence[Metric]) -> Metric:
     """Return the mean of a metric over runs. `n`, `sd`, `cv` and `ci95` describe the values of the runs.
 
     The spread within each run is not used. Runs in which the metric has no value are left out and counted in the note.
+    The mean of estimated and measured values is an estimate.
     """
     known = [metric for metric in metrics if metric.value is not None]
     if not known:
@@ -73,8 +74,9 @@ def pool(metrics: Sequence[Metric]) -> Metric:
     note = f"mean of {len(values)} run{'s' if len(values) > 1 else ''}" + (
         f"; not available in {missing}" if missing else ""
     )
+    first = next((metric for metric in known if metric.provenance == "estimated"), known[0])
     return evolve(
-        known[0],
+        first,
         value=mean(values),
         n=len(values),
         sd=standard_deviation(values),

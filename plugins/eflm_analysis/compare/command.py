@@ -13,6 +13,7 @@ from eflm.errors import UsageError
 from eflm.planning.compose import compose
 from eflm.planning.request import request
 from eflm.registry.discovery import load_plugins
+from eflm.registry.metric_infos import metric_infos
 from eflm_analysis.compare.inputs import is_technique_set, results_of, specs_of
 from eflm_schemas import MetricCard
 
@@ -82,8 +83,7 @@ def command(
         from eflm.cli.console import output
         from eflm_analysis.compare.render import render
 
-        infos = {info.name: info for card in cards for info in card.metrics}
-        render(comparison, infos, output(), details=details)
+        render(comparison, metric_infos(cards), output(), details=details)
 
 
 def _run(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from attrs import evolve
 
+from eflm.registry.metric_infos import metric_infos
 from eflm.results.aggregation import flags_of
 from eflm_analysis.compare.answer import answer
 from eflm_analysis.compare.caveats import caveats
@@ -31,7 +32,7 @@ def compare(
     `cards` give the better direction of each metric. `names`: what the user wrote for each side.
     """
     short = labels([side[0] for side in sides])
-    infos = {info.name: info for card in cards for info in card.metrics}
+    infos = metric_infos(cards)
     baseline, *others = sides
     stages = {
         stage: differences(sides, stage, infos, names=short, margin=margin)

@@ -16,9 +16,9 @@ from attrs import frozen
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from eflm.cli.columns import when
 from eflm.formatting.figures import figure, interval, percentiles
-from eflm.formatting.headings import composition, heading, machine, point_label
+from eflm.formatting.headings import composition, heading, machine, point_label, when
+from eflm.registry.metric_infos import metric_infos
 from eflm.results.aggregation import flags_of
 from eflm_analysis.compare.texts import heading as side_heading
 from eflm_analysis.compare.texts import written
@@ -71,7 +71,7 @@ def page(
         sweeps=[found for found in documents if isinstance(found.document, Sweep)],
         comparisons=[found for found in documents if isinstance(found.document, Comparison)],
         left_out=gathered.left_out,
-        infos={info.name: info for card in cards for info in card.metrics if info.name in metrics},
+        infos={name: info for name, info in metric_infos(cards).items() if name in metrics},
         folder=folder,
         version=version,
         now=now,

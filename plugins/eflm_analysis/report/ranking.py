@@ -10,9 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Literal
 
-from attrs import define, evolve, field, frozen
+from attrs import define, field, frozen
 
 from eflm.formatting.headings import composition
+from eflm.registry.metric_infos import metric_infos
 from eflm.results.aggregation import flags_of, pool
 from eflm_analysis.compare.caveats import caveats
 from eflm_analysis.compare.comparison import differences
@@ -79,7 +80,7 @@ def tables(runs: Iterable[RunResult], cards: Iterable[MetricCard]) -> list[Table
 
     Runs belong to one model if its content is equal, also under different paths.
     """
-    infos = {info.name: info for card in cards for info in card.metrics}
+    infos = metric_infos(cards)
     by_model: dict[tuple[str, str | None], list[RunResult]] = {}
     for run in runs:
         if run.status == "ok":
@@ -199,12 +200,7 @@ def _pooled(question: Question, stage: str, name: str) -> Metric | None:
     known = [metric for metric in metrics if metric is not None]
     if not known:
         return None
-    if len(known) == 1:
-        return known[0]
-    pooled = pool(known)
-    # The mean of estimated and measured values is an estimate.
-    estimated = any(metric.provenance == "estimated" for metric in known)
-    return evolve(pooled, provenance="estimated") if estimated else pooled
+    return known[0] if len(known) == 1 else pool(known)
 
 
 def _questions(runs: Sequence[RunResult]) -> list[Question]:
