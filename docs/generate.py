@@ -87,7 +87,13 @@ CONTRACTS: dict[str, tuple[type, ...]] = {
         record.Hardware,
         record.Compression,
     ),
-    "power": (contracts.PowerSource, contracts.Device, NoEnergy, contracts.WatchesDevice),
+    "power": (
+        contracts.PowerSource,
+        contracts.Device,
+        NoEnergy,
+        contracts.ExplainsNoEnergy,
+        contracts.WatchesDevice,
+    ),
     "observer": (contracts.Observer,),
 }
 #: Kinds whose plugins take part in stages of a run.

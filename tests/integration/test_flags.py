@@ -28,7 +28,11 @@ def test_an_adapter_that_cannot_be_merged_is_flagged():
 
 
 def test_a_backend_other_than_the_requested_one_is_flagged():
-    result = eflm.bench(attention="nsa", stages=["infer"], settings={**QUICK, "nsa.backend": "fla"})
+    result = eflm.bench(
+        attention="nsa",
+        stages=["infer"],
+        settings={**QUICK, "infer.prompt_tokens": 100, "nsa.backend": "fla"},
+    )
     assert result.status == "ok", result.reason
     assert result.facts["infer"]["backends"] == {"attention/nsa": ["dispatch", "gather"]}
     (flag,) = [flag for flag in result.flags if flag.name == "backend_fallback"]

@@ -62,9 +62,10 @@ class CollectorProcess:
         os.close(replies)
         self._send(to_json(self._spec).encode())
 
-    def wait_until_ready(self) -> None:
-        """Wait until the imports are done or the process has ended."""
-        self._reply(time.monotonic() + COLLECTOR_SECONDS)
+    def wait_until_ready(self, deadline: float | None = None) -> None:
+        """Wait until the imports are done, the process has ended, or `deadline` (time.monotonic) has passed."""
+        limit = time.monotonic() + COLLECTOR_SECONDS
+        self._reply(limit if deadline is None else min(limit, deadline))
 
     def collect(
         self, record: StageRecord, plan: Plan, deadline: float | None = None

@@ -16,7 +16,7 @@ from eflm.planning.carbon import carbon_intensity
 from eflm.planning.power_model import power_model
 from eflm.protocol.energy import CarbonIntensity, NoEnergy, PowerModel
 from eflm.registry.calls import called
-from eflm.registry.contracts import Device, PowerSource, WatchesDevice
+from eflm.registry.contracts import Device, ExplainsNoEnergy, PowerSource, WatchesDevice
 from eflm.registry.entry import Entry
 from eflm_schemas import Flag, PowerSourceCard, RunSpec
 
@@ -55,6 +55,8 @@ class PowerSources:
             if source.source is not None:
                 self.energy = source
                 break
+            if isinstance(source, ExplainsNoEnergy):
+                reasons.append(source.no_energy.reason)
         if kind != "cpu" and not any(isinstance(source, WatchesDevice) for source in self._found):
             detail = reasons[0] if reasons else f"no installed power source watches a device of kind {kind}"
             self.flags.append(Flag(name="device_unwatched", detail=detail))

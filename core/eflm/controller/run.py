@@ -120,7 +120,7 @@ class _Run:
             except ImportTimeout as error:
                 seconds = f"{self.plan.spec.timeout:g} s (--timeout)"
                 raise _Failed(f"timed out after {seconds} while {error} was imported") from error
-        self.collector.wait_until_ready()
+        self.collector.wait_until_ready(self.deadline)
 
     # --- the chain ------------------------------------------------------------------------------------
 

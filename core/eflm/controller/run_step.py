@@ -97,7 +97,9 @@ class _Step:
         finally:
             self.sources.close(stuck=self.sampler.reading if self.sampler else None)
         log = merge_ranks(self.logs)
-        busy = time.process_time() - own_cpu + (self.sampler.cpu_seconds if self.sampler else 0.0)
+        busy = time.process_time() - own_cpu
+        if self.sampler is not None and os.getpid() not in self.pids:
+            busy += self.sampler.cpu_seconds
         faults = self.sampler.faults if self.sampler else []
         flags = [
             *self.machine.flags(busy),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def device_class(device: str) -> str:
 
 
 def gpu_names() -> list[str]:
-    """The NVIDIA GPUs that this process may use, by NVML; empty where there is none."""
+    """Return the names of the NVIDIA GPUs that this process may use, in torch's order; empty if there is none."""
     if _hidden():
         return []
     try:
@@ -63,7 +64,8 @@ def gpu_names() -> list[str]:
         return []
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [str(pynvml.nvmlDeviceGetName(handle)) for handle in handles]
+        gpus = {str(pynvml.nvmlDeviceGetUUID(h)): str(pynvml.nvmlDeviceGetName(h)) for h in handles}
+        return [gpus[uuid] for uuid in _visible(list(gpus), _gpu_of_slice)]
     except pynvml.NVMLError:
         return []
     finally:
@@ -86,6 +88,36 @@ def _why_no_cuda() -> str | None:
     if not _torch_has_cuda():
         return "the installed torch is built for CPUs"
     return None
+
+
+def _gpu_of_slice(uuid: str) -> str:
+    """Return the UUID of the GPU that a MIG slice belongs to. Raises pynvml.NVMLError if there is none."""
+    import pynvml
+
+    handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+    return str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)))
+
+
+def _visible(uuids: list[str], gpu_of_slice: Callable[[str], str]) -> list[str]:
+    """Return the UUIDs of the GPUs that CUDA_VISIBLE_DEVICES selects, in its order.
+
+    As in CUDA, an entry is an index, the beginning of a UUID, or a MIG slice. The list ends at the first invalid entry.
+    """
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is None:
+        return uuids
+    found: list[str] = []
+    for entry in map(str.strip, listed.split(",")):
+        if entry.startswith("MIG-"):
+            matching = [gpu_of_slice(entry)]
+        elif entry.isdigit():
+            matching = uuids[int(entry) :][:1]
+        else:
+            matching = [uuid for uuid in uuids if entry and uuid.startswith(entry)]
+        if len(matching) != 1:
+            break
+        found += matching
+    return found
 
 
 def _hidden() -> bool:

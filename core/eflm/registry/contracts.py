@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from attrs import frozen
 
+from eflm.protocol.energy import NoEnergy
 from eflm.protocol.record import StageRecord
 from eflm_schemas import AttentionGeometry, Flag, Metric, MlpGeometry, RunResult, RunSpec, StageResult
 
@@ -380,6 +381,15 @@ class PowerSource(Protocol):
 
         Called about 50 times a second; an exception ends this source's part in the run.
         """
+
+
+@runtime_checkable
+class ExplainsNoEnergy(Protocol):
+    """A power source that says why it reads no energy."""
+
+    @property
+    def no_energy(self) -> NoEnergy:
+        """The reason. It is used only if `source` is None."""
 
 
 @runtime_checkable

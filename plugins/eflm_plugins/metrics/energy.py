@@ -71,7 +71,7 @@ def _source(record: StageRecord, work: Spans) -> _Source | str:
         return "no work was measured"
     hardware = record.hardware
     counted, power = record.series(lambda s: s.energy), record.series(lambda s: s.power)
-    name, suffix = hardware.energy_source, ""
+    name, suffix = hardware.energy_source or "power of the device", ""
     provenance: Provenance
     if len(counted) > 1 and all(early <= late for (_, early), (_, late) in pairwise(counted)):
         series, provenance, suffix = counted, "counter", ", interpolated at both ends"

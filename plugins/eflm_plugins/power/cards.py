@@ -22,7 +22,7 @@ POWER_SOURCES = (
     ),
     PowerSourceCard(
         name="zeus",
-        summary="AMD GPUs, Apple silicon and Jetson boards, through zeus",
+        summary="Apple silicon, Jetson boards and GPUs, through zeus",
         source="https://ml.energy/zeus/",
         factory=Ref("eflm_plugins.power.zeus:zeus"),
         requires=("zeus",),

@@ -59,6 +59,7 @@ class NvmlDevice:
 
     @property
     def no_energy(self) -> NoEnergy:
+        """Why `source` is None."""
         return NoEnergy(
             "this device reports neither energy nor power to NVML, as a MIG slice or a container may not"
         )
@@ -93,11 +94,6 @@ class NvmlDevice:
         readings = {name: value for name, value in readings.items() if value is not None}
         self._silent += not readings
         return readings
-
-    def memory_bytes(self) -> int | None:
-        """The device's whole memory."""
-        memory = self._ask(lambda: self._nvml.nvmlDeviceGetMemoryInfo(self._handle))
-        return None if memory is None else int(memory.total)
 
     def driver(self) -> str | None:
         """The driver's version."""
@@ -168,6 +164,10 @@ class NvmlDevices:
 
     @property
     def no_energy(self) -> NoEnergy:
+        """Why `source` is None."""
+        sources = {device.source for device in self._devices}
+        if len(sources) > 1:
+            return NoEnergy("the GPUs of this run report their energy in different ways")
         return self._devices[0].no_energy
 
     def read(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Energy of AMD GPUs, Apple silicon and Jetson boards, through zeus. Needs the extra `zeus`."""
+"""Energy of Apple silicon, Jetson boards and GPUs, through zeus. Needs the extra `zeus`."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def find_gpu(index: int) -> ZeusGpu | NoEnergy:
         found.read()
         return found
     except ImportError:
-        return NoEnergy("the zeus extra, which reads AMD GPUs, is not installed")
+        return NoEnergy("the zeus extra is not installed")
     except Exception as error:  # as above
         return NoEnergy(f"zeus reads no energy here: {error}")
 

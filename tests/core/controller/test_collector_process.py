@@ -139,6 +139,13 @@ def test_the_deadline_of_the_run_ends_a_collector_too(plan, collector, tmp_path)
     assert flags
 
 
+def test_the_deadline_of_the_run_ends_the_wait_for_imports(collector):
+    collector.start()
+    begin = time.monotonic()
+    collector.wait_until_ready(deadline=begin)
+    assert time.monotonic() - begin < 1
+
+
 def test_no_process_outlives_close(plan, collector):
     collector.start()
     collector.wait_until_ready()

@@ -143,6 +143,15 @@ def test_scripted_power_is_sampled_and_a_lost_device_is_flagged(registry, monkey
     assert [flag.name for flag in sources.flags] == ["device_lost"]
 
 
+def test_a_device_that_reports_no_energy_says_why(sources_of, sampler):
+    class Slice(Thermometer):
+        no_energy = NoEnergy("a slice reports no energy")
+
+    sources = sources_of(slice=lambda devices: Slice(), chip=lambda devices: NoEnergy("not this chip"))
+    sources.find([CPU], sampler)
+    assert "a slice reports no energy" in sources.energy_facts(RunSpec(), "cpu")["energy_reason"]
+
+
 def test_without_a_source_of_energy_the_reason_of_the_first_is_reported(sources_of, sampler):
     sources = sources_of(
         one=lambda devices: NoEnergy("no counter"), two=lambda devices: NoEnergy("no driver")

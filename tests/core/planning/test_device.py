@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import types
+
 import pytest
 
 from eflm.errors import UsageError
@@ -56,3 +59,50 @@ def test_hidden_gpus_are_not_used(machine, monkeypatch):
     assert device.choose("auto").device == "cpu"
     with pytest.raises(UsageError, match="CUDA_VISIBLE_DEVICES"):
         device.choose("cuda")
+
+
+class NVMLError(Exception):
+    """The error of the driver."""
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """A driver with two GPUs, of which the second has a MIG slice. The handle of a device is its UUID."""
+    names = {"GPU-aa11": "NVIDIA H100", "GPU-aa22": "NVIDIA A100"}
+
+    def find(uuid):
+        if uuid != "MIG-7":
+            raise NVMLError(uuid)
+        return uuid
+
+    module = types.ModuleType("pynvml")
+    module.NVMLError = NVMLError
+    module.nvmlInit = module.nvmlShutdown = lambda: None
+    module.nvmlDeviceGetCount = lambda: len(names)
+    module.nvmlDeviceGetHandleByIndex = lambda index: list(names)[index]
+    module.nvmlDeviceGetHandleByUUID = find
+    module.nvmlDeviceGetDeviceHandleFromMigDeviceHandle = {"MIG-7": "GPU-aa22"}.__getitem__
+    module.nvmlDeviceGetUUID = lambda handle: handle
+    module.nvmlDeviceGetName = names.__getitem__
+    monkeypatch.setitem(sys.modules, "pynvml", module)
+
+
+@pytest.mark.parametrize(
+    ("listed", "names"),
+    [
+        (None, ["NVIDIA H100", "NVIDIA A100"]),
+        ("1", ["NVIDIA A100"]),
+        ("1,0", ["NVIDIA A100", "NVIDIA H100"]),
+        ("GPU-aa2", ["NVIDIA A100"]),
+        ("GPU-aa", []),
+        ("0,5,1", ["NVIDIA H100"]),
+        ("MIG-7", ["NVIDIA A100"]),
+        ("-1", []),
+    ],
+)
+def test_gpus_are_those_that_cuda_visible_devices_selects(driver, monkeypatch, listed, names):
+    if listed is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    assert device.gpu_names() == names

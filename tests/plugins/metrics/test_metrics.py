@@ -188,6 +188,12 @@ def test_readings_that_do_not_cover_the_work_are_not_used(kept, gap):
         assert gap in metrics[name].reason
 
 
+def test_power_of_a_device_without_a_named_source_is_described():
+    metrics = figures(record(samples=sampled(rss=[1_000_000_000] * 7, power=[50.0] * 7)))
+    assert metrics["AEC"].value == pytest.approx(50)
+    assert metrics["AEC"].note.startswith("power of the device, ")
+
+
 def test_energy_is_reported_per_phase_and_sample():
     joules = [0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0]
     counter = evolve(HARDWARE, energy_source="NVML energy counter", energy_reason=None)
