@@ -55,8 +55,8 @@ class PowerSources:
             if source.source is not None:
                 self.energy = source
                 break
-            if isinstance(source, ExplainsNoEnergy):
-                reasons.append(source.no_energy.reason)
+            if isinstance(source, ExplainsNoEnergy) and (why := source.no_energy) is not None:
+                reasons.append(why.reason)
         if kind != "cpu" and not any(isinstance(source, WatchesDevice) for source in self._found):
             detail = reasons[0] if reasons else f"no installed power source watches a device of kind {kind}"
             self.flags.append(Flag(name="device_unwatched", detail=detail))

@@ -84,40 +84,50 @@ def _why_no_cuda() -> str | None:
     if _hidden():
         return "CUDA_VISIBLE_DEVICES hides all GPUs"
     if not gpu_names():
-        return "NVML finds none on this machine"
+        listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if listed is None:
+            return "NVML finds none on this machine"
+        return f"NVML finds none that CUDA_VISIBLE_DEVICES={listed} selects"
     if not _torch_has_cuda():
         return "the installed torch is built for CPUs"
     return None
 
 
-def _gpu_of_slice(uuid: str) -> str:
-    """Return the UUID of the GPU that a MIG slice belongs to. Raises pynvml.NVMLError if there is none."""
+def _gpu_of_slice(uuid: str) -> str | None:
+    """Return the UUID of the GPU that a MIG slice belongs to; None if there is no such slice."""
     import pynvml
 
-    handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-    return str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)))
+    try:
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid)
+        return str(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)))
+    except pynvml.NVMLError:
+        return None
 
 
-def _visible(uuids: list[str], gpu_of_slice: Callable[[str], str]) -> list[str]:
+def _visible(uuids: list[str], gpu_of_slice: Callable[[str], str | None]) -> list[str]:
     """Return the UUIDs of the GPUs that CUDA_VISIBLE_DEVICES selects, in its order.
 
-    As in CUDA, an entry is an index, the beginning of a UUID, or a MIG slice. The list ends at the first invalid entry.
+    As in CUDA, an entry is an index, the beginning of a UUID, or a MIG slice. The list ends at the first invalid entry,
+    and a list that names a device twice selects none.
     """
     listed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if listed is None:
         return uuids
-    found: list[str] = []
+    found: dict[str, str] = {}  # the GPU of each selected GPU or slice; two slices may share a GPU
     for entry in map(str.strip, listed.split(",")):
         if entry.startswith("MIG-"):
-            matching = [gpu_of_slice(entry)]
+            matching = [gpu for gpu in (gpu_of_slice(entry),) if gpu is not None]
         elif entry.isdigit():
             matching = uuids[int(entry) :][:1]
         else:
             matching = [uuid for uuid in uuids if entry and uuid.startswith(entry)]
         if len(matching) != 1:
             break
-        found += matching
-    return found
+        selected = entry if entry.startswith("MIG-") else matching[0]
+        if selected in found:
+            return []
+        found[selected] = matching[0]
+    return list(found.values())
 
 
 def _hidden() -> bool:

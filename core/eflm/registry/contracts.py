@@ -388,8 +388,8 @@ class ExplainsNoEnergy(Protocol):
     """A power source that says why it reads no energy."""
 
     @property
-    def no_energy(self) -> NoEnergy:
-        """The reason. It is used only if `source` is None."""
+    def no_energy(self) -> NoEnergy | None:
+        """The reason; None if the source knows none. It is used only if `source` is None."""
 
 
 @runtime_checkable

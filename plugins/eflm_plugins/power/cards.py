@@ -22,7 +22,7 @@ POWER_SOURCES = (
     ),
     PowerSourceCard(
         name="zeus",
-        summary="Apple silicon, Jetson boards and GPUs, through zeus",
+        summary="Apple silicon, Jetson boards and NVIDIA GPUs, through zeus",
         source="https://ml.energy/zeus/",
         factory=Ref("eflm_plugins.power.zeus:zeus"),
         requires=("zeus",),

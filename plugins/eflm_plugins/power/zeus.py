@@ -1,4 +1,4 @@
-"""Energy of Apple silicon, Jetson boards and GPUs, through zeus. Needs the extra `zeus`."""
+"""Energy of Apple silicon, Jetson boards and NVIDIA GPUs, through zeus. Needs the extra `zeus`."""
 
 from __future__ import annotations
 

@@ -109,6 +109,15 @@ def test_the_load_of_the_runs_own_steps_does_not_count(known, monkeypatch):
     assert "busy_machine" in {flag.name for flag in Watch(load=1000.0).flags(0.0)}
 
 
+def test_work_in_this_process_counts_once(known, monkeypatch):
+    counted = []
+    monkeypatch.setattr(Watch, "flags", lambda self, worker_seconds: counted.append(worker_seconds) or [])
+    begin = time.process_time()
+    result = known.run("pretrain", isolation="none")
+    assert result.status == "ok", result.reason
+    assert 0 < sum(counted) <= time.process_time() - begin
+
+
 def test_a_model_that_does_not_fit_into_memory_is_refused():
     memory.require_memory(1, "a byte")
     with pytest.raises(ModelError, match=r"a planet .* 1000000000\.0 GB .* [\d.]+ GB"):

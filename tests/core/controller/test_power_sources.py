@@ -152,6 +152,15 @@ def test_a_device_that_reports_no_energy_says_why(sources_of, sampler):
     assert "a slice reports no energy" in sources.energy_facts(RunSpec(), "cpu")["energy_reason"]
 
 
+def test_a_source_may_have_no_reason_to_give(sources_of, sampler):
+    class Silent(Thermometer):
+        no_energy = None
+
+    sources = sources_of(silent=lambda devices: Silent(), chip=lambda devices: NoEnergy("not this chip"))
+    sources.find([CPU], sampler)
+    assert "not this chip" in sources.energy_facts(RunSpec(), "cpu")["energy_reason"]
+
+
 def test_without_a_source_of_energy_the_reason_of_the_first_is_reported(sources_of, sampler):
     sources = sources_of(
         one=lambda devices: NoEnergy("no counter"), two=lambda devices: NoEnergy("no driver")

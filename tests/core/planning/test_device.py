@@ -97,6 +97,9 @@ def driver(monkeypatch):
         ("GPU-aa", []),
         ("0,5,1", ["NVIDIA H100"]),
         ("MIG-7", ["NVIDIA A100"]),
+        ("0,MIG-8,1", ["NVIDIA H100"]),
+        ("0,0", []),
+        ("GPU-aa1,GPU-aa11", []),
         ("-1", []),
     ],
 )
@@ -106,3 +109,11 @@ def test_gpus_are_those_that_cuda_visible_devices_selects(driver, monkeypatch, l
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
     assert device.gpu_names() == names
+
+
+@pytest.mark.parametrize("listed", ["7", "-1,0", "GPU-bb"])
+def test_a_variable_that_selects_no_gpu_is_the_reason(driver, monkeypatch, listed):
+    monkeypatch.setattr(device, "_torch_has_cuda", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    with pytest.raises(UsageError, match="CUDA_VISIBLE_DEVICES"):
+        device.choose("cuda")

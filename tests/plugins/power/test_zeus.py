@@ -1,4 +1,4 @@
-"""zeus, simulated by modules that replace it, since tests run without an AMD GPU, an Apple chip and a Jetson."""
+"""zeus, simulated by modules that replace it, since tests run without a GPU, an Apple chip and a Jetson."""
 
 from __future__ import annotations
 
