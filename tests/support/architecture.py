@@ -33,7 +33,7 @@ def folders_with_code(root: Path = ROOT) -> set[str]:
 
 
 def what_to_add() -> dict[str, list[str]]:
-    """Heading -> files to change, of the section "What to add where". NAME stands for the plugin's name."""
+    """Heading -> files to change, in the section "What to add where". NAME stands for the plugin's name."""
     section = page().partition("## What to add where\n")[2].partition("\n## ")[0]
     lists: dict[str, list[str]] = {}
     for part in section.split("\n### ")[1:]:

@@ -67,7 +67,7 @@ class NVMLError(Exception):
 
 @pytest.fixture
 def driver(monkeypatch):
-    """A driver with two GPUs, of which the second has a MIG slice. The handle of a device is its UUID."""
+    """A driver with two GPUs. The second one has a MIG slice. The handle of a device is its UUID."""
     names = {"GPU-aa11": "NVIDIA H100", "GPU-aa22": "NVIDIA A100"}
 
     def find(uuid):
