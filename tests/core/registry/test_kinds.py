@@ -51,7 +51,7 @@ def norms(site, discover, monkeypatch):
     )
     # Options of the command line are made when its module is imported. Import the modules without the kind first, so
     # that monkeypatch restores them without it.
-    for module in ("bench", "options"):
+    for module in ("bench", "list_plugins", "options"):
         importlib.import_module(f"eflm.cli.{module}")
         monkeypatch.delitem(sys.modules, f"eflm.cli.{module}")
         monkeypatch.delattr(f"eflm.cli.{module}")
