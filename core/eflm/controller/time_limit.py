@@ -19,7 +19,7 @@ class CallTimeout(Exception):
 
 @define
 class Outcome(Generic[T]):
-    """What a call returned, or why it failed. `value` is None if it failed."""
+    """The return value of a call, or the exception of a call that failed."""
 
     value: T | None = None
     failure: BaseException | None = None
@@ -35,9 +35,10 @@ class Outcome(Generic[T]):
 
 
 def call_within(seconds: float, name: str, call: Callable[[], T]) -> Outcome[T]:
-    """Make a call in a thread called `name`. After `seconds` the outcome is a CallTimeout.
+    """Make a call in a thread called `name`. If it takes longer than `seconds`, the outcome is a CallTimeout.
 
-    A thread cannot be ended from outside, so a call that hangs keeps its thread. The process does not wait for it.
+    A thread cannot be stopped from outside, so the thread of a call that hangs keeps running. It does not keep the
+    process alive.
     """
     done: list[Outcome[T]] = []
 
@@ -47,7 +48,7 @@ def call_within(seconds: float, name: str, call: Callable[[], T]) -> Outcome[T]:
         except BaseException as error:
             done.append(Outcome(failure=error))
 
-    # Standard output is for the document that --json promises.
+    # With --json, standard output must contain nothing but the document.
     with redirect_stdout(sys.stderr):
         thread = threading.Thread(target=run, name=name, daemon=True)
         thread.start()
