@@ -119,6 +119,7 @@ class CollectorProcess:
                 self._process.stdin.close()
         self._process.wait()
         os.close(self._replies)
+        self._rest = b""  # of a reply that the process did not finish
         self._process = None
 
     def _send(self, message: bytes) -> None:

@@ -129,6 +129,7 @@ class PowerSources:
 
 
 def _release(source: WatchesDevice) -> Sequence[Flag]:
-    flags = source.flags()
-    source.close()
-    return flags
+    try:
+        return source.flags()
+    finally:
+        source.close()

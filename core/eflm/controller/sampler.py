@@ -123,7 +123,7 @@ class Sampler:
                 self.reading = reader
                 readings.update(reader.read())
                 self.reading = None
-            except Exception as error:  # a failed driver must not stop the sampling
+            except (Exception, SystemExit) as error:  # a failed driver must not stop the sampling
                 self.reading = None
                 self._readers = [other for other in self._readers if other is not reader]
                 self.faults.append(f"{type(reader).__name__} failed: {error}")

@@ -117,7 +117,7 @@ def _visible(uuids: list[str], gpu_of_slice: Callable[[str], str | None]) -> lis
     for entry in map(str.strip, listed.split(",")):
         if entry.startswith("MIG-"):
             matching = [gpu for gpu in (gpu_of_slice(entry),) if gpu is not None]
-        elif entry.isdigit():
+        elif entry.isdecimal():
             matching = uuids[int(entry) :][:1]
         else:
             matching = [uuid for uuid in uuids if entry and uuid.startswith(entry)]
