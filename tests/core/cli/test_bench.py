@@ -185,7 +185,14 @@ def test_a_results_folder_that_cannot_be_written_is_an_error_before_the_run(cli,
     assert done.stdout == ""
 
 
-def test_a_terminals_interrupt_keeps_the_finished_stage_and_ends_all_processes(eflm_path, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, id="SIGINT"),
+        pytest.param(signal.SIGTERM, 143, id="SIGTERM", marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_keeps_the_finished_stage_and_ends_all_processes(eflm_path, tmp_path, number, code):
     # Inference takes hours.
     arguments = (*TWO_STAGES, "--isolation=forkserver", "--set=known.seconds=0.05")
     arguments = [argument.replace("infer.requests=2", "infer.requests=100000") for argument in arguments]
@@ -201,16 +208,19 @@ def test_a_terminals_interrupt_keeps_the_finished_stage_and_ends_all_processes(e
         try:
             [stage] = _wait_for(lambda: list((tmp_path / "results" / "stages").glob("*.json")))
             family = psutil.Process(process.pid).children(recursive=True)
-            os.killpg(process.pid, signal.SIGINT)  # a terminal sends it to every process of the group
+            if number == signal.SIGINT:  # a terminal sends it to every process of the group
+                os.killpg(process.pid, number)
+            else:
+                process.send_signal(number)
             _out, err = process.communicate(timeout=60)
         finally:
             process.kill()
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Traceback" not in err
     [saved] = (tmp_path / "results").glob("*.json")
     document = json.loads(saved.read_text())
     assert document["status"] == "failed"
-    assert "SIGINT" in document["reason"]
+    assert number.name in document["reason"]
     assert document["stages"]["pretrain"]["key"] == stage.stem
     _, alive = psutil.wait_procs(family, timeout=5)
     assert alive == []
