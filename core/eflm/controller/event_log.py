@@ -85,7 +85,8 @@ class EventLog:
                 self.flags.append(from_dict(flag, Flag))
             case {"event": "device", **device}:
                 self.device = device
-                self.run_facts.update({k: v for k, v in device.items() if k == "openmp"})
+                if "openmp" in device:
+                    self.run_facts["openmp"] = device["openmp"]
                 self.on_device()
             case {"event": "save_error", "reason": reason}:
                 self.save_error = reason

@@ -119,14 +119,14 @@ class Sampler:
             )
         self._cpu = now, seconds
         for reader in self._readers:
+            self.reading = reader
             try:
-                self.reading = reader
                 readings.update(reader.read())
-                self.reading = None
             except (Exception, SystemExit) as error:  # a failed driver must not stop the sampling
-                self.reading = None
                 self._readers = [other for other in self._readers if other is not reader]
                 self.faults.append(f"{type(reader).__name__} failed: {error}")
+            finally:
+                self.reading = None
         return Sample(time=now, rss=rss, **readings)  # type: ignore[arg-type]
 
     def _read_process(self, process: psutil.Process) -> int:
